@@ -16,7 +16,8 @@ def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
         source (`str`, `os.PathLike`, `bytes`, `dict`, or a torchcodec `AudioDecoder`):
             A path or an http(s) URL; the bytes of an audio file; `{"array", "sampling_rate"}` or
             `{"raw", "sampling_rate"}` with a waveform of shape `(samples,)` or `(channels, samples)`;
-            `{"bytes", "path"}`, the row of `datasets.Audio(decode=False)`; or what `datasets.Audio()` decodes to.
+            `{"bytes", "path"}`, as `datasets.Audio(decode=False)` gives it; what `datasets.Audio()` decodes to; or a
+            row of a dataset with one of these as `"audio"`.
             Files may be in any format of libsndfile (WAV, FLAC, MP3, OGG, ...).
         sampling_rate (`int`):
             Sampling rate of the result, in Hz.
@@ -28,6 +29,8 @@ def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
         FileNotFoundError: there is no file at the path.
         ValueError: the audio cannot be read, is empty, holds NaN or infinite samples, or names no sampling rate.
     """
+    if isinstance(source, Mapping) and "audio" in source:
+        source = source["audio"]
     name = describe(source)
     waveform, source_rate = _read(source, name)
     if waveform.ndim == 0 or waveform.ndim > 2 or (waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1] > 0):
@@ -66,8 +69,9 @@ def _read(source: Any, name: str) -> tuple[np.ndarray, int]:
             return _decode(io.BytesIO(source["bytes"]), name)
         if source.get("path"):
             return _read(source["path"], name)
-        raise ValueError(f"{name}: expected the keys 'array' and 'sampling_rate', or 'bytes' or 'path'; "
-                         f"got {sorted(source)}.")
+        raise ValueError(
+            f"{name}: expected the keys 'array' and 'sampling_rate', or 'bytes' or 'path'; got {sorted(source)}."
+        )
     if isinstance(source, bytes | bytearray):
         return _decode(io.BytesIO(source), name)
     if isinstance(source, str) and source.startswith(("http://", "https://")):
@@ -79,8 +83,10 @@ def _read(source: Any, name: str) -> tuple[np.ndarray, int]:
     if hasattr(source, "get_all_samples"):  # torchcodec.decoders.AudioDecoder
         samples = source.get_all_samples()
         return _as_float32(samples.data, name), int(samples.sample_rate)
-    raise ValueError(f"{name}: expected a path, URL, bytes, or a dict with the audio. "
-                     "A bare array has no sampling rate: pass {'array': ..., 'sampling_rate': ...}.")
+    raise ValueError(
+        f"{name}: expected a path, URL, bytes, or a dict with the audio. "
+        "A bare array has no sampling rate: pass {'array': ..., 'sampling_rate': ...}."
+    )
 
 
 def _decode(file: Any, name: str) -> tuple[np.ndarray, int]:

@@ -1,0 +1,126 @@
+"""Audio to the ids of a speech language model and back, through the unit codec that the model was trained on."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EncodecFeatureExtractor
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_base import BatchEncoding
+
+from .modeling_hubert_unit_codec import HubertUnitCodec
+from .tokenization_hubert_unit import HubertUnitTokenizer
+
+
+class SpeechLMProcessor(ProcessorMixin):
+    r"""
+    Processor of [`SpeechLMForCausalLM`]: audio → units → ids, and ids → units → audio.
+
+    It loads from a model repository without processor files too, such as the published Slam checkpoints, then without
+    a codec: set `processor.audio_tokenizer` before using it on audio.
+
+    Args:
+        feature_extractor ([`~transformers.EncodecFeatureExtractor`]):
+            Checks and pads 16 kHz mono waveforms.
+        tokenizer ([`HubertUnitTokenizer`]):
+            Units to ids.
+        audio_tokenizer ([`HubertUnitCodec`], *optional*):
+            The codec. Saved by name, not by value, as transformers does for every codec.
+    """
+
+    audio_tokenizer: HubertUnitCodec | None = None
+
+    def __init__(
+        self,
+        feature_extractor: EncodecFeatureExtractor,
+        tokenizer: HubertUnitTokenizer,
+        audio_tokenizer: HubertUnitCodec | None = None,
+    ):
+        super().__init__(feature_extractor, tokenizer)
+        # Not passed on: the mixin takes three codec classes of transformers by name, and no other.
+        if audio_tokenizer is not None:
+            self.audio_tokenizer = audio_tokenizer
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: str, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        if "feature_extractor" in (processor_dict or {}):
+            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
+        tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)
+        return [EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000), tokenizer]
+
+    def __call__(
+        self,
+        audio: np.ndarray | list[np.ndarray],
+        sampling_rate: int,
+        padding: bool | str = True,
+        return_tensors: str | None = "pt",
+    ) -> BatchEncoding:
+        r"""
+        Prompts for the model: `<S>` and the deduplicated units of each waveform.
+
+        Args:
+            audio (`np.ndarray` of shape `(samples,)`, or a list of them):
+                Mono waveforms, float.
+            sampling_rate (`int`):
+                Their sampling rate, in Hz; it must be the codec's.
+            padding (`bool` or `str`, *optional*, defaults to `True`):
+                As for any tokenizer.
+            return_tensors (`str`, *optional*, defaults to `"pt"`):
+                As for any tokenizer.
+
+        Returns:
+            [`~transformers.BatchEncoding`] with `input_ids` and `attention_mask` of shape `(batch, length)`.
+
+        Raises:
+            ValueError: there is no codec, the sampling rate is another, or the codec cannot encode a waveform.
+        """
+        codec = self._require_codec()
+        inputs = self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors="pt").to(codec.device)
+        encoded = codec.encode(inputs["input_values"], inputs["padding_mask"])
+        units = [
+            codec.deduplicate(codes[0, :length])[0].cpu()
+            for codes, length in zip(encoded.audio_codes, encoded.lengths, strict=True)
+        ]
+        return self.tokenizer.encode_units(units, padding=padding, return_tensors=return_tensors)
+
+    def decode(self, input_ids: torch.LongTensor | np.ndarray | list[int]) -> np.ndarray:
+        r"""
+        Waveform of a sequence of ids, with the durations that the vocoder predicts; `<S>` and `<PAD>` are left out.
+
+        Args:
+            input_ids (`torch.LongTensor`, `np.ndarray` or `list[int]` of shape `(length,)`):
+                The sequence.
+
+        Returns:
+            `np.ndarray` of shape `(samples,)`, float32, at the codec's sampling rate.
+
+        Raises:
+            ValueError: there is no codec, it has no vocoder, or an id is outside the vocabulary.
+        """
+        codec = self._require_codec()
+        units = torch.from_numpy(self.tokenizer.decode_units(input_ids)).to(codec.device)
+        if units.numel() == 0:
+            return np.zeros(0, dtype=np.float32)
+        return codec.decode(units[None]).audio_values[0, 0].float().cpu().numpy()
+
+    def batch_decode(self, input_ids: torch.LongTensor | list[Any]) -> list[np.ndarray]:
+        r"""
+        Waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] gives it.
+        """
+        return [self.decode(sequence) for sequence in input_ids]
+
+    def _require_codec(self) -> HubertUnitCodec:
+        codec = self.audio_tokenizer
+        if codec is None:
+            raise ValueError(
+                "This processor has no unit codec, which audio needs: set `processor.audio_tokenizer = "
+                "HubertUnitCodec.from_pretrained(...)` to the codec that the model's units were made with."
+            )
+        if codec.codebook_size != self.tokenizer.num_units:
+            raise ValueError(
+                f"The codec has {codec.codebook_size} units and the tokenizer {self.tokenizer.num_units}: "
+                "this is not the codec that the model was trained on."
+            )
+        return codec

@@ -1,0 +1,217 @@
+"""Text form of discrete speech units, `<Un3><Un49>...`, and the ids that a speech language model reads."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers.tokenization_utils_base import BatchEncoding
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+
+NUM_SPECIAL_TOKENS = 2
+UNIT_PATTERN = re.compile(r"<Un(0|[1-9][0-9]*)>")
+
+
+class HubertUnitTokenizer(TokenizersBackend):
+    r"""
+    Tokenizer of speech units, with the vocabulary of the published Slam checkpoints: id 0 `<PAD>`, id 1 `<S>` (begin
+    and end of sequence), unit *i*, written `<Un{i}>`, at id *i* + 2.
+
+    It loads from a model repository without tokenizer files too: the number of units follows from `vocab_size` in the
+    model's `config.json`. The files it saves load without this package as well.
+
+    Args:
+        num_units (`int`, *optional*, defaults to 500):
+            Number of units.
+        add_bos_token (`bool`, *optional*, defaults to `True`):
+            Whether to begin sequences with `<S>`.
+        add_eos_token (`bool`, *optional*, defaults to `False`):
+            Whether to end sequences with `<S>`. Pretraining and scoring want it; a prompt does not, and TRL's
+            `DPOTrainer` appends it itself.
+        pad_token, bos_token, eos_token (`str`, *optional*):
+            Fixed by the vocabulary: `<PAD>`, `<S>`, `<S>`.
+        kwargs:
+            What every tokenizer of transformers takes, such as `padding_side` or `model_max_length`.
+    """
+
+    # A repository without tokenizer files gives the vocabulary by its model's configuration.
+    vocab_files_names = {"tokenizer_file": "tokenizer.json", "config_file": "config.json"}
+    model_input_names = ["input_ids", "attention_mask"]
+    model = WordLevel
+
+    def __init__(
+        self,
+        num_units: int = 500,
+        add_bos_token: bool = True,
+        add_eos_token: bool = False,
+        pad_token: str = "<PAD>",
+        bos_token: str = "<S>",
+        eos_token: str = "<S>",
+        **kwargs: Any,
+    ):
+        if num_units < 1:
+            raise ValueError(f"`num_units` must be at least 1, got {num_units}.")
+        vocab = {"<PAD>": 0, "<S>": 1}
+        vocab.update((f"<Un{unit}>", unit + NUM_SPECIAL_TOKENS) for unit in range(num_units))
+        self._tokenizer = Tokenizer(WordLevel(vocab))
+        # Isolated, what stands between units remains a piece of its own, which is in no vocabulary and so an error.
+        self._tokenizer.pre_tokenizer = Split(Regex("<[^<>]*>"), behavior="isolated")
+        self._tokenizer.decoder = Fuse()
+        super().__init__(
+            num_units=num_units,
+            add_bos_token=add_bos_token,
+            add_eos_token=add_eos_token,
+            pad_token=pad_token,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            **kwargs,
+        )
+        self.num_units = num_units
+
+    @classmethod
+    def convert_to_native_format(
+        cls, tokenizer_file: str | None = None, config_file: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Turn the files of a repository, found by `from_pretrained`, into the arguments of the tokenizer."""
+        if tokenizer_file is not None:
+            template = _read_json(tokenizer_file)["post_processor"]["single"]
+            kwargs.setdefault("add_bos_token", "SpecialToken" in template[0])
+            kwargs.setdefault("add_eos_token", "SpecialToken" in template[-1])
+        if kwargs.get("num_units") is None:
+            vocab_size = None if config_file is None else _read_json(config_file).get("vocab_size")
+            if vocab_size is None:
+                raise ValueError(
+                    f"{kwargs.get('name_or_path')}: neither tokenizer_config.json gives `num_units` nor config.json "
+                    "`vocab_size`. Pass `num_units=...`, the number of clusters of the unit codec."
+                )
+            kwargs["num_units"] = vocab_size - NUM_SPECIAL_TOKENS
+        return kwargs
+
+    def encode_units(
+        self,
+        units: Sequence[int] | Sequence[Sequence[int]],
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        return_tensors: str | None = None,
+    ) -> BatchEncoding:
+        r"""
+        Ids of unit arrays, as calling the tokenizer on their text form gives them.
+
+        Args:
+            units (sequence of `int`, or sequence of them):
+                The units of one utterance, or of a batch of them, as lists, arrays or tensors.
+            add_special_tokens (`bool`, *optional*, defaults to `True`):
+                Whether to add `<S>` where `add_bos_token` and `add_eos_token` say.
+            padding (`bool` or `str`, *optional*, defaults to `False`):
+                As for any tokenizer: `True` pads a batch to its longest sequence.
+            return_tensors (`str`, *optional*):
+                `"pt"` or `"np"`.
+
+        Returns:
+            [`~transformers.BatchEncoding`] with `input_ids` and `attention_mask`.
+
+        Raises:
+            ValueError: a value is no unit of this vocabulary.
+        """
+        batched = len(units) > 0 and np.ndim(units[0]) == 1
+        utterances = [np.asarray(utterance) for utterance in (units if batched else [units])]
+        for index, utterance in enumerate(utterances):
+            self._check_units(utterance, f"sequence {index}" if batched else "the sequence")
+        bos = [self.bos_token_id] if add_special_tokens and self.add_bos_token else []
+        eos = [self.eos_token_id] if add_special_tokens and self.add_eos_token else []
+        input_ids = [
+            [*bos, *(utterance.astype(np.int64) + NUM_SPECIAL_TOKENS).tolist(), *eos] for utterance in utterances
+        ]
+        encoding = {"input_ids": input_ids if batched or return_tensors else input_ids[0]}
+        return self.pad(encoding, padding=padding, return_tensors=return_tensors)
+
+    def decode_units(self, input_ids: Any) -> np.ndarray | list[np.ndarray]:
+        r"""
+        Units of ids, without `<PAD>` and `<S>`.
+
+        Args:
+            input_ids (`list`, `np.ndarray` or `torch.Tensor`):
+                Ids of one sequence, or of a batch of them, possibly of different lengths.
+
+        Returns:
+            `np.ndarray` of shape `(units,)`, int64; for a batch, a list of them.
+
+        Raises:
+            ValueError: an id is outside the vocabulary.
+        """
+        if len(input_ids) > 0 and np.ndim(input_ids[0]) == 1:
+            return [self.decode_units(sequence) for sequence in input_ids]
+        ids = np.asarray(input_ids, dtype=np.int64)
+        self._check_ids(ids)
+        return ids[ids >= NUM_SPECIAL_TOKENS] - NUM_SPECIAL_TOKENS
+
+    def _check_units(self, units: np.ndarray, name: str) -> None:
+        if units.ndim != 1 or (units.size > 0 and not np.issubdtype(units.dtype, np.integer)):
+            raise ValueError(f"{name}: expected integers of shape (units,), got {units.dtype} of shape {units.shape}.")
+        wrong = units[(units < 0) | (units >= self.num_units)]
+        if wrong.size > 0:
+            raise ValueError(f"{name}: unit {wrong[0]} is outside this vocabulary of units 0 to {self.num_units - 1}.")
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        wrong = ids[(ids < 0) | (ids >= len(self))]
+        if wrong.size > 0:
+            raise ValueError(f"id {wrong[0]} is outside this vocabulary of ids 0 to {len(self) - 1}.")
+
+    def _encode_plus(self, text, text_pair=None, **kwargs) -> BatchEncoding:
+        try:
+            return super()._encode_plus(text, text_pair, **kwargs)
+        except Exception as error:
+            # The backend stops at a token that it does not know, and does not say which.
+            for sequence in _strings(text) + _strings(text_pair):
+                self._check_text(sequence, error)
+            raise
+
+    def _check_text(self, text: str, error: Exception) -> None:
+        position = 0
+        while position < len(text):
+            token = next((t for t in self.all_special_tokens if text.startswith(t, position)), None)
+            if token is None:
+                match = UNIT_PATTERN.match(text, position)
+                if match is None:
+                    raise ValueError(
+                        f"{text[position : position + 20]!r} at character {position} is no unit: expected units as "
+                        f"text, such as '<Un3><Un49>', without anything between them."
+                    ) from error
+                if int(match[1]) >= self.num_units:
+                    raise ValueError(
+                        f"{match[0]} at character {position} is outside this vocabulary of <Un0> to "
+                        f"<Un{self.num_units - 1}>."
+                    ) from error
+                token = match[0]
+            position += len(token)
+
+    def _convert_token_to_id_with_added_voc(self, token: str) -> int:
+        index = super()._convert_token_to_id_with_added_voc(token)
+        if index is None:
+            raise ValueError(
+                f"{token!r} is not in this vocabulary of <PAD>, <S> and <Un0> to <Un{self.num_units - 1}>."
+            )
+        return index
+
+    def _decode(self, token_ids: int | list[int], **kwargs) -> str:
+        self._check_ids(np.atleast_1d(np.asarray(token_ids, dtype=np.int64)))
+        return super()._decode(token_ids, **kwargs)
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _strings(text: Any) -> list[str]:
+    if text is None:
+        return []
+    if isinstance(text, str):
+        return [text]
+    return [string for part in text for string in _strings(part)]

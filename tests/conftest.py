@@ -1,0 +1,61 @@
+"""Nothing in the tests reaches the network: what speaks to a Hub speaks to one on the loopback, in its own process."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+# Read when the libraries are imported, which the test modules do.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+torch.set_num_threads(1)
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture
+def published_checkpoint() -> Path:
+    """A tiny checkpoint in the published format, with the reference toolkit's outputs for it."""
+    return FIXTURES / "published-checkpoint"
+
+
+@pytest.fixture(scope="session")
+def tiny_codec():
+    """A codec of 50 units: a tiny HuBERT at 25 Hz with random weights, its k-means, and a matching unit HiFi-GAN."""
+    from slam_hf import HubertUnitCodec
+
+    return HubertUnitCodec.from_parts(
+        hubert=FIXTURES / "hubert-25hz",
+        kmeans=FIXTURES / "hubert-25hz" / "kmeans.bin",
+        layer=3,
+        vocoder=FIXTURES / "unit-hifigan" / "g_00500000",
+        vocoder_config=FIXTURES / "unit-hifigan" / "config.json",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A speech language model over the units of `tiny_codec`, with random weights."""
+    from transformers import Qwen2Config
+
+    from slam_hf import SpeechLMConfig, SpeechLMForCausalLM
+
+    torch.manual_seed(0)
+    base_config = Qwen2Config(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,  # or a greedy continuation repeats one unit
+    )
+    return SpeechLMForCausalLM(SpeechLMConfig(base_config=base_config.to_dict(), vocab_size=52)).eval()
+
+
+@pytest.fixture(scope="session")
+def recordings() -> list[Path]:
+    """Two LibriSpeech recordings, 14.1 and 15.9 seconds long."""
+    return [FIXTURES / "librispeech-clips" / name for name in ("audio1.flac", "audio2.flac")]

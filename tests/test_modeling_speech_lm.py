@@ -1,0 +1,324 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GPTNeoXConfig,
+    LlamaConfig,
+    OPTConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    StaticCache,
+)
+
+import slam_hf  # noqa: F401 (registers the Auto classes)
+from slam_hf import SpeechLMConfig, SpeechLMForCausalLM
+
+
+SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+BASES = {
+    "qwen2": Qwen2Config(**SIZE, vocab_size=90, intermediate_size=64, num_key_value_heads=2, tie_word_embeddings=True),
+    "llama": LlamaConfig(**SIZE, vocab_size=90, intermediate_size=64, num_key_value_heads=2),
+    "gpt_neox": GPTNeoXConfig(**SIZE, vocab_size=90, intermediate_size=64),
+    "opt": OPTConfig(**SIZE, vocab_size=90, ffn_dim=64, word_embed_proj_dim=16, max_position_embeddings=64),
+}
+IDS = torch.tensor([[1, 5, 51, 9, 25, 32, 6, 9, 1], [1, 2, 3, 1, 0, 0, 0, 0, 0]])
+
+
+def tiny_model(base: str = "qwen2", num_units: int = 60) -> SpeechLMForCausalLM:
+    torch.manual_seed(0)
+    return SpeechLMForCausalLM(SpeechLMConfig(base_config=BASES[base].to_dict(), vocab_size=num_units + 2)).eval()
+
+
+@pytest.fixture
+def reference(published_checkpoint) -> dict[str, torch.Tensor]:
+    with np.load(published_checkpoint / "reference.npz") as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+
+
+@pytest.mark.parametrize("auto_class", [AutoModelForCausalLM, AutoModel])
+def test_published_checkpoint_gives_the_reference_logits(published_checkpoint, reference, auto_class):
+    model = auto_class.from_pretrained(published_checkpoint)
+    assert isinstance(model, SpeechLMForCausalLM)
+    with torch.no_grad():
+        logits = model(reference["input_ids"], attention_mask=reference["attention_mask"]).logits
+    torch.testing.assert_close(logits, reference["logits"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_published_checkpoint_gives_the_reference_log_likelihoods(
+    published_checkpoint, reference, reduction, with_mask
+):
+    model = AutoModelForCausalLM.from_pretrained(published_checkpoint)
+    mask = reference["attention_mask"] if with_mask else None
+    scores = model.log_likelihood(reference["input_ids"], mask, reduction=reduction)
+    torch.testing.assert_close(scores, reference[f"ll_{reduction}"], atol=1e-4, rtol=0)
+
+
+def test_published_checkpoint_gives_the_reference_continuation(published_checkpoint, reference):
+    model = AutoModelForCausalLM.from_pretrained(published_checkpoint)
+    assert model.generation_config.eos_token_id == 1
+    assert model.generation_config.pad_token_id == 0
+    new_tokens = reference["generated"].shape[1] - reference["prompt"].shape[1]
+    generated = model.generate(reference["prompt"], max_new_tokens=new_tokens, do_sample=False)
+    assert generated.tolist() == reference["generated"].tolist()
+
+
+def test_published_config_is_read_in_full(published_checkpoint):
+    config = AutoConfig.from_pretrained(published_checkpoint)
+    assert isinstance(config, SpeechLMConfig)
+    assert isinstance(config.base_config, Qwen2Config)
+    assert (config.vocab_size, config.base_config.vocab_size, config.num_units) == (502, 502, 500)
+    assert config.base_config.rope_parameters["rope_theta"] == 10_000
+    assert config.get_text_config() is config.base_config
+
+
+def test_default_config_is_the_slam_architecture():
+    with torch.device("meta"):
+        model = SpeechLMForCausalLM(SpeechLMConfig())
+    assert model.num_parameters() == 358_347_904
+
+
+def test_vocabulary_needs_a_unit():
+    with pytest.raises(ValueError, match="at least 3, got 2"):
+        SpeechLMConfig(vocab_size=2)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_save_and_load_is_exact(base, tmp_path):
+    model = tiny_model(base)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(loaded.lm) is type(model.lm)
+    state, loaded_state = model.state_dict(), loaded.state_dict()
+    assert state.keys() == loaded_state.keys()
+    assert all(torch.equal(state[name], loaded_state[name]) for name in state)
+    tied = loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+    assert tied == BASES[base].tie_word_embeddings
+    assert torch.equal(loaded(IDS).logits, model(IDS).logits)
+
+
+def test_what_is_saved_is_in_the_published_format(published_checkpoint, tmp_path):
+    AutoModelForCausalLM.from_pretrained(published_checkpoint).save_pretrained(tmp_path)
+    published, saved = (json.loads((d / "config.json").read_text()) for d in (published_checkpoint, tmp_path))
+    for key in ("model_type", "base_model_name", "twist_init", "vocab_size"):
+        assert saved[key] == published[key]
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "num_key_value_heads", "rope_theta", "rms_norm_eps"):
+        assert saved["base_config"][key] == published["base_config"][key]
+    with (
+        safe_open(published_checkpoint / "model.safetensors", "pt") as old,
+        safe_open(tmp_path / "model.safetensors", "pt") as new,
+    ):
+        assert set(old.keys()) == set(new.keys())
+        assert all(torch.equal(old.get_tensor(name), new.get_tensor(name)) for name in old.keys())  # noqa: SIM118
+
+
+def test_truncated_checkpoint_is_refused(published_checkpoint, tmp_path):
+    (tmp_path / "config.json").write_bytes((published_checkpoint / "config.json").read_bytes())
+    weights = (published_checkpoint / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(Exception, match="(?i)incomplete|invalid|safetensor"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("num_units", [60, 120])
+def test_twist_keeps_the_text_lm(base, num_units, tmp_path):
+    torch.manual_seed(0)
+    text_lm = AutoModelForCausalLM.from_config(BASES[base]).eval()
+    text_lm.save_pretrained(tmp_path / "text-lm")
+    model = SpeechLMForCausalLM.from_text_lm(tmp_path / "text-lm", num_units=num_units).eval()
+    assert (model.config.twist_init, model.config.base_model_name) == (True, "text-lm")
+    assert len(model.get_input_embeddings().weight) == len(model.get_output_embeddings().weight) == num_units + 2
+    kept = min(num_units + 2, 90)
+    theirs, ours = text_lm.state_dict(), model.lm.state_dict()
+    assert theirs.keys() == ours.keys()
+    for name, weight in theirs.items():
+        if weight.ndim == 2 and len(weight) == 90:
+            assert torch.equal(ours[name][:kept], weight[:kept]), name
+        else:
+            assert torch.equal(ours[name], weight), name
+
+
+def test_twist_sets_the_base_of_the_rotary_embedding(tmp_path):
+    AutoModelForCausalLM.from_config(BASES["llama"]).save_pretrained(tmp_path / "llama")
+    model = SpeechLMForCausalLM.from_text_lm(tmp_path / "llama", num_units=60, rope_theta=500.0)
+    exponents = torch.arange(0, 8, 2) / 8
+    torch.testing.assert_close(model.lm.model.rotary_emb.inv_freq, 500.0**-exponents)
+    assert model.config.base_config.rope_parameters["rope_theta"] == 500.0
+
+    AutoModelForCausalLM.from_config(BASES["opt"]).save_pretrained(tmp_path / "opt")
+    with pytest.raises(ValueError, match="opt.*no rotary embedding"):
+        SpeechLMForCausalLM.from_text_lm(tmp_path / "opt", num_units=60, rope_theta=500.0)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_log_likelihood_does_not_depend_on_padding(base):
+    model = tiny_model(base)
+    alone = model.log_likelihood(IDS[1:, :4])
+    padded = model.log_likelihood(IDS)[1:]
+    left = model.log_likelihood(torch.tensor([[0, 0, 0, 1, 2, 3, 1]]))
+    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(left, alone, atol=1e-5, rtol=0)
+
+
+def test_log_likelihood_is_that_of_the_tokens_after_the_first():
+    model = tiny_model()
+    log_probs = F.log_softmax(model(IDS[1:, :4]).logits[0], dim=-1)
+    expected = log_probs[0, 2] + log_probs[1, 3] + log_probs[2, 1]
+    torch.testing.assert_close(model.log_likelihood(IDS[1:], reduction="sum")[0], expected)
+    torch.testing.assert_close(model.log_likelihood(IDS[1:], reduction="mean")[0], expected / 3)
+
+
+def test_log_likelihood_names_what_is_wrong():
+    model = tiny_model()
+    with pytest.raises(ValueError, match=r"Sequences \[1\] have fewer than two tokens"):
+        model.log_likelihood(torch.tensor([[1, 2, 1], [1, 0, 0]]))
+    with pytest.raises(ValueError, match="'mean' or 'sum', got 'max'"):
+        model.log_likelihood(IDS, reduction="max")
+    with pytest.raises(ValueError, match=r"got \(2, 9\) and \(2, 8\)"):
+        model.log_likelihood(IDS, IDS[:, 1:])
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_exported_text_lm_gives_the_same_logits(base, tmp_path):
+    model = tiny_model(base)
+    model.to_text_lm().save_pretrained(tmp_path)
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(exported).__module__.startswith("transformers.")
+    assert exported.config.vocab_size == 62
+    assert exported.generation_config.eos_token_id == 1
+    assert torch.equal(exported(IDS).logits, model(IDS).logits)
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(
+    "attn_implementation", ["sdpa", "eager", pytest.param("flex_attention", marks=pytest.mark.slow)]
+)
+def test_packed_documents_do_not_see_each_other(base, attn_implementation):
+    model = tiny_model(base)
+    model.set_attn_implementation(attn_implementation)
+    first, second = IDS[:1], IDS[1:, :4]
+    packed = torch.cat([first, second], dim=1)
+    position_ids = torch.cat([torch.arange(9), torch.arange(4)])[None]
+    with torch.no_grad():  # flex attention has no backward on a CPU
+        logits = model(packed, position_ids=position_ids).logits
+        alone = torch.cat([model(first).logits, model(second).logits], dim=1)
+    torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_flex_attention_is_dispatched_to_the_base_model():
+    model = tiny_model()
+    model.set_attn_implementation("flex_attention")
+    assert model.lm.config._attn_implementation == "flex_attention"
+
+
+@pytest.mark.parametrize("cache_implementation", ["dynamic", "static"])
+def test_generation_is_the_same_with_every_cache(cache_implementation):
+    model = tiny_model()
+    kwargs = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    expected = model.generate(IDS[:1], use_cache=False, **kwargs)
+    assert torch.equal(model.generate(IDS[:1], cache_implementation=cache_implementation, **kwargs), expected)
+    cache = StaticCache(config=model.config, max_cache_len=32)
+    assert torch.equal(model.generate(IDS[:1], past_key_values=cache, **kwargs), expected)
+
+
+def test_generation_takes_its_options():
+    model = tiny_model()
+    prompts = torch.tensor([[1, 5, 51, 9], [0, 0, 1, 7]])
+    mask = (prompts != 0).long()
+    beams = model.generate(prompts, attention_mask=mask, num_beams=3, num_return_sequences=2, max_new_tokens=5)
+    assert len(beams) == 4
+    sampled = model.generate(prompts, attention_mask=mask, do_sample=True, top_k=5, max_new_tokens=5, min_new_tokens=5)
+    assert sampled.shape == (2, 9)
+    out = model.generate(
+        prompts, attention_mask=mask, max_new_tokens=3, return_dict_in_generate=True, output_scores=True
+    )
+    assert out.scores[0].shape == (2, 62)
+    assert (model.generate(max_new_tokens=2)[:, 0] == 1).all()
+
+
+def test_batched_generation_is_that_of_each_prompt_alone():
+    model = tiny_model()
+    kwargs = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    prompts = torch.tensor([[1, 5, 51, 9], [0, 0, 1, 7]])
+    batched = model.generate(prompts, attention_mask=(prompts != 0).long(), **kwargs)
+    assert torch.equal(batched[0], model.generate(prompts[:1], **kwargs)[0])
+    assert torch.equal(batched[1, 2:], model.generate(prompts[1:, 2:], **kwargs)[0])
+
+
+def test_loss_is_scaled_by_num_items_in_batch():
+    model = tiny_model()
+    labels = IDS.masked_fill(IDS == 0, -100)
+    mean = model(IDS, attention_mask=IDS != 0, labels=labels).loss
+    scored = int((labels[:, 1:] != -100).sum())
+    scaled = model(IDS, attention_mask=IDS != 0, labels=labels, num_items_in_batch=4 * scored).loss
+    torch.testing.assert_close(scaled, mean / 4)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    def gradients(checkpointing: bool) -> list[torch.Tensor]:
+        model = tiny_model().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        model(IDS, attention_mask=IDS != 0, labels=IDS, use_cache=False).loss.backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    for plain, checkpointed in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_lora_trains_only_the_adapter(tmp_path):
+    model = tiny_model()
+    frozen = {name: weight.clone() for name, weight in model.state_dict().items()}
+    peft_model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    optimizer = torch.optim.SGD(peft_model.parameters(), lr=1.0)
+    peft_model(input_ids=IDS, attention_mask=IDS != 0, labels=IDS).loss.backward()
+    optimizer.step()
+    merged = peft_model.merge_and_unload()
+    changed = {name for name, weight in merged.state_dict().items() if not torch.equal(weight, frozen[name])}
+    assert changed
+    assert all("proj" in name and "weight" in name for name in changed)
+
+
+def test_embeddings_can_be_resized(tmp_path):
+    model = tiny_model()
+    model.resize_token_embeddings(70)
+    assert (model.config.vocab_size, model.config.base_config.vocab_size) == (70, 70)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits, model(IDS).logits)
+
+
+def test_dtype_and_device_map_are_those_asked_for(published_checkpoint):
+    model = AutoModelForCausalLM.from_pretrained(published_checkpoint, dtype=torch.bfloat16, device_map="cpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    scores = model.log_likelihood(IDS)
+    assert scores.dtype == torch.float32
+    assert all(math.isfinite(score) for score in scores.tolist())
+
+
+@pytest.mark.slow
+def test_forward_compiles_without_graph_breaks():
+    model = tiny_model()
+    compiled = torch.compile(model, fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(IDS, use_cache=False).logits, model(IDS, use_cache=False).logits)
+
+
+def test_plain_text_lm_loads_without_the_prefix(tmp_path):
+    text_lm = Qwen2ForCausalLM(BASES["qwen2"]).eval()
+    text_lm.save_pretrained(tmp_path)
+    config = SpeechLMConfig(base_config=BASES["qwen2"].to_dict(), vocab_size=90)
+    model = SpeechLMForCausalLM.from_pretrained(tmp_path, config=config)
+    assert torch.equal(model(IDS).logits, text_lm(IDS).logits)

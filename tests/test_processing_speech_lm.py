@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForAudioTokenization, AutoProcessor, EncodecFeatureExtractor
+
+import slam_hf  # noqa: F401 (registers the Auto classes)
+from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, load_audio
+
+
+@pytest.fixture
+def processor(tiny_codec) -> SpeechLMProcessor:
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    return SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50), tiny_codec)
+
+
+@pytest.fixture(scope="module")
+def reference(request) -> dict:
+    """Units of four clips, as the reference toolkit gives them."""
+    return json.loads((request.path.parent / "fixtures" / "hubert-25hz" / "reference.json").read_text())
+
+
+def test_audio_becomes_the_reference_prompts(processor, reference, recordings):
+    waveforms = {path.stem: load_audio(path, 16_000) for path in recordings}
+    clips = [waveforms[name][start:end] for name, start, end in reference["clips"]]
+    batch = processor(clips, sampling_rate=16_000)
+    for ids, mask, expected in zip(batch["input_ids"], batch["attention_mask"], reference["reference"], strict=True):
+        assert ids[mask.bool()].tolist() == expected["ids"][:-1]
+        assert (ids[~mask.bool()] == 0).all()
+    assert processor(clips[0], sampling_rate=16_000)["input_ids"][0].tolist() == reference["reference"][0]["ids"][:-1]
+
+
+def test_ids_become_audio(processor, tiny_codec):
+    ids = torch.tensor([[1, 5, 9, 30, 1, 0], [1, 12, 7, 8, 9, 1]])
+    expected = [
+        tiny_codec.decode(torch.tensor([units])).audio_values[0, 0].numpy() for units in ([3, 7, 28], [10, 5, 6, 7])
+    ]
+    for waveform, reference in zip(processor.batch_decode(ids), expected, strict=True):
+        assert waveform.dtype == np.float32
+        assert np.array_equal(waveform, reference)
+    assert processor.decode([1, 1]).shape == (0,)
+
+
+def test_processor_names_its_codec(processor, tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    processor.audio_tokenizer = AutoModelForAudioTokenization.from_pretrained(tmp_path / "codec")
+    processor.save_pretrained(tmp_path / "model")
+    assert not list((tmp_path / "model").glob("*.safetensors"))
+    loaded = AutoProcessor.from_pretrained(tmp_path / "model")
+    assert isinstance(loaded, SpeechLMProcessor)
+    waveform = 0.1 * np.random.default_rng(0).standard_normal(16_000, dtype=np.float32)
+    expected = processor(waveform, sampling_rate=16_000)["input_ids"]
+    assert torch.equal(loaded(waveform, sampling_rate=16_000)["input_ids"], expected)
+
+
+def test_published_checkpoint_has_a_processor_without_processor_files(published_checkpoint):
+    processor = AutoProcessor.from_pretrained(published_checkpoint)
+    assert isinstance(processor, SpeechLMProcessor)
+    assert (processor.tokenizer.num_units, processor.feature_extractor.sampling_rate) == (500, 16_000)
+    with pytest.raises(ValueError, match="no unit codec, which audio needs"):
+        processor(np.zeros(16_000, np.float32), sampling_rate=16_000)
+
+
+def test_processor_without_codec_is_saved_without_one(published_checkpoint, tmp_path):
+    AutoProcessor.from_pretrained(published_checkpoint).save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert loaded.audio_tokenizer is None
+    assert loaded.tokenizer.num_units == 500
+
+
+def test_codec_of_another_model_is_an_error(processor):
+    processor.tokenizer = HubertUnitTokenizer(num_units=500)
+    with pytest.raises(ValueError, match="The codec has 50 units and the tokenizer 500"):
+        processor.decode([1, 2])
+
+
+def test_other_sampling_rate_is_an_error(processor):
+    with pytest.raises(ValueError, match="sampling rate"):
+        processor(np.zeros(8_000, np.float32), sampling_rate=8_000)
