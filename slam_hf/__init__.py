@@ -5,7 +5,6 @@ to `load_dataset`. Nothing heavy is imported before it is used.
 """
 
 import importlib
-import importlib.util
 
 from .registration import register_all
 
@@ -36,15 +35,4 @@ def __dir__() -> list[str]:
     return [*globals(), *__all__]
 
 
-if importlib.util.find_spec("slam_hf.modeling_hubert_unit_codec"):  # TEMPORARY, until the codec has landed
-    register_all()
-else:
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
-
-    from .modeling_speech_lm import SpeechLMConfig, SpeechLMForCausalLM
-    from .tokenization_hubert_unit import HubertUnitTokenizer
-
-    AutoConfig.register("speech_language_model", SpeechLMConfig)
-    AutoModel.register(SpeechLMConfig, SpeechLMForCausalLM)
-    AutoModelForCausalLM.register(SpeechLMConfig, SpeechLMForCausalLM)
-    AutoTokenizer.register(SpeechLMConfig, tokenizer_class=HubertUnitTokenizer)
+register_all()

@@ -14,6 +14,9 @@ from .conversion.published import published_codec
 from .modeling_hubert_unit_codec import HubertUnitCodec
 
 
+MHUBERT_25HZ_UNITS = 500
+
+
 class AudioToAudioPipeline(Pipeline):
     r"""
     Speech continuation with a [`SpeechLMForCausalLM`].
@@ -54,7 +57,7 @@ class AudioToAudioPipeline(Pipeline):
         # Prompts end where the continuation begins.
         self.tokenizer.padding_side = "left"
         if codec is None:
-            codec = processor.audio_tokenizer or published_codec()
+            codec = processor.audio_tokenizer or _default_codec(self.tokenizer.num_units)
         elif not isinstance(codec, HubertUnitCodec):
             codec = AutoModelForAudioTokenization.from_pretrained(codec)
         if codec.codebook_size != self.tokenizer.num_units:
@@ -155,6 +158,20 @@ class AudioToAudioPipeline(Pipeline):
             for continuation in model_outputs["continuations"][0]
         ]
         return results if len(results) > 1 else results[0]
+
+
+def _default_codec(num_units: int) -> HubertUnitCodec:
+    """The codec of the published checkpoints, whose repositories name none."""
+    if num_units != MHUBERT_25HZ_UNITS:
+        raise ValueError(
+            f"This model of {num_units} units names no codec. Pass `codec=`, the codec that it was trained on."
+        )
+    try:
+        return published_codec()
+    except OSError as error:
+        raise OSError(
+            f"This model names no codec. Pass `codec=`, the codec that it was trained on. {error}"
+        ) from error
 
 
 def _is_many(inputs: Any) -> bool:

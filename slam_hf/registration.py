@@ -1,113 +1,103 @@
-"""Makes the package known to transformers and datasets, each part when its library is first used.
+"""Makes this package known to transformers and datasets, without importing either.
 
-Registering with an Auto class means importing the class, and with it torch. So that `import slam_hf` stays light,
-a registration waits until the module that it concerns is imported, and runs at once where it has been already.
+transformers keeps tables of the names of each model type's classes, and looks a class up in the module
+`transformers.models.<model type>` when it is first used. Entering the names costs nothing and imports nothing, where
+`AutoModel.register` takes the class itself, and torch with it. The entries are made as soon as the module with a table
+is imported, or now if it has been already.
 """
 
-import importlib.machinery
+import importlib
 import sys
-from collections.abc import Callable
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 
-def register_configs() -> None:
-    from transformers.models.auto.configuration_auto import AutoConfig
-
-    from .configuration_hubert_unit_codec import HubertUnitCodecConfig
-    from .configuration_speech_lm import SpeechLMConfig
-
-    for config_class in (SpeechLMConfig, HubertUnitCodecConfig):
-        AutoConfig.register(config_class.model_type, config_class)
-
-
-def register_models() -> None:
-    from transformers.models.auto.modeling_auto import AutoModel, AutoModelForAudioTokenization, AutoModelForCausalLM
-
-    from .configuration_hubert_unit_codec import HubertUnitCodecConfig
-    from .configuration_speech_lm import SpeechLMConfig
-    from .modeling_hubert_unit_codec import HubertUnitCodec
-    from .modeling_speech_lm import SpeechLMForCausalLM
-
-    for auto_class in (AutoModel, AutoModelForCausalLM):
-        auto_class.register(SpeechLMConfig, SpeechLMForCausalLM)
-    for auto_class in (AutoModel, AutoModelForAudioTokenization):
-        auto_class.register(HubertUnitCodecConfig, HubertUnitCodec)
+CONFIGS = {"speech_language_model": "SpeechLMConfig", "hubert_unit_codec": "HubertUnitCodecConfig"}
+MODELS = {"speech_language_model": "SpeechLMForCausalLM", "hubert_unit_codec": "HubertUnitCodec"}
+CAUSAL_LMS = {"speech_language_model": "SpeechLMForCausalLM"}
+CODECS = {"hubert_unit_codec": "HubertUnitCodec"}
+TOKENIZERS = {"speech_language_model": "HubertUnitTokenizer"}
+FEATURE_EXTRACTORS = {"hubert_unit_codec": "EncodecFeatureExtractor"}
+PROCESSORS = {"speech_language_model": "SpeechLMProcessor"}
 
 
-def register_tokenizer() -> None:
-    from transformers.models.auto.tokenization_auto import AutoTokenizer
-
-    from .configuration_speech_lm import SpeechLMConfig
-    from .tokenization_hubert_unit import HubertUnitTokenizer
-
-    AutoTokenizer.register(SpeechLMConfig, tokenizer_class=HubertUnitTokenizer)
-
-
-def register_feature_extractor() -> None:
-    from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
-    from transformers.models.encodec.feature_extraction_encodec import EncodecFeatureExtractor
-
-    from .configuration_hubert_unit_codec import HubertUnitCodecConfig
-
-    AutoFeatureExtractor.register(HubertUnitCodecConfig, EncodecFeatureExtractor)
+def register_all() -> None:
+    for model_type in CONFIGS:
+        sys.modules[f"transformers.models.{model_type}"] = sys.modules[__package__]
+    sys.meta_path.insert(0, _RegisterAfterImport())
+    for name, register in REGISTRATIONS.items():
+        if name in sys.modules:
+            register(sys.modules[name])
 
 
-def register_processor() -> None:
-    from transformers.models.auto.processing_auto import AutoProcessor
-
-    from .configuration_speech_lm import SpeechLMConfig
-    from .processing_speech_lm import SpeechLMProcessor
-
-    AutoProcessor.register(SpeechLMConfig, SpeechLMProcessor)
+def _register_configs(module: ModuleType) -> None:
+    module.CONFIG_MAPPING_NAMES.update(CONFIGS)
 
 
-def register_pipeline() -> None:
-    from transformers import AutoModelForCausalLM
-    from transformers.pipelines import PIPELINE_REGISTRY
-
-    from .pipeline_audio_to_audio import AudioToAudioPipeline
-
-    PIPELINE_REGISTRY.register_pipeline(
-        "audio-to-audio", pipeline_class=AudioToAudioPipeline, pt_model=AutoModelForCausalLM, type="audio"
-    )
+def _register_models(module: ModuleType) -> None:
+    _enter(module.MODEL_MAPPING, MODELS)
+    _enter(module.MODEL_FOR_CAUSAL_LM_MAPPING, CAUSAL_LMS)
+    _enter(module.MODEL_FOR_AUDIO_TOKENIZATION_MAPPING, CODECS)
 
 
-REGISTRATIONS: dict[str, Callable[[], None]] = {
-    "transformers.models.auto.configuration_auto": register_configs,
-    "transformers.models.auto.modeling_auto": register_models,
-    "transformers.models.auto.tokenization_auto": register_tokenizer,
-    "transformers.models.auto.feature_extraction_auto": register_feature_extractor,
-    "transformers.models.auto.processing_auto": register_processor,
-    "transformers.pipelines": register_pipeline,
+def _register_tokenizers(module: ModuleType) -> None:
+    _enter(module.TOKENIZER_MAPPING, TOKENIZERS)
+
+
+def _register_feature_extractors(module: ModuleType) -> None:
+    _enter(module.FEATURE_EXTRACTOR_MAPPING, FEATURE_EXTRACTORS)
+
+
+def _register_processors(module: ModuleType) -> None:
+    _enter(module.PROCESSOR_MAPPING, PROCESSORS)
+    # The codec that a processor names is looked up among the classes at the top of transformers.
+    top_level = sys.modules["transformers"]._class_to_module
+    top_level.update((codec, f"models.{model_type}") for model_type, codec in CODECS.items())
+
+
+def _enter(mapping, class_names: dict[str, str]) -> None:
+    mapping._model_mapping.update(class_names)
+    # The table by configuration, which transformers derives from the names that it knows at its own import.
+    mapping._reverse_config_mapping.update((config, model_type) for model_type, config in CONFIGS.items())
+
+
+def _register_pipelines(module: ModuleType) -> None:
+    module.SUPPORTED_TASKS["audio-to-audio"] = {
+        "impl": f"{__package__}.pipeline_audio_to_audio.AudioToAudioPipeline",
+        "pt": (module.AutoModelForCausalLM,),
+        "type": "audio",
+    }
+
+
+def _register_builders(module: ModuleType) -> None:
+    importlib.import_module(".corpora.builders", __package__)
+
+
+REGISTRATIONS = {
+    "transformers.models.auto.configuration_auto": _register_configs,
+    "transformers.models.auto.modeling_auto": _register_models,
+    "transformers.models.auto.tokenization_auto": _register_tokenizers,
+    "transformers.models.auto.feature_extraction_auto": _register_feature_extractors,
+    "transformers.models.auto.processing_auto": _register_processors,
+    "transformers.pipelines": _register_pipelines,
+    "datasets.packaged_modules": _register_builders,
 }
 
 
 class _RegisterAfterImport(MetaPathFinder):
-    """Finds a module as Python would, and runs its registration once it has been executed."""
-
-    def __init__(self, pending: dict[str, Callable[[], None]]):
-        self.pending = pending
+    """Finds the modules of `REGISTRATIONS` as Python would, and registers with each once it has been executed."""
 
     def find_spec(self, fullname: str, path=None, target: ModuleType | None = None) -> ModuleSpec | None:
-        register = self.pending.pop(fullname, None)
-        if register is None:
+        register = REGISTRATIONS.get(fullname)
+        spec = None if register is None else PathFinder.find_spec(fullname, path, target)
+        if spec is None:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         exec_module = spec.loader.exec_module
 
         def exec_module_and_register(module: ModuleType) -> None:
             exec_module(module)
-            register()
+            register(module)
 
         spec.loader.exec_module = exec_module_and_register
         return spec
-
-
-def register_all() -> None:
-    """Run the registrations of the modules that are imported, and let the others wait for theirs."""
-    pending = dict(REGISTRATIONS)
-    for name in [name for name in pending if name in sys.modules]:
-        pending.pop(name)()
-    sys.meta_path.insert(0, _RegisterAfterImport(pending))

@@ -8,7 +8,7 @@ import slam_hf  # noqa: F401 (registers the pipeline)
 from slam_hf import AudioToAudioPipeline, HubertUnitTokenizer, SpeechLMProcessor, load_audio
 
 
-GREEDY = {"do_sample": False, "max_new_tokens": 12, "repetition_penalty": 1.0}
+GREEDY = {"do_sample": False, "max_new_tokens": 12, "repetition_penalty": 1.0, "suppress_tokens": [0, 1]}
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,14 @@ def test_codec_can_be_named(checkpoint, published_checkpoint, tiny_codec):
         pipeline("audio-to-audio", model=published_checkpoint, codec=tiny_codec)
 
 
+def test_only_models_of_500_units_fall_back_on_the_published_codec(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="This model of 50 units names no codec. Pass `codec=`"):
+        pipeline("audio-to-audio", model=tmp_path)
+
+
 def test_without_a_codec_and_without_network_the_error_says_what_to_pass(published_checkpoint):
-    with pytest.raises(Exception, match="codec="):
+    with pytest.raises(OSError, match="This model names no codec. Pass `codec=`"):
         pipeline("audio-to-audio", model=published_checkpoint)
 
 

@@ -1,0 +1,174 @@
+"""Configurations of the unit codec: of the whole, and of the vocoder that turns units back into audio."""
+
+import math
+import os
+from typing import ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import HubertConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+@strict
+class UnitHifiGanConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`UnitHifiGan`].
+
+    Args:
+        num_units (`int`, *optional*, defaults to 500):
+            Number of units that the vocoder knows.
+        unit_embed_dim (`int`, *optional*, defaults to 128):
+            Width of an embedding, of units as well as of speakers and styles.
+        num_speakers (`int`, *optional*, defaults to 0):
+            Number of speakers to choose from; 0 for a vocoder of one voice.
+        num_styles (`int`, *optional*, defaults to 0):
+            Number of speaking styles to choose from; 0 for a vocoder of one style.
+        duration_hidden_dim (`int`, *optional*, defaults to 128):
+            Width of the duration predictor; 0 for a vocoder without one.
+        duration_kernel_size (`int`, *optional*, defaults to 3):
+            Kernel size of the duration predictor's two convolutions.
+        duration_dropout (`float`, *optional*, defaults to 0.5):
+            Dropout probability in the duration predictor.
+        upsample_initial_channel (`int`, *optional*, defaults to 512):
+            Channels before the first upsampling layer; each layer halves them.
+        upsample_rates (`list[int]`, *optional*, defaults to `(5, 4, 4, 4, 2)`):
+            Stride of each upsampling layer. Their product is the number of samples per frame.
+        upsample_kernel_sizes (`list[int]`, *optional*, defaults to `(11, 8, 8, 8, 4)`):
+            Kernel size of each upsampling layer.
+        resblock_type (`int`, *optional*, defaults to 1):
+            HiFi-GAN's residual block: 1 (two convolutions per dilation) or 2 (one convolution per dilation).
+        resblock_kernel_sizes (`list[int]`, *optional*, defaults to `(3, 7, 11)`):
+            Kernel size of each residual block behind an upsampling layer.
+        resblock_dilation_sizes (`list[list[int]]`, *optional*, defaults to `((1, 3, 5), (1, 3, 5), (1, 3, 5))`):
+            Dilations of each residual block.
+        leaky_relu_slope (`float`, *optional*, defaults to 0.1):
+            Negative slope of the leaky ReLUs before the last one, which has PyTorch's 0.01.
+        sampling_rate (`int`, *optional*, defaults to 16000):
+            Sampling rate of the waveform, in Hz.
+        initializer_range (`float`, *optional*, defaults to 0.01):
+            Standard deviation of freshly drawn weights.
+
+    The defaults are HiFi-GAN V1 (https://huggingface.co/papers/2010.05646) at 25 units a second.
+    """
+
+    model_type = "unit_hifigan"
+
+    num_units: int = 500
+    unit_embed_dim: int = 128
+    num_speakers: int = 0
+    num_styles: int = 0
+    duration_hidden_dim: int = 128
+    duration_kernel_size: int = 3
+    duration_dropout: float | int = 0.5
+    upsample_initial_channel: int = 512
+    upsample_rates: list[int] | tuple[int, ...] = (5, 4, 4, 4, 2)
+    upsample_kernel_sizes: list[int] | tuple[int, ...] = (11, 8, 8, 8, 4)
+    resblock_type: Literal[1, 2] = 1
+    resblock_kernel_sizes: list[int] | tuple[int, ...] = (3, 7, 11)
+    resblock_dilation_sizes: list | tuple = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    leaky_relu_slope: float = 0.1
+    sampling_rate: int = 16_000
+    initializer_range: float = 0.01
+
+    @property
+    def spkr_embed_dim(self) -> int:
+        """`int`: Width that the speaker adds to the generator's input (named as `SeamlessM4THifiGan` reads it)."""
+        return self.unit_embed_dim if self.num_speakers else 0
+
+    @property
+    def lang_embed_dim(self) -> int:
+        """`int`: Width that the style adds to the generator's input (named as `SeamlessM4THifiGan` reads it)."""
+        return self.unit_embed_dim if self.num_styles else 0
+
+    @property
+    def hop_length(self) -> int:
+        """`int`: Samples per frame."""
+        return math.prod(self.upsample_rates)
+
+
+@strict
+class HubertUnitCodecConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`HubertUnitCodec`].
+
+    Args:
+        encoder_config (`HubertConfig` or `dict`, *optional*):
+            The HuBERT, which ends with the layer whose states are quantised. Defaults to HuBERT-base with all its
+            layers.
+        vocoder_config ([`UnitHifiGanConfig`] or `dict`, *optional*):
+            The vocoder, or `None` for a codec that only encodes.
+        num_units (`int`, *optional*, defaults to 500):
+            Number of units: of the codebook's centroids.
+        sampling_rate (`int`, *optional*, defaults to 16000):
+            Sampling rate of the audio, in Hz.
+        pad (`int`, *optional*):
+            Zeros put before and after a waveform, in samples. The default makes the first and the last frame look
+            equally far beyond the waveform, so that `n` samples give `n // hop_length` frames; it is 40 for HuBERT
+            at 50 and at 25 frames a second.
+    """
+
+    model_type = "hubert_unit_codec"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "encoder_config": SubConfigSpec(HubertConfig),
+        "vocoder_config": SubConfigSpec(UnitHifiGanConfig, optional=True),
+    }
+    attribute_map: ClassVar[dict[str, str]] = {"codebook_size": "num_units"}
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    vocoder_config: dict | PreTrainedConfig | None = None
+    num_units: int = 500
+    sampling_rate: int = 16_000
+    pad: int | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.pad is None:
+            self.pad = max(0, (self.receptive_field - self.hop_length) // 2)
+        if self.vocoder_config is not None:
+            self._check_vocoder(self.vocoder_config)
+
+    @property
+    def layer(self) -> int:
+        """`int`: The transformer layer whose output is quantised, counted from 1."""
+        return self.encoder_config.num_hidden_layers
+
+    @property
+    def hop_length(self) -> int:
+        """`int`: Samples per frame."""
+        return math.prod(self.encoder_config.conv_stride)
+
+    @property
+    def frame_rate(self) -> float:
+        """`float`: Frames, and so units before deduplication, per second."""
+        return self.sampling_rate / self.hop_length
+
+    @property
+    def receptive_field(self) -> int:
+        """`int`: Samples that one frame of the convolutions sees."""
+        samples = 1
+        kernels, strides = self.encoder_config.conv_kernel, self.encoder_config.conv_stride
+        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+        """As of every configuration; that of the codec's feature extractor, which follows from it, comes along."""
+        from transformers import EncodecFeatureExtractor
+
+        super().save_pretrained(save_directory, **kwargs)
+        EncodecFeatureExtractor(feature_size=1, sampling_rate=self.sampling_rate).save_pretrained(save_directory)
+
+    def _check_vocoder(self, vocoder: UnitHifiGanConfig):
+        if vocoder.num_units != self.num_units:
+            raise ValueError(
+                f"The vocoder has embeddings for {vocoder.num_units} units and the codebook holds {self.num_units}: "
+                "take the vocoder that was trained on this quantiser's units."
+            )
+        if (vocoder.sampling_rate, vocoder.hop_length) != (self.sampling_rate, self.hop_length):
+            raise ValueError(
+                f"The vocoder makes {vocoder.hop_length} samples at {vocoder.sampling_rate} Hz of a frame, and the "
+                f"encoder a frame of {self.hop_length} at {self.sampling_rate} Hz: take a vocoder for these frames."
+            )
+
+
+__all__ = ["HubertUnitCodecConfig", "UnitHifiGanConfig"]

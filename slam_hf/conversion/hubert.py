@@ -1,0 +1,34 @@
+"""Loads HuBERT checkpoints, strictly."""
+
+import os
+
+import torch
+from transformers import AutoConfig, HubertModel
+
+
+def read_hubert(name: str | os.PathLike, revision: str = "main") -> HubertModel:
+    r"""
+    Load a HuBERT in float32, and refuse what `HubertModel.from_pretrained` would only warn about.
+
+    Args:
+        name (`str` or `os.PathLike`):
+            A Hub id or a folder.
+        revision (`str`, *optional*, defaults to `"main"`):
+            Branch, tag or commit on the Hub.
+
+    Returns:
+        [`~transformers.HubertModel`], in evaluation mode.
+
+    Raises:
+        ValueError: the checkpoint is of another kind of model, or weights are missing from it.
+    """
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    if config.model_type != "hubert":
+        raise ValueError(f"{os.fspath(name)!r} is a model of type {config.model_type!r}, not a HuBERT.")
+    hubert, loading = HubertModel.from_pretrained(
+        name, revision=revision, dtype=torch.float32, output_loading_info=True
+    )
+    missing = set(loading["missing_keys"]) - {"masked_spec_embed"}  # which only training uses
+    if missing:
+        raise ValueError(f"{os.fspath(name)!r} lacks weights of its HuBERT: {', '.join(sorted(missing))}.")
+    return hubert

@@ -1,0 +1,146 @@
+"""Unit HiFi-GAN: discrete units to a waveform, with a duration for each unit.
+
+The generator and the duration predictor are those of SeamlessM4T in transformers, which descend from the same code
+(https://github.com/facebookresearch/speech-resynthesis); what is new here is the conditioning around them.
+"""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.seamless_m4t.modeling_seamless_m4t import SeamlessM4THifiGan
+from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2VariancePredictor
+
+from .configuration_hubert_unit_codec import UnitHifiGanConfig
+
+
+class ResidualBlock2(nn.Module):
+    """HiFi-GAN's second residual block, one convolution per dilation (https://huggingface.co/papers/2010.05646)."""
+
+    def __init__(self, channels: int, kernel_size: int, dilations: list[int], leaky_relu_slope: float):
+        super().__init__()
+        self.leaky_relu_slope = leaky_relu_slope
+        self.convs = nn.ModuleList(
+            nn.Conv1d(channels, channels, kernel_size, dilation=dilation, padding=dilation * (kernel_size - 1) // 2)
+            for dilation in dilations
+        )
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        for conv in self.convs:
+            hidden_states = hidden_states + conv(nn.functional.leaky_relu(hidden_states, self.leaky_relu_slope))
+        return hidden_states
+
+
+class UnitHifiGan(PreTrainedModel):
+    r"""
+    HiFi-GAN over unit embeddings, optionally of many speakers and styles, with a duration predictor
+    (*Speech Resynthesis from Discrete Disentangled Self-Supervised Representations*,
+    https://huggingface.co/papers/2104.00355; durations as in https://huggingface.co/papers/2107.05604).
+
+    Args:
+        config ([`UnitHifiGanConfig`]):
+            The configuration.
+    """
+
+    config: UnitHifiGanConfig
+    base_model_prefix = "vocoder"
+    main_input_name = "units"
+    input_modalities = "audio"
+
+    def __init__(self, config: UnitHifiGanConfig):
+        super().__init__(config)
+        width = config.unit_embed_dim
+        self.unit_embedding = nn.Embedding(config.num_units, width)
+        self.speaker_embedding = nn.Embedding(config.num_speakers, width) if config.num_speakers else None
+        self.style_embedding = nn.Embedding(config.num_styles, width) if config.num_styles else None
+        self.duration_predictor = None
+        if config.duration_hidden_dim:
+            self.duration_predictor = SeamlessM4Tv2VariancePredictor(
+                width, config.duration_hidden_dim, config.duration_kernel_size, config.duration_dropout
+            )
+        self.hifi_gan = SeamlessM4THifiGan(config)
+        if config.resblock_type == 2:
+            self.hifi_gan.resblocks = nn.ModuleList(
+                ResidualBlock2(upsampler.out_channels, kernel_size, dilations, config.leaky_relu_slope)
+                for upsampler in self.hifi_gan.upsampler
+                for kernel_size, dilations in zip(
+                    config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True
+                )
+            )
+        self.post_init()
+
+    def forward(
+        self,
+        units: torch.LongTensor,
+        durations: torch.LongTensor,
+        speaker_id: int | torch.LongTensor | None = None,
+        style_id: int | torch.LongTensor | None = None,
+    ) -> torch.Tensor:
+        r"""
+        The waveform of units with given durations, differentiable in the weights.
+
+        Args:
+            units (`torch.LongTensor` of shape `(batch_size, num_units)`):
+                Units, without padding: convolutions would see it.
+            durations (`torch.LongTensor` of shape `(batch_size, num_units)`):
+                Frames that each unit lasts. Every row must last equally long.
+            speaker_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Speaker; defaults to the first one where the vocoder has several.
+            style_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Style; defaults to the first one where the vocoder has several.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, num_frames * hop_length)`: samples between -1 and 1.
+
+        Raises:
+            ValueError: rows of different length, or a speaker or style that the vocoder does not have.
+        """
+        frames = durations.sum(dim=1).tolist()
+        if len(set(frames)) > 1:
+            raise ValueError(f"Every row must last equally many frames, got {frames}: pass these rows one at a time.")
+        embeds = self.unit_embedding(units)
+        embeds = torch.stack(
+            [row.repeat_interleave(length, dim=0) for row, length in zip(embeds, durations, strict=True)]
+        )
+        conditions = [
+            _embed_condition(self.speaker_embedding, speaker_id, "speaker_id", embeds),
+            _embed_condition(self.style_embedding, style_id, "style_id", embeds),
+        ]
+        embeds = torch.cat([embeds, *(condition for condition in conditions if condition is not None)], dim=-1)
+        return self.hifi_gan(embeds.transpose(1, 2))
+
+    @torch.no_grad()
+    def predict_durations(self, units: torch.LongTensor) -> torch.LongTensor:
+        r"""
+        How long each unit lasts.
+
+        Args:
+            units (`torch.LongTensor` of shape `(batch_size, num_units)`):
+                Deduplicated units, without padding.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size, num_units)`: frames per unit, at least one.
+
+        Raises:
+            ValueError: the vocoder has no duration predictor.
+        """
+        if self.duration_predictor is None:
+            raise ValueError("This vocoder predicts no durations: pass `durations`, the frames that each unit lasts.")
+        log_durations = self.duration_predictor(self.unit_embedding(units)).float()
+        return (log_durations.exp() - 1).round().clamp(min=1).long()
+
+
+def _embed_condition(
+    embedding: nn.Embedding | None, index: int | torch.LongTensor | None, name: str, embeds: torch.Tensor
+) -> torch.Tensor | None:
+    """The embedding of a speaker or style, repeated to `(batch_size, num_frames, width)` like `embeds`."""
+    if embedding is None:
+        if index is not None:
+            raise ValueError(f"This vocoder was made without `{name}`: leave it out.")
+        return None
+    index = torch.as_tensor(0 if index is None else index, device=embeds.device).expand(len(embeds))
+    if not 0 <= int(index.min()) <= int(index.max()) < embedding.num_embeddings:
+        raise ValueError(f"`{name}` must be from 0 to {embedding.num_embeddings - 1}, got {index.tolist()}.")
+    return embedding(index)[:, None].expand(-1, embeds.shape[1], -1)
+
+
+__all__ = ["UnitHifiGan"]

@@ -1,0 +1,383 @@
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoFeatureExtractor, AutoModel, HubertConfig, HubertModel
+
+from slam_hf import HubertUnitCodec, HubertUnitCodecConfig, modeling_hubert_unit_codec
+from slam_hf.configuration_hubert_unit_codec import UnitHifiGanConfig
+from slam_hf.modeling_unit_hifigan import UnitHifiGan
+
+
+FIXTURES = Path(__file__).parent / "fixtures"
+REFERENCE = json.loads((FIXTURES / "hubert-25hz" / "reference.json").read_text())
+KERNELS_AND_STRIDES = {
+    25: ((10, 3, 3, 3, 3, 2, 2, 2), (5, 2, 2, 2, 2, 2, 2, 2)),
+    50: ((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)),
+}
+VARIANTS = [
+    pytest.param(
+        rate, norm, stable, batch_norm, id=f"{rate}hz-{norm}-norm{'-stable' * stable}{'-batch-norm' * batch_norm}"
+    )
+    for rate, norm, stable, batch_norm in itertools.product((25, 50), ("group", "layer"), (False, True), (False, True))
+]
+
+
+def make_hubert(
+    frame_rate: int = 25, feat_extract_norm: str = "group", stable: bool = False, batch_norm: bool = True
+) -> HubertModel:
+    """A tiny HuBERT of three layers whose states differ from frame to frame as those of a trained one do."""
+    torch.manual_seed(0)
+    kernels, strides = KERNELS_AND_STRIDES[frame_rate]
+    config = HubertConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        conv_dim=[16] * len(kernels),
+        conv_kernel=kernels,
+        conv_stride=strides,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        feat_extract_norm=feat_extract_norm,
+        do_stable_layer_norm=stable,
+        conv_pos_batch_norm=batch_norm,
+        initializer_range=0.2,
+    )
+    hubert = HubertModel(config).eval()
+    if batch_norm:
+        statistics = hubert.encoder.pos_conv_embed.batch_norm
+        statistics.running_mean.normal_()
+        statistics.running_var.uniform_(0.5, 2)
+    return hubert
+
+
+def make_clips(*num_samples: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [0.1 * torch.randn(length, generator=generator) for length in num_samples]
+
+
+def hidden_states(hubert: HubertModel, clip: torch.Tensor, layer: int) -> torch.Tensor:
+    with torch.no_grad():
+        padded = torch.nn.functional.pad(clip[None], (40, 40))
+        return hubert(padded, output_hidden_states=True).hidden_states[layer][0]
+
+
+def make_codec(hubert: HubertModel, layer: int = 2, num_units: int = 20) -> HubertUnitCodec:
+    """A codec whose centroids are states of the HuBERT, so that it uses all of its units."""
+    states = hidden_states(hubert, make_clips(60_000)[0], layer)
+    return HubertUnitCodec.from_parts(
+        hubert=hubert, kmeans=states[:: len(states) // num_units][:num_units], layer=layer
+    )
+
+
+def pad(clips: list[torch.Tensor], padding_value: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([len(clip) for clip in clips])
+    batch = pad_sequence(clips, batch_first=True, padding_value=padding_value)
+    return batch, torch.arange(batch.shape[1]) < lengths[:, None]
+
+
+def encode_alone(codec: HubertUnitCodec, clip: torch.Tensor) -> list[int]:
+    return codec.encode(clip[None]).audio_codes[0, 0].tolist()
+
+
+def encode_together(codec: HubertUnitCodec, clips: list[torch.Tensor], padding_value: float = 0.0) -> list[list[int]]:
+    encoded = codec.encode(*pad(clips, padding_value))
+    return [codes[0, :length].tolist() for codes, length in zip(encoded.audio_codes, encoded.lengths, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def reference_clips() -> list[torch.Tensor]:
+    clips = []
+    for name, start, end in REFERENCE["clips"]:
+        audio, _ = soundfile.read(FIXTURES / "librispeech-clips" / f"{name}.flac", dtype="float32")
+        clips.append(torch.from_numpy(audio[start:end]))
+    return clips
+
+
+@pytest.fixture(scope="module")
+def codec() -> HubertUnitCodec:
+    return make_codec(make_hubert())
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_reference_units_of_a_clip_alone(tiny_codec, reference_clips, index):
+    expected = REFERENCE["reference"][index]
+    raw = tiny_codec.encode(reference_clips[index][None, None]).audio_codes[0, 0]
+    units, durations = tiny_codec.deduplicate(raw)
+    assert raw.tolist() == expected["raw"]
+    assert units.tolist() == expected["units"]
+    assert durations.tolist() == expected["durations"]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_reference_units_in_every_batch(tiny_codec, reference_clips, size):
+    for indices in itertools.permutations(range(4), size):
+        expected = [REFERENCE["reference"][index]["raw"] for index in indices]
+        assert encode_together(tiny_codec, [reference_clips[index] for index in indices]) == expected
+
+
+def test_plain_batching_would_change_reference_units(tiny_codec, reference_clips):
+    batch, _ = pad(reference_clips)
+    hubert = HubertModel.from_pretrained(FIXTURES / "hubert-25hz")
+    with torch.no_grad():
+        states = hubert(torch.nn.functional.pad(batch, (40, 40)), output_hidden_states=True).hidden_states[3]
+    changed = total = 0
+    for clip_states, expected in zip(states, REFERENCE["reference"], strict=True):
+        distances = torch.cdist(clip_states, tiny_codec.codebook)
+        plain = distances.argmin(dim=1)[: len(expected["raw"])]
+        changed += (plain != torch.tensor(expected["raw"])).sum().item()
+        total += len(expected["raw"])
+    assert changed / total > 0.1
+
+
+@pytest.mark.parametrize(("frame_rate", "norm", "stable", "batch_norm"), VARIANTS)
+def test_units_do_not_depend_on_the_batch(frame_rate, norm, stable, batch_norm):
+    codec = make_codec(make_hubert(frame_rate, norm, stable, batch_norm))
+    lengths = np.random.default_rng(0).integers(640, 40_000, size=12)
+    clips = make_clips(*lengths.tolist())
+    alone = [encode_alone(codec, clip) for clip in clips]
+    assert len(set(itertools.chain(*alone))) > 10
+    assert encode_together(codec, clips) == alone
+    assert encode_together(codec, clips[::-1], padding_value=0.5) == alone[::-1]
+    assert encode_together(codec, clips[3:8], padding_value=float("nan")) == alone[3:8]
+
+
+@pytest.mark.parametrize(("frame_rate", "norm", "stable", "batch_norm"), VARIANTS)
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_units_are_the_centroids_nearest_to_the_hidden_states_of_the_layer(
+    frame_rate, norm, stable, batch_norm, layer
+):
+    hubert = make_hubert(frame_rate, norm, stable, batch_norm)
+    codec = make_codec(hubert, layer)
+    (clip,) = make_clips(20_000)
+    distances = torch.cdist(hidden_states(hubert, clip, layer).double(), codec.codebook.double())
+    assert encode_alone(codec, clip) == distances.argmin(dim=1).tolist()
+    assert len(codec.encoder.encoder.layers) == codec.config.layer == layer
+
+
+def test_units_agree_with_scikit_learn(codec):
+    cluster = pytest.importorskip("sklearn.cluster")
+    kmeans = cluster.KMeans(codec.codebook_size, n_init=1, max_iter=1).fit(codec.codebook.numpy())
+    kmeans.cluster_centers_ = codec.codebook.numpy()
+    states = hidden_states(codec.encoder, make_clips(200_000)[0], 2)
+    assert codec._nearest_centroids(states).tolist() == kmeans.predict(states.numpy()).tolist()
+
+
+def test_chunks_of_frames_do_not_change_units(codec, monkeypatch):
+    (clip,) = make_clips(50_000)
+    expected = encode_alone(codec, clip)
+    monkeypatch.setattr(modeling_hubert_unit_codec, "_CHUNK_FRAMES", 7)
+    assert encode_alone(codec, clip) == expected
+
+
+@pytest.mark.parametrize("frame_rate", [25, 50])
+def test_number_of_frames_is_samples_by_hop_length(frame_rate):
+    codec = make_codec(make_hubert(frame_rate))
+    hop_length = codec.config.hop_length
+    assert (codec.frame_rate, codec.config.pad, hop_length) == (frame_rate, 40, 16_000 // frame_rate)
+    for num_samples in (hop_length, 2 * hop_length - 1, 2 * hop_length, 7 * hop_length + 13):
+        assert len(encode_alone(codec, torch.zeros(num_samples))) == num_samples // hop_length
+
+
+def test_codes_are_padded_with_minus_one(codec):
+    encoded = codec.encode(*pad(make_clips(640 * 2, 640 * 4)))
+    assert encoded.audio_codes.shape == (2, 1, 4)
+    assert encoded.audio_codes.dtype == torch.int64
+    assert encoded.audio_codes[0, 0, 2:].tolist() == [-1, -1]
+    assert encoded.lengths.tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("input_values", "padding_mask", "message"),
+    [
+        (torch.zeros(1, 16_000, dtype=torch.int16), None, "floating point samples"),
+        (torch.zeros(16_000), None, "must have shape"),
+        (torch.zeros(0, 16_000), None, "must have shape"),
+        (torch.zeros(1, 2, 16_000), None, "2 channels"),
+        (torch.zeros(2, 639), None, "Clip 0 has 639 samples; a single frame takes 640"),
+        (torch.zeros(2, 16_000), torch.arange(16_000) < torch.tensor([[16_000], [0]]), "Clip 1 has 0 samples"),
+        (torch.zeros(3, 16_000).index_fill(0, torch.tensor([2]), torch.nan), None, "Clip 2 holds NaN"),
+        (torch.zeros(2, 16_000).index_fill(0, torch.tensor([1]), torch.inf), None, "Clip 1 holds NaN or infinite"),
+        (torch.zeros(2, 16_000), torch.ones(2, 100), "`padding_mask` must have shape"),
+        (torch.zeros(2, 16_000), torch.arange(16_000) >= torch.tensor([[0], [9]]), "`padding_mask` of clip 1"),
+    ],
+)
+def test_encode_refuses_bad_input(codec, input_values, padding_mask, message):
+    with pytest.raises(ValueError, match=message):
+        codec.encode(input_values, padding_mask)
+
+
+def test_encoder_stays_in_evaluation_mode(codec):
+    (clip,) = make_clips(20_000)
+    expected = encode_alone(codec, clip)
+    statistics = codec.encoder.encoder.pos_conv_embed.batch_norm.running_mean.clone()
+    try:
+        assert encode_alone(codec.train(), clip) == expected
+    finally:
+        codec.eval()
+    assert torch.equal(codec.encoder.encoder.pos_conv_embed.batch_norm.running_mean, statistics)
+
+
+def test_deduplicate():
+    units, durations = HubertUnitCodec.deduplicate(torch.tensor([4, 4, 4, 0, 7, 7, 4]))
+    assert units.tolist() == [4, 0, 7, 4]
+    assert durations.tolist() == [3, 1, 2, 1]
+
+
+@pytest.mark.parametrize("units", [torch.tensor([3, 3, -1]), torch.tensor([[3, 3, 4]])])
+def test_deduplicate_refuses_padding_and_batches(units):
+    with pytest.raises(ValueError, match="one clip without padding"):
+        HubertUnitCodec.deduplicate(units)
+
+
+@pytest.fixture(scope="module")
+def reference_waveforms() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    with np.load(FIXTURES / "unit-hifigan" / "reference.npz") as arrays:
+        codes = [torch.from_numpy(arrays[f"codes_{i}"]) for i in range(2)]
+        return codes, [torch.from_numpy(arrays[f"wav_{i}"]) for i in range(2)]
+
+
+def test_decode_gives_the_reference_waveforms(tiny_codec, reference_waveforms):
+    for units, expected in zip(*reference_waveforms, strict=True):
+        decoded = tiny_codec.decode(units[None])
+        assert decoded.lengths.tolist() == [len(expected)]
+        torch.testing.assert_close(decoded.audio_values[0, 0], expected, atol=1e-4, rtol=0)
+
+
+def test_waveforms_do_not_depend_on_the_batch(tiny_codec, reference_waveforms):
+    codes, expected = reference_waveforms
+    batch = pad_sequence(codes, batch_first=True, padding_value=-1)[:, None]
+    decoded = tiny_codec.decode(batch)
+    assert decoded.lengths.tolist() == [len(waveform) for waveform in expected]
+    for units, waveform, length in zip(codes, decoded.audio_values, decoded.lengths, strict=True):
+        assert torch.equal(waveform[0, :length], tiny_codec.decode(units[None]).audio_values[0, 0])
+        assert not waveform[0, length:].any()
+
+
+def test_given_durations_stand_for_repeated_units(tiny_codec):
+    units, durations = torch.tensor([[3, 9, 4], [7, 1, -1]]), torch.tensor([[2, 1, 3], [4, 1, 0]])
+    decoded = tiny_codec.decode(units, durations=durations)
+    assert decoded.lengths.tolist() == [6 * 640, 5 * 640]
+    frames = torch.tensor([[3, 3, 9, 4, 4, 4], [7, 7, 7, 7, 1, -1]])
+    repeated = tiny_codec.decode(frames, durations=torch.ones_like(frames))
+    assert torch.equal(decoded.audio_values, repeated.audio_values)
+
+
+@pytest.mark.parametrize(
+    ("audio_codes", "durations", "message"),
+    [
+        (torch.tensor([1, 2]), None, "must have shape"),
+        (torch.zeros(1, 2, 5, dtype=torch.long), None, "one codebook"),
+        (torch.zeros(1, 5), None, "must be integers"),
+        (torch.tensor([[1, 2], [-1, -1]]), None, "Sequence 1 has no units"),
+        (torch.tensor([[1, 2], [3, 50]]), None, "Sequence 1 must hold units from 0 to 49"),
+        (torch.tensor([[1, -1, 2]]), None, "Sequence 0 must hold units"),
+        (torch.tensor([[1, 2, 3]]), torch.tensor([[1, 2]]), "`durations` must be integers of shape"),
+        (torch.tensor([[1, 2, 3]]), torch.tensor([[1, 0, 2]]), "lasts no frame"),
+    ],
+)
+def test_decode_refuses_bad_input(tiny_codec, audio_codes, durations, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_codec.decode(audio_codes, durations)
+
+
+def test_decode_without_a_vocoder_says_how_to_get_one(codec):
+    with pytest.raises(ValueError, match="vocoder=..., vocoder_config=..."):
+        codec.decode(torch.tensor([[1, 2]]))
+
+
+def test_forward_is_the_way_through_units_and_back(tiny_codec, reference_clips):
+    inputs = pad(reference_clips[1:2] + reference_clips[3:])
+    output = tiny_codec(*inputs)
+    assert torch.equal(output.audio_codes, tiny_codec.encode(*inputs).audio_codes)
+    units, durations = tiny_codec.deduplicate(output.audio_codes[0, 0])
+    expected = tiny_codec.decode(units[None], durations=durations[None]).audio_values
+    assert torch.equal(output.audio_values[:1], expected)
+
+
+def test_saved_codec_needs_nothing_else(tiny_codec, reference_clips, tmp_path):
+    tiny_codec.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(loaded, HubertUnitCodec)
+    for name, tensor in tiny_codec.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    feature_extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
+    inputs = feature_extractor([clip.numpy() for clip in reference_clips], sampling_rate=16_000, return_tensors="pt")
+    encoded = loaded.encode(**inputs)
+    expected = tiny_codec.encode(*pad(reference_clips))
+    assert torch.equal(encoded.audio_codes, expected.audio_codes)
+    assert torch.equal(
+        loaded.decode(encoded.audio_codes[:, :, :9]).audio_values,
+        tiny_codec.decode(expected.audio_codes[:, :, :9]).audio_values,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_codebook_stays_in_float32(tiny_codec, reference_clips, tmp_path, dtype):
+    tiny_codec.save_pretrained(tmp_path)
+    half = HubertUnitCodec.from_pretrained(tmp_path, dtype=dtype, device_map="cpu")
+    assert half.encoder.dtype == half.vocoder.dtype == dtype
+    assert torch.equal(half.codebook, tiny_codec.codebook)
+    alone = [encode_alone(half, clip) for clip in reference_clips]
+    assert encode_together(half, reference_clips) == alone
+    assert alone[0][:3] == REFERENCE["reference"][0]["raw"][:3]
+    with pytest.raises(ValueError, match="which changes the units"):
+        half.to(dtype).encode(reference_clips[0][None])
+
+
+def test_fresh_codec_is_initialised():
+    config = HubertUnitCodecConfig(encoder_config=make_hubert().config, num_units=5)
+    codec = HubertUnitCodec(config)
+    assert codec.vocoder is None
+    assert 0.5 < codec.codebook.std() < 2
+
+
+def test_from_parts_leaves_the_hubert_alone():
+    hubert = make_hubert()
+    before = {name: tensor.clone() for name, tensor in hubert.state_dict().items()}
+    codec = make_codec(hubert, layer=1)
+    codec.encoder.feature_projection.projection.weight.data.zero_()
+    assert hubert.config.num_hidden_layers == len(hubert.encoder.layers) == 3
+    for name, tensor in hubert.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_from_parts_takes_a_vocoder_in_memory():
+    vocoder = UnitHifiGan(UnitHifiGanConfig(num_units=20, unit_embed_dim=8, upsample_initial_channel=32)).eval()
+    hubert = make_hubert()
+    codec = HubertUnitCodec.from_parts(hubert=hubert, kmeans=np.ones((20, 32)), layer=3, vocoder=vocoder)
+    units = torch.tensor([[3, 1, 4]])
+    expected = vocoder(units, vocoder.predict_durations(units))
+    assert torch.equal(codec.decode(units).audio_values[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"layer": 0}, "`layer` must be from 1 to 3"),
+        ({"layer": 4}, "`layer` must be from 1 to 3"),
+        ({"kmeans": np.ones((20, 48))}, r"shape \(20, 48\) and HuBERT's states 32"),
+        ({"kmeans": np.ones(32)}, r"shape \(32,\)"),
+        ({"vocoder": "vocoder.pt"}, "pass `vocoder_config`"),
+        ({"vocoder": {"num_units": 21}}, "embeddings for 21 units and the codebook holds 20"),
+        ({"vocoder": {"upsample_rates": [5, 4, 4, 2, 2]}}, "320 samples at 16000 Hz of a frame"),
+        ({"vocoder": {"sampling_rate": 24_000}}, "640 samples at 24000 Hz of a frame"),
+    ],
+)
+def test_from_parts_refuses_parts_that_do_not_fit(parts, message):
+    if isinstance(parts.get("vocoder"), dict):
+        settings = {"num_units": 20, "unit_embed_dim": 8, "upsample_initial_channel": 32, **parts["vocoder"]}
+        parts = {"vocoder": UnitHifiGan(UnitHifiGanConfig(**settings))}
+    with pytest.raises(ValueError, match=message):
+        HubertUnitCodec.from_parts(**{"hubert": make_hubert(), "kmeans": np.ones((20, 32)), "layer": 2, **parts})
