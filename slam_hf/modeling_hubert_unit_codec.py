@@ -194,7 +194,12 @@ class HubertUnitCodec(PreTrainedAudioTokenizerBase):
 
     @property
     def frame_rate(self) -> float:
-        """`float`: Frames, and so units before deduplication, per second."""
+        """`float`: Frames per second, under the name that transformers' codecs have for it."""
+        return self.config.frame_rate
+
+    @property
+    def units_per_second(self) -> float:
+        """`float`: Units per second before deduplication, one for each frame."""
         return self.config.frame_rate
 
     def train(self, mode: bool = True) -> "HubertUnitCodec":

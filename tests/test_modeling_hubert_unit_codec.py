@@ -323,6 +323,17 @@ def test_saved_codec_needs_nothing_else(tiny_codec, reference_clips, tmp_path):
     )
 
 
+def test_saved_codec_keeps_a_weight_normed_positional_convolution(tmp_path):
+    codec = make_codec(make_hubert(batch_norm=False))
+    codec.save_pretrained(tmp_path)
+    loaded = HubertUnitCodec.from_pretrained(tmp_path)
+    (clip,) = make_clips(30_000)
+    assert encode_alone(loaded, clip) == encode_alone(codec, clip)
+    assert torch.equal(
+        loaded.encoder.encoder.pos_conv_embed.conv.weight, codec.encoder.encoder.pos_conv_embed.conv.weight
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_codebook_stays_in_float32(tiny_codec, reference_clips, tmp_path, dtype):
     tiny_codec.save_pretrained(tmp_path)

@@ -1,0 +1,46 @@
+"""Score a speech language model on a benchmark.
+
+```
+accelerate launch hub_scripts/evaluate_model.py \
+    --model slprl/slam_scaled --task sblimp --data zerospeech2021/syntactic/dev
+```
+
+Start it again with the same command to continue after an interruption.
+"""
+
+import torch
+from transformers import AutoModelForCausalLM, HfArgumentParser
+
+from slam_hf import SpeechLMForCausalLM
+from slam_hf.corpora.tokenization import get_process_state
+from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
+from slam_hf.evaluation.continuation_tasks import evaluate_continuations
+from slam_hf.evaluation.pairs import PAIR_TASKS, evaluate_pairs
+from slam_hf.evaluation.report import save_evaluation
+
+
+def main() -> None:
+    parser = HfArgumentParser((EvaluationArguments, ContinuationArguments))
+    args, continuation_args = parser.parse_args_into_dataclasses()
+    state = get_process_state()
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).to(state.device).eval()
+    if not isinstance(model, SpeechLMForCausalLM):
+        raise SystemExit(f"{args.model} is a {type(model).__name__}: expected a speech language model.")
+    if args.task in PAIR_TASKS:
+        evaluation = evaluate_pairs(args, model)
+    else:
+        evaluation = evaluate_continuations(args, continuation_args, model)
+    if state.is_main_process:
+        summary = save_evaluation(evaluation, model, args.output_dir, args.training_tokens)
+        skipped = [record["skipped"] for record in evaluation.records if record["skipped"] is not None]
+        for reason in skipped[:10]:
+            print(f"skipped: {reason}")
+        print(f"{len(evaluation.records)} items, {len(skipped)} of them skipped.")
+        for name, value in evaluation.results.items():
+            if not isinstance(value, dict):
+                print(f"{name}: {value}")
+        print(f"Summary: {summary}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Train a speech language model on a corpus of units.
+
+accelerate launch hub_scripts/pretrain.py --config hub_scripts/recipes/quickstart.yaml
+
+Every value of a recipe can be overridden on the command line; `--help` lists them.
+"""
+
+from pathlib import Path
+
+from transformers import AutoModelForAudioTokenization, EncodecFeatureExtractor, Trainer, TrainingArguments
+from trl import ModelConfig, TrlParser
+
+from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
+from slam_hf.training.arguments import PretrainArguments
+from slam_hf.training.budget import set_budget
+from slam_hf.training.checkpoints import checkpoint_to_resume
+from slam_hf.training.continuation import continue_document
+from slam_hf.training.curve import save_training_curve
+from slam_hf.training.initialization import initial_model
+from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
+from slam_hf.training.packing import PackingCollator
+from slam_hf.training.plan import describe_plan, tokens_per_step
+from slam_hf.training.throughput import ThroughputCallback, peak_flops
+
+
+def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelConfig) -> None:
+    # The collator reads a column that the model does not take; budget and throughput count tokens.
+    training_args.remove_unused_columns = False
+    training_args.include_num_input_tokens_seen = "non_padding"
+    budget = set_budget(args, training_args)
+    output_dir = Path(training_args.output_dir)
+
+    with training_args.main_process_first(desc="packing"):
+        corpora, validation = load_corpora(args)
+        weights = [corpus.weight for corpus in args.datasets]
+        contexts = mix_contexts([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
+        validation_contexts = pack_corpus(validation, args)
+
+    codec = None if args.codec is None else AutoModelForAudioTokenization.from_pretrained(args.codec)
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    tokenizer = HubertUnitTokenizer(num_units=args.num_units)
+    processor = SpeechLMProcessor(feature_extractor, tokenizer, audio_tokenizer=codec)
+
+    trainer = Trainer(
+        model=initial_model(args, model_args, training_args.seed),
+        args=training_args,
+        data_collator=PackingCollator(args.context_length, tokenizer.pad_token_id),
+        train_dataset=contexts,
+        eval_dataset=validation_contexts,
+        processing_class=tokenizer,
+        callbacks=budget,
+    )
+    throughput = ThroughputCallback(
+        num_parameters=trainer.model.num_parameters(),
+        tokens_per_step=tokens_per_step(args, training_args),
+        peak=peak_flops(training_args.device) * training_args.world_size,
+        print_fn=trainer.accelerator.print,
+    )
+    # In front of those that report the logs, which it adds to.
+    trainer.callback_handler.callbacks.insert(0, throughput)
+    trainer.accelerator.print(describe_plan(args, training_args, trainer.model, contexts))
+    if trainer.is_world_process_zero():
+        processor.save_pretrained(output_dir)
+
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
+    trainer.evaluate()
+    if model_args.use_peft:
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model()
+
+    if trainer.is_world_process_zero():
+        save_training_curve(trainer.state, output_dir / "training_curve.png")
+        losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+        print(f"Validation loss: {losses[0]:.3f} at first, {losses[-1]:.3f} after training.")
+        print(f"Model, tokenizer, processor and training curve: {output_dir}")
+        document = next(iter(validation))["units"]
+        prompt, continuation = continue_document(output_dir, document, training_args.seed)
+        print(f"Prompt: {prompt}")
+        print(f"Continuation: {continuation}")
+    trainer.end()
+
+
+if __name__ == "__main__":
+    parser = TrlParser((PretrainArguments, TrainingArguments, ModelConfig))
+    main(*parser.parse_args_and_config())

@@ -1,0 +1,163 @@
+"""Tokenise recordings into a dataset of speech units.
+
+```
+accelerate launch hub_scripts/tokenize_corpus.py \
+    --source LibriSpeech/train-clean-100 --layout librispeech \
+    --codec path/to/codec --output_dir librispeech-units
+```
+
+Start it again with the same command to continue after an interruption.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from datasets import DatasetBuilder, load_dataset_builder
+from huggingface_hub import HfApi
+from transformers import HfArgumentParser
+
+from slam_hf import HubertUnitCodec
+from slam_hf.corpora.atomic_write import DiskFullError
+from slam_hf.corpora.dataset_source import dataset_source
+from slam_hf.corpora.decoding import PieceRules
+from slam_hf.corpora.listing import list_audio_folder, list_librilight, list_librispeech
+from slam_hf.corpora.manifest import read_manifest
+from slam_hf.corpora.segmentation import Segmentation
+from slam_hf.corpora.sources import Source, file_source
+from slam_hf.corpora.tokenization import get_process_state, tokenize_corpus
+
+
+@dataclass
+class SourceArguments:
+    source: str = field(metadata={"help": "A folder, a manifest, or a dataset that `load_dataset` reads."})
+    layout: Literal["folder", "librispeech", "librilight", "manifest", "dataset", "preference_pairs"] = field(
+        default="folder",
+        metadata={
+            "help": "What the source is. `dataset` has an audio column; `preference_pairs` is a dataset with the "
+            "audio columns `prompt`, `chosen` and `rejected`."
+        },
+    )
+    audio_root: str | None = field(
+        default=None, metadata={"help": "Folder of a manifest's paths, which they may not leave. Default: its own."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the dataset."})
+    data_dir: str | None = field(default=None, metadata={"help": "`data_dir` of the dataset."})
+    streaming: bool = field(default=False, metadata={"help": "Read the dataset without storing it."})
+    audio_column: str = field(default="audio", metadata={"help": "Column of the recordings."})
+    text_column: str = field(default="text", metadata={"help": "Column of what is said, if there is one."})
+    id_column: str | None = field(default=None, metadata={"help": "Column of the ids. Default: the rows' positions."})
+    chunk_seconds: float = field(
+        default=3600.0, metadata={"help": "Audio after which a part of the result is kept, in seconds."}
+    )
+
+
+@dataclass
+class CorpusArguments:
+    codec: str = field(metadata={"help": "Folder or Hub repository of a `HubertUnitCodec`."})
+    output_dir: str = field(metadata={"help": "Folder of the dataset."})
+    codec_revision: str = field(default="main", metadata={"help": "Revision of the codec's repository."})
+    split: str = field(default="train", metadata={"help": "Name of the split to write."})
+    cut: Literal["silence", "fixed"] = field(default="silence", metadata={"help": "Where long recordings are cut."})
+    max_seconds: float = field(default=40.0, metadata={"help": "Longer recordings are cut."})
+    overlap_seconds: float = field(default=0.0, metadata={"help": "How much neighbouring `fixed` pieces share."})
+    overlap: Literal["repeat", "context"] = field(
+        default="repeat",
+        metadata={"help": "Whether shared units are in both pieces, or shared audio is but context."},
+    )
+    min_seconds: float = field(default=0.1, metadata={"help": "Shorter pieces are left out."})
+    min_peak_dbfs: float = field(default=-60.0, metadata={"help": "Pieces with a lower peak are left out as silent."})
+    batch_seconds: float = field(default=240.0, metadata={"help": "Audio that the codec takes at once, in seconds."})
+    num_workers: int = field(default=2, metadata={"help": "Processes that decode ahead of each codec."})
+    push_to_hub: str | None = field(default=None, metadata={"help": "Repository to upload the dataset to."})
+    private: bool = field(default=False, metadata={"help": "Whether to make that repository private."})
+
+
+def open_source(args: SourceArguments) -> Source:
+    match args.layout:
+        case "folder":
+            recordings = list_audio_folder(args.source)
+        case "librispeech":
+            recordings = list_librispeech(args.source)
+        case "librilight":
+            recordings = list_librilight(args.source)
+        case "manifest":
+            recordings = read_manifest(args.source, args.audio_root)
+        case "dataset" | "preference_pairs":
+            return open_dataset(args)
+    return file_source(recordings, args.chunk_seconds)
+
+
+def open_dataset(args: SourceArguments) -> Source:
+    builder = load_dataset_builder(args.source, args.dataset_config, data_dir=args.data_dir)
+    if args.streaming:
+        dataset = builder.as_streaming_dataset(args.dataset_split)
+    else:
+        with get_process_state().local_main_process_first():
+            builder.download_and_prepare()
+        dataset = builder.as_dataset(args.dataset_split)
+    return dataset_source(
+        dataset,
+        audio_column=args.audio_column,
+        id_column=args.id_column,
+        text_column=args.text_column,
+        has_pairs=args.layout == "preference_pairs",
+        identity=identify_dataset(builder, args.dataset_split),
+        chunk_seconds=args.chunk_seconds,
+    )
+
+
+def identify_dataset(builder: DatasetBuilder, split: str) -> dict[str, str]:
+    """What tells a version of a dataset from others: the commit of its files on the Hub, or when they were changed."""
+    origins = repr(builder.config.data_files[split].origin_metadata)
+    return {
+        "dataset": builder.dataset_name,
+        "config": builder.config.name,
+        "split": split,
+        "files": hashlib.sha256(origins.encode()).hexdigest(),
+    }
+
+
+def push(folder: str, split: str, repo_id: str, private: bool) -> None:
+    api = HfApi()
+    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    api.upload_folder(
+        folder_path=folder,
+        repo_id=repo_id,
+        repo_type="dataset",
+        ignore_patterns=[".*", "*/.*"],
+        delete_patterns=f"data/{split}-*",  # an earlier version may have had other shards
+        commit_message="Upload tokenised corpus",
+    )
+
+
+def main() -> None:
+    source_args, args = HfArgumentParser((SourceArguments, CorpusArguments)).parse_args_into_dataclasses()
+    state = get_process_state()
+    codec = HubertUnitCodec.from_pretrained(args.codec, revision=args.codec_revision).to(state.device)
+    segmentation = Segmentation(args.max_seconds, args.cut, args.overlap_seconds, args.overlap)
+    try:
+        summary = tokenize_corpus(
+            open_source(source_args),
+            codec,
+            args.output_dir,
+            split=args.split,
+            rules=PieceRules(segmentation, args.min_seconds, args.min_peak_dbfs),
+            batch_seconds=args.batch_seconds,
+            num_workers=args.num_workers,
+        )
+    except DiskFullError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}.") from None
+    if state.is_main_process:
+        hours = summary.seconds / 3600
+        print(f"{summary.num_rows:,} rows, {hours:,.2f} hours, {summary.num_units:,} units in '{args.output_dir}'.")
+        for reason, count in summary.skipped.items():
+            print(f"{count:,} left out: {reason}.")
+        if args.push_to_hub is not None:
+            push(args.output_dir, args.split, args.push_to_hub, args.private)
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Files that are there whole or not at all."""
+
+import errno
+import os
+import uuid
+from pathlib import Path
+
+
+class DiskFullError(OSError):
+    """There is no space left for the output. Nothing is half-written: the job continues once there is."""
+
+
+def atomic_write(path: str | os.PathLike, content: bytes) -> None:
+    r"""
+    Write a file so that, whenever the process is killed, it either has all its content or is as it was before.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file. Its folder is made where it is missing. What a killed process leaves is beside it, hidden:
+            [`remove_unfinished`] clears it.
+        content (`bytes`):
+            What to write.
+
+    Raises:
+        DiskFullError: the disk or the quota is full.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                error.errno,
+                "No space is left for the output. What is finished is kept: free some space and start the same "
+                "command again to continue",
+                str(path),
+            ) from error
+        raise
+
+
+def remove_unfinished(folder: str | os.PathLike, prefix: str) -> None:
+    """Remove what killed processes have left of files whose names begin with `prefix`, and that nobody writes now."""
+    for path in Path(folder).glob(f".{prefix}*.{'[0-9a-f]' * 32}"):
+        path.unlink()

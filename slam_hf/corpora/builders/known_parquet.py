@@ -1,0 +1,29 @@
+"""Parquet files with columns that are known beforehand."""
+
+from typing import ClassVar
+
+from datasets import Features
+from datasets.packaged_modules.parquet.parquet import Parquet
+
+
+class KnownParquet(Parquet):
+    """Reads Parquet as `datasets` does, with the types of `FEATURES`; other columns are as the files have them."""
+
+    FEATURES: ClassVar[Features]
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+    """Columns of `FEATURES` that the files may lack, and are null then."""
+
+    def _split_generators(self, dl_manager):
+        splits = super()._split_generators(dl_manager)
+        missing = self.FEATURES.keys() - self.OPTIONAL - self.info.features.keys()
+        if missing and self.config.columns is None:
+            raise ValueError(
+                f"The files are no {self.dataset_name!r}: they have no column {min(missing)!r}, "
+                f"only {sorted(self.info.features)}. `load_dataset('parquet', ...)` reads any columns."
+            )
+        known = {name: feature for name, feature in self.FEATURES.items() if self._is_wanted(name)}
+        self.info.features = Features({**known, **{n: f for n, f in self.info.features.items() if n not in known}})
+        return splits
+
+    def _is_wanted(self, column: str) -> bool:
+        return self.config.columns is None or column in self.config.columns

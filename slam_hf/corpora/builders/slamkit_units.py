@@ -1,0 +1,23 @@
+"""Tokenised corpora in the JSON lines of SlamKit."""
+
+import datasets
+
+from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
+from slam_hf.corpora.slamkit import parse_slamkit
+
+
+class SlamKitUnits(datasets.GeneratorBasedBuilder):
+    """What SlamKit's feature extraction writes, as a tokenised corpus."""
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=UNIT_CORPUS_FEATURES)
+
+    def _split_generators(self, dl_manager):
+        files = dl_manager.download(self.config.data_files)
+        return [datasets.SplitGenerator(name=split, gen_kwargs={"paths": paths}) for split, paths in files.items()]
+
+    def _generate_examples(self, paths):
+        for path_number, path in enumerate(paths):
+            with open(path, encoding="utf-8") as file:
+                for number, row in enumerate(parse_slamkit(file, path)):
+                    yield datasets.builder.Key(path_number, number), row

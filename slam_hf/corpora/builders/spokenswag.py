@@ -1,0 +1,15 @@
+"""SpokenSwag (https://huggingface.co/datasets/slprl/SpokenSwag): preference pairs of synthesised speech."""
+
+from datasets import Audio, Features, Value
+
+from slam_hf.corpora.builders.known_parquet import KnownParquet
+from slam_hf.corpora.preference_pairs import PAIR_CLIPS
+
+
+class SpokenSwag(KnownParquet):
+    """The beginnings of sentences with a likely and an unlikely continuation, spoken and written."""
+
+    FEATURES = Features(
+        {f"{clip}_text": Value("string") for clip in PAIR_CLIPS}
+        | {clip: Audio(sampling_rate=24_000) for clip in PAIR_CLIPS}
+    )

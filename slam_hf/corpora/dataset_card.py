@@ -1,0 +1,166 @@
+"""Cards of tokenised corpora: what made them, how much they hold, what was left out."""
+
+from dataclasses import dataclass
+
+from datasets import DatasetInfo, Features, SplitDict, SplitInfo
+from datasets.info import DatasetInfosDict
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
+
+
+@dataclass(frozen=True)
+class CodecDescription:
+    r"""
+    What a card says of the codec.
+
+    Args:
+        name (`str`):
+            Its repository, or the name of its folder.
+        revision (`str`, *optional*):
+            Commit of the repository, where it was loaded from one.
+        weights (`str`):
+            SHA-256 of the weights that the units depend on.
+        num_units (`int`):
+            Size of its codebook.
+        sampling_rate (`int`):
+            Samples per second of the audio that it takes.
+        frame_rate (`float`):
+            Units per second, before deduplication.
+    """
+
+    name: str
+    revision: str | None
+    weights: str
+    num_units: int
+    sampling_rate: int
+    frame_rate: float
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What a finished split holds. `skipped` counts what was left out by reason; `seconds` is what was not."""
+
+    split: str
+    num_rows: int
+    num_units: int
+    num_frames: int
+    seconds: float
+    num_bytes: int
+    has_pairs: bool
+    skipped: dict[str, int]
+
+
+def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCard:
+    r"""
+    Make the card of a dataset folder.
+
+    Args:
+        codec ([`CodecDescription`]):
+            The codec of all splits.
+        splits (list of [`SplitSummary`]):
+            Its finished splits.
+
+    Returns:
+        [`~huggingface_hub.DatasetCard`], whose YAML has the features and splits as `datasets` writes them, and
+        `codec`, `codec_revision`, `codec_sha256`, `frame_rate`, `num_units`, `total_hours` and `total_units`.
+    """
+    has_pairs = splits[0].has_pairs
+    data = DatasetCardData(
+        tags=["speech", "speech-units", "slam-hf"],
+        codec=codec.name,
+        codec_revision=codec.revision,
+        codec_sha256=codec.weights,
+        frame_rate=codec.frame_rate,
+        num_units=codec.num_units,
+        total_hours=round(sum(split.seconds for split in splits) / 3600, 2),
+        total_units=sum(split.num_units for split in splits),
+    )
+    features = PREFERENCE_FEATURES if has_pairs else UNIT_CORPUS_FEATURES
+    DatasetInfosDict({"default": _dataset_info(features, splits)}).to_dataset_card_data(data)
+    data_files = [{"split": split.split, "path": f"data/{split.split}-*"} for split in splits]
+    MetadataConfigs({"default": {"data_files": data_files}}).to_dataset_card_data(data)
+    body = _BODY.format(
+        title="Preference pairs of speech" if has_pairs else "Speech",
+        codec=_link(codec),
+        num_units=codec.num_units,
+        frame_rate=f"{codec.frame_rate:g}",
+        columns=_PAIR_COLUMNS if has_pairs else _CORPUS_COLUMNS,
+        splits="\n".join(map(_split_line, splits)),
+        skipped="\n\n".join(map(_skipped_paragraph, splits)),
+        codec_sha256=codec.weights,
+    )
+    return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+
+
+def _dataset_info(features: Features, splits: list[SplitSummary]) -> DatasetInfo:
+    infos = SplitDict()
+    for split in splits:
+        infos.add(SplitInfo(split.split, num_bytes=split.num_bytes, num_examples=split.num_rows))
+    return DatasetInfo(features=features, splits=infos, dataset_size=sum(split.num_bytes for split in splits))
+
+
+def _link(codec: CodecDescription) -> str:
+    if codec.revision is None:
+        return f"`{codec.name}`"
+    return f"[`{codec.name}`](https://huggingface.co/{codec.name}/tree/{codec.revision})"
+
+
+def _split_line(split: SplitSummary) -> str:
+    rate = split.num_units / split.seconds
+    return f"| {split.split} | {split.num_rows:,} | {split.seconds / 3600:,.2f} | {split.num_units:,} | {rate:.1f} |"
+
+
+def _skipped_paragraph(split: SplitSummary) -> str:
+    if not split.skipped:
+        return f"`{split.split}`: nothing was left out."
+    counts = "\n".join(f"| {reason} | {count:,} |" for reason, count in split.skipped.items())
+    table = f"| left out because | count |\n|---|---|\n{counts}"
+    return f"`{split.split}` (each with its detail in `skipped/{split.split}.jsonl`):\n\n{table}"
+
+
+_CORPUS_COLUMNS = """\
+| column | content |
+|---|---|
+| `id` | name of the recording; a piece of one has its position in seconds behind it, `#t=start,end` |
+| `units` | the units, equal neighbours merged |
+| `durations` | frames that each unit lasts |
+| `num_frames` | sum of `durations` |
+| `text` | what is said, where it is known |
+| `aligned_text` | its words with their times in seconds, where they are known |"""
+
+_PAIR_COLUMNS = """\
+| column | content |
+|---|---|
+| `id` | name of the pair |
+| `prompt`, `chosen`, `rejected` | units as text, `<Un3><Un49>`: the format of TRL's `DPOTrainer` |
+| `prompt_text`, `chosen_text`, `rejected_text` | what is said, where it is known |"""
+
+_BODY = """\
+# {title} as discrete units
+
+Recordings tokenised with {codec}: {num_units} units, {frame_rate} frames a second.
+
+| split | rows | hours | units | units per second |
+|---|---|---|---|---|
+{splits}
+
+{columns}
+
+```python
+from datasets import load_dataset
+
+dataset = load_dataset("path/to/this/dataset")
+```
+
+## What was left out
+
+{skipped}
+
+## Codec
+
+SHA-256 of the weights that the units depend on: `{codec_sha256}`.
+
+Made with slam-hf.
+"""

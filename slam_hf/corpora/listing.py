@@ -1,0 +1,150 @@
+"""Lists the recordings of a folder: any audio files, or the layouts of LibriSpeech and Libri-Light."""
+
+import mimetypes
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import soundfile
+
+from .recordings import Recording, Skipped, SkipReason
+
+
+# Headerless files say neither their rate nor their encoding.
+_FORMATS = {name.lower() for name in soundfile.available_formats()} - {"raw"}
+AUDIO_EXTENSIONS = frozenset(f".{name}" for name in _FORMATS | {"aif", "aifc", "oga", "opus", "snd", "sph"})
+
+# The built-in table alone: the lists that a system adds would make the listing depend on the machine.
+_MIME_TYPES = mimetypes.MimeTypes()
+
+LIBRISPEECH_NAME = re.compile(r"(?P<speaker>\d+)-(?P<chapter>\d+)-\d{4}")
+
+
+def list_audio_folder(root: str | os.PathLike) -> list[Recording | Skipped]:
+    r"""
+    List the audio files below a folder, in the order of their paths.
+
+    Args:
+        root (`str` or `os.PathLike`):
+            The folder. Hidden files, and files that are of another kind by their extension (text, tables, images),
+            are not recordings. Symbolic links are followed.
+
+    Returns:
+        `list`: [`Recording`] with the path relative to `root` as its id, and [`Skipped`] for files that are not named
+        as audio.
+
+    Raises:
+        NotADirectoryError: `root` is no folder.
+    """
+    return [_as_recording(root, path, id=path) for path in _walk(root) if _may_be_audio(path)]
+
+
+def list_librilight(root: str | os.PathLike) -> list[Recording | Skipped]:
+    r"""
+    List the recordings of Libri-Light (arXiv 1912.07875), laid out as `<subset>/<speaker>/<book>/<name>.flac`.
+
+    Args:
+        root (`str` or `os.PathLike`):
+            The folder that holds the subsets, or any folder below it.
+
+    Returns:
+        `list`: [`Recording`] with the path relative to `root`, less its extension, as its id, and [`Skipped`] for
+        audio that does not stand in a book of a numbered speaker.
+
+    Raises:
+        NotADirectoryError: `root` is no folder.
+    """
+    recordings = []
+    for path in filter(_may_be_audio, _walk(root)):
+        if Path(root).absolute().joinpath(path).parts[-3].isdecimal():
+            recordings.append(_as_recording(root, path, id=str(PurePosixPath(path).with_suffix(""))))
+        else:
+            recordings.append(Skipped(_printable(path), SkipReason.WRONGLY_NAMED, "not at <speaker>/<book>/<name>"))
+    return recordings
+
+
+def list_librispeech(root: str | os.PathLike) -> list[Recording | Skipped]:
+    r"""
+    List the utterances of LibriSpeech, laid out as `<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`
+    with their texts in `<speaker>-<chapter>.trans.txt` beside them.
+
+    Args:
+        root (`str` or `os.PathLike`):
+            The folder that holds the subsets, or any folder below it.
+
+    Returns:
+        `list`: [`Recording`] with the utterance's name as its id and its text, and [`Skipped`] for audio that is named
+        otherwise, and for lines of a transcript that have no audio.
+
+    Raises:
+        NotADirectoryError: `root` is no folder.
+    """
+    paths = list(_walk(root))
+    texts: dict[str, dict[str, str]] = {}
+    recordings: list[Recording | Skipped] = []
+    for path in paths:
+        if path.endswith(".trans.txt"):
+            try:
+                with open(os.path.join(root, path), encoding="utf-8") as file:
+                    texts[str(PurePosixPath(path).parent)] = parse_librispeech_transcript(file)
+            except (OSError, UnicodeDecodeError) as error:
+                recordings.append(Skipped(_printable(path), SkipReason.UNREADABLE, f"the transcript: {error}"))
+    for path in filter(_may_be_audio, paths):
+        chapter, name = PurePosixPath(path).parent, PurePosixPath(path).stem
+        match = LIBRISPEECH_NAME.fullmatch(name)
+        folders = Path(root).absolute().joinpath(chapter).parts[-2:]
+        if match is None or folders != (match["speaker"], match["chapter"]):
+            detail = "not at <speaker>/<chapter>/<speaker>-<chapter>-<number>"
+            recordings.append(Skipped(_printable(path), SkipReason.WRONGLY_NAMED, detail))
+        else:
+            text = texts.get(str(chapter), {}).pop(name, None)
+            recordings.append(_as_recording(root, path, id=name, text=text))
+    recordings += [
+        Skipped(name, SkipReason.UNREADABLE, f"in the transcript of {chapter}, but there is no such file")
+        for chapter, remaining in texts.items()
+        for name in remaining
+    ]
+    return recordings
+
+
+def parse_librispeech_transcript(lines: Iterable[str]) -> dict[str, str]:
+    """Texts of a LibriSpeech chapter by utterance, from the lines of its `.trans.txt`: `<name> <text>`."""
+    return {name: text for name, _, text in (line.rstrip("\n").partition(" ") for line in lines if line.strip())}
+
+
+def _as_recording(root: str | os.PathLike, path: str, id: str, text: str | None = None) -> Recording | Skipped:
+    if _printable(path) != path:
+        return Skipped(_printable(path), SkipReason.WRONGLY_NAMED, "the name is not UTF-8")
+    if PurePosixPath(path).suffix.lower() not in AUDIO_EXTENSIONS:
+        return Skipped(path, SkipReason.WRONGLY_NAMED, "no extension of an audio format that libsndfile reads")
+    return Recording(id=id, audio=os.path.join(root, path), text=text)
+
+
+def _may_be_audio(path: str) -> bool:
+    if PurePosixPath(path).suffix.lower() in AUDIO_EXTENSIONS:
+        return True
+    mime_type = _MIME_TYPES.guess_type(path)[0]
+    return mime_type is None or mime_type.startswith(("audio/", "video/"))
+
+
+def _printable(path: str) -> str:
+    """The path with the bytes that are not UTF-8 escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _walk(root: str | os.PathLike) -> Iterator[str]:
+    """Paths of the files below `root`, relative to it, sorted."""
+    if not os.path.isdir(root):
+        raise NotADirectoryError(f"{os.fspath(root)!r}: no such folder of recordings.")
+    paths, visited = [], set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link back to a folder above
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        relative = Path(folder).relative_to(root)
+        paths += [(relative / name).as_posix() for name in files if not name.startswith(".")]
+    return iter(sorted(paths))

@@ -1,0 +1,76 @@
+"""Preference pairs of unit strings, from the units of their three clips."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from .recordings import Skipped, SkipReason
+
+
+PAIR_CLIPS = ("prompt", "chosen", "rejected")
+
+
+def make_pair(
+    id: str, prompt: Mapping[str, Any], chosen: Mapping[str, Any], rejected: Mapping[str, Any]
+) -> dict[str, Any]:
+    r"""
+    Make a row of preference pairs from three rows of a tokenised corpus.
+
+    The clips are encoded one by one, but a continuation is deduplicated together with its prompt, as speech that was
+    recorded in one go is: where it begins with the unit that the prompt ends with, that unit is the prompt's. Two
+    equal neighbours never occur in pretraining, so to the model they would be an error of the continuation.
+
+    Args:
+        id (`str`):
+            Id of the pair.
+        prompt, chosen, rejected (`Mapping`):
+            `{"units", "text"}` of each clip, the units deduplicated and not empty.
+
+    Returns:
+        `dict`: the row. A continuation that only repeats the last unit of its prompt is the empty string.
+    """
+    row = {"id": id, "prompt": unit_string(prompt["units"]), "prompt_text": prompt["text"]}
+    for name, clip in (("chosen", chosen), ("rejected", rejected)):
+        repeats_last_unit = clip["units"][0] == prompt["units"][-1]
+        row[name] = unit_string(clip["units"][repeats_last_unit:])
+        row[f"{name}_text"] = clip["text"]
+    return row
+
+
+def unit_string(units: Sequence[int]) -> str:
+    """Units as text: `<Un3><Un49>`."""
+    return "".join(f"<Un{unit}>" for unit in units)
+
+
+def pair_rows(
+    rows: Sequence[Mapping[str, Any]], skipped: Sequence[Skipped]
+) -> tuple[list[dict[str, Any]], list[Skipped]]:
+    r"""
+    Make preference pairs from the rows of their clips, whose ids are `<pair>/prompt`, `/chosen` and `/rejected`.
+
+    Args:
+        rows (sequence of `Mapping`):
+            Rows of a tokenised corpus; the clips of a pair follow each other.
+        skipped (sequence of [`Skipped`]):
+            The clips that are not among them.
+
+    Returns:
+        `tuple`: the pairs, and [`Skipped`] for those that lack a clip: one that was skipped or cut, or a continuation
+        without a unit of its own.
+    """
+    pairs: list[dict[str, Any]] = []
+    incomplete = dict.fromkeys(item.id.rpartition("/")[0] for item in skipped)
+    lacking = [Skipped(id, SkipReason.INCOMPLETE, "a clip was skipped") for id in incomplete]
+    for id, group in groupby(rows, key=lambda row: row["id"].rpartition("/")[0]):
+        if id in incomplete:
+            continue
+        clips = {row["id"].rpartition("/")[2]: row for row in group}
+        if clips.keys() != set(PAIR_CLIPS):
+            lacking.append(Skipped(id, SkipReason.INCOMPLETE, "a clip is longer than a piece"))
+            continue
+        pair = make_pair(id, **clips)
+        if pair["chosen"] and pair["rejected"]:
+            pairs.append(pair)
+        else:
+            lacking.append(Skipped(id, SkipReason.INCOMPLETE, "a continuation adds no unit to the prompt"))
+    return pairs, lacking

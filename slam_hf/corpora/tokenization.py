@@ -1,0 +1,214 @@
+"""Turns recordings into a tokenised corpus: the job that encodes, chunk by chunk, and can be killed at any moment."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
+
+from .dataset_card import SplitSummary
+from .dataset_folder import finish_split, job_folder, publish_split, read_summary
+from .decoding import Piece, PieceRules
+from .ledger import ChunkRecord, Ledger
+from .loading import Batch, ChunkEnd, ChunkKey, PendingPart, PieceBatches, make_loader
+from .preference_pairs import pair_rows
+from .progress import JobProgress
+from .recordings import Skipped, SkipReason
+from .schema import MAX_UNITS, PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
+from .settings import claim_folder, describe_codec, make_settings
+from .sources import Part, Source
+
+
+if TYPE_CHECKING:
+    from slam_hf.modeling_hubert_unit_codec import HubertUnitCodec
+
+
+LONGEST_WAIT = timedelta(days=30)
+"""How long a process that has finished its parts waits for the others: longer than any job."""
+
+
+def tokenize_corpus(
+    source: Source,
+    codec: "HubertUnitCodec",
+    output_dir: str | os.PathLike,
+    split: str = "train",
+    rules: PieceRules | None = None,
+    batch_seconds: float = 240.0,
+    num_workers: int = 2,
+) -> SplitSummary:
+    r"""
+    Tokenise recordings into a dataset that `load_dataset(output_dir)` reads.
+
+    Called in each process of `accelerate launch`, it divides the work among them by seconds of audio. Started again
+    after it was interrupted, it continues with the chunks that are missing. The result is the same for any number of
+    processes and interruptions.
+
+    Args:
+        source ([`Source`]):
+            What to tokenise, the same in all processes.
+        codec ([`HubertUnitCodec`]):
+            Gives the units, on the device that it is on.
+        output_dir (`str` or `os.PathLike`):
+            Folder of the dataset, which may hold other splits made with the same codec.
+        split (`str`, *optional*, defaults to `"train"`):
+            Name of the split.
+        rules ([`PieceRules`], *optional*):
+            How recordings are cut, and which are left out.
+        batch_seconds (`float`, *optional*, defaults to 240.0):
+            Most audio that the codec takes at once, padding included, in seconds.
+        num_workers (`int`, *optional*, defaults to 2):
+            Worker processes that decode and resample ahead of the codec, for each process.
+
+    Returns:
+        [`SplitSummary`]
+
+    Raises:
+        ValueError: `output_dir` holds a tokenisation with other settings, or nothing could be tokenised.
+        DiskFullError: no space is left. What is finished is kept.
+    """
+    if codec.config.num_units > MAX_UNITS:
+        raise ValueError(f"The codec has {codec.config.num_units} units, but a corpus stores them as uint16.")
+    rules = PieceRules() if rules is None else rules
+    state = get_process_state()
+    folder = job_folder(output_dir, split)
+    description = describe_codec(codec)
+    settings = make_settings(source, description, rules)
+    if any(other != settings for other in gather_object([settings])):
+        raise ValueError("The processes see different recordings or codecs: give all of them the same.")
+    ledger = Ledger(folder / "chunks")
+    shares = None
+    if state.is_main_process:
+        claim_folder(folder, settings)
+        if read_summary(output_dir, split) is None:
+            ledger.refresh()
+            shares = share_parts(ledger.pending(source.parts), source.parts, state.num_processes)
+    shares = broadcast_object_list([shares])[0]
+    if shares is not None:
+        batches = PieceBatches(
+            source.parts,
+            shares[state.process_index],
+            rules,
+            codec.sampling_rate,
+            codec.frame_rate,
+            source.chunk_seconds,
+            batch_seconds,
+        )
+        progress = JobProgress(source.parts, ledger, disable=not state.is_main_process)
+        encode_chunks(make_loader(batches, num_workers), codec, ledger, source.has_pairs, progress)
+        state.wait_for_everyone()
+        progress.close()
+    if state.is_main_process:
+        ledger.refresh()
+        if shares is not None:
+            finish_split(output_dir, split, ledger, description, source.has_pairs)
+        else:
+            publish_split(output_dir, split, description)
+    state.wait_for_everyone()
+    return read_summary(output_dir, split)
+
+
+def get_process_state() -> PartialState:
+    """This process among those of `accelerate launch` or `torchrun`, on GPUs or else on the CPU."""
+    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=use_cpu, timeout=LONGEST_WAIT)
+
+
+def share_parts(pending: Sequence[PendingPart], parts: Sequence[Part], num_processes: int) -> list[list[PendingPart]]:
+    r"""
+    Divide parts among processes so that each has about as much audio.
+
+    Args:
+        pending (sequence of [`PendingPart`]):
+            What to divide.
+        parts (sequence of [`Part`]):
+            All parts. Where the length of one is not known, their numbers of rows count; else each as much as another.
+        num_processes (`int`):
+            Among how many.
+
+    Returns:
+        `list`: what each process does, in order.
+    """
+    loads = [part.seconds for part in parts]
+    if None in loads:
+        loads = [part.num_rows for part in parts]
+    if None in loads:
+        loads = [1.0] * len(parts)
+    shares: list[list[PendingPart]] = [[] for _ in range(num_processes)]
+    totals = [0.0] * num_processes
+    # The largest part goes to the process with the least so far (Graham, 1969): no share exceeds 4/3 of the best.
+    for item in sorted(pending, key=lambda item: -loads[item.next_chunk.part]):
+        process = totals.index(min(totals))
+        shares[process].append(item)
+        totals[process] += loads[item.next_chunk.part]
+    return [sorted(share, key=lambda item: item.next_chunk) for share in shares]
+
+
+def encode_chunks(
+    items: Iterable[Batch | ChunkEnd],
+    codec: "HubertUnitCodec",
+    ledger: Ledger,
+    has_pairs: bool,
+    progress: JobProgress,
+) -> None:
+    """Encode batches as they come, and write each chunk when its end comes."""
+    frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)
+    for item in items:
+        if isinstance(item, Batch):
+            frames[item.chunk] |= zip(item.positions, encode_batch(codec, item), strict=True)
+            progress.add_batch(item.chunk, item.lengths.sum() / codec.sampling_rate)
+        else:
+            rows, record = make_rows(item, frames.pop(item.chunk, {}), codec, has_pairs)
+            ledger.add(item.chunk, rows, record)
+            progress.end_chunk(item.chunk)
+
+
+@torch.inference_mode()
+def encode_batch(codec: "HubertUnitCodec", batch: Batch) -> list[np.ndarray]:
+    """The unit of each frame of the batch's pieces, each of shape `(num_frames,)`."""
+    waveforms = torch.from_numpy(batch.waveforms).to(codec.device)
+    lengths = torch.from_numpy(batch.lengths).to(codec.device)
+    padding_mask = torch.arange(waveforms.shape[1], device=codec.device) < lengths[:, None]
+    encoded = codec.encode(waveforms, padding_mask)
+    codes = encoded.audio_codes[:, 0].cpu().numpy()
+    return [units[:length] for units, length in zip(codes, encoded.lengths.tolist(), strict=True)]
+
+
+def make_rows(
+    end: ChunkEnd, frames: dict[int, np.ndarray], codec: "HubertUnitCodec", has_pairs: bool
+) -> tuple[pa.Table, ChunkRecord]:
+    """The rows of a chunk whose pieces are encoded, and its record."""
+    rows, skipped = [], list(end.skipped)
+    for position, piece in enumerate(end.pieces):
+        units = frames[position][piece.keep_from : piece.keep_to]
+        if len(units) == 0:
+            skipped.append(Skipped(piece.id, SkipReason.TOO_SHORT, "not one frame of the codec"))
+        else:
+            rows.append(unit_row(piece, units, codec))
+    num_units = sum(len(row["units"]) for row in rows)
+    num_frames = sum(row["num_frames"] for row in rows)
+    features = UNIT_CORPUS_FEATURES
+    if has_pairs:
+        features = PREFERENCE_FEATURES
+        rows, incomplete = pair_rows(rows, skipped)
+        skipped += incomplete
+    record = ChunkRecord(end.next_row, end.is_last, end.seconds, len(rows), num_units, num_frames, skipped)
+    return pa.Table.from_pylist(rows, schema=features.arrow_schema), record
+
+
+def unit_row(piece: Piece, frames: np.ndarray, codec: "HubertUnitCodec") -> dict[str, Any]:
+    """A row of a tokenised corpus: a piece with the unit of each of its frames, deduplicated."""
+    units, durations = codec.deduplicate(torch.from_numpy(frames))
+    return {
+        "id": piece.id,
+        "units": units.tolist(),
+        "durations": durations.tolist(),
+        "num_frames": len(frames),
+        "text": piece.text,
+        "aligned_text": piece.aligned_text,
+    }

@@ -1,0 +1,105 @@
+"""Arguments of `hub_scripts/evaluate_model.py`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub.constants import HF_HOME
+
+
+@dataclass
+class EvaluationArguments:
+    r"""
+    What to score, on what.
+
+    Args:
+        model (`str`):
+            The speech language model, a Hub id or a folder.
+        task (`str`):
+            `"sblimp"`, `"swuggy"`, `"sstorycloze"`, `"tstorycloze"`, `"salmon"`: which of two utterances does the
+            model find more likely? `"genppl"`, `"auto_bleu"`: how does it continue a prompt?
+        data (`str`):
+            Folder of the benchmark in the layout of its release, with audio or tokenised: ZeroSpeech 2021's
+            `syntactic/dev` or `lexical/dev` with `gold.csv`; TWIST's StoryCloze, for the continuation tasks too;
+            SALMon.
+        output_dir (`str`, *optional*):
+            Where `{task}.json` (results) and `{task}.parquet` (one record per item) go. Defaults to
+            `outputs/evaluation/` and the name of the model.
+        codec (`str`, *optional*):
+            The unit codec, a Hub id or a folder. Defaults to the one that the model's processor names, and where it
+            names none, to the published mHuBERT-25Hz parts. Tokenised data needs none.
+        cache_dir (`str`, *optional*):
+            Where the units of audio files are kept for the next model. Defaults to the Hugging Face cache.
+        reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
+            Whether an utterance's score is its log-likelihood per token, as published, or in all.
+        batch_tokens (`int`, *optional*, defaults to 8192):
+            Most tokens that are scored together, padding included.
+        batch_seconds (`float`, *optional*, defaults to 240.0):
+            Most audio that the codec takes at once, padding included, in seconds.
+        num_workers (`int`, *optional*, defaults to 2):
+            Processes that decode audio ahead of each codec.
+        training_tokens (`float`, *optional*):
+            Tokens that the model was trained on, for the results table.
+    """
+
+    model: str = field(metadata={"help": "The speech language model: a Hub id or a folder."})
+    task: Literal["sblimp", "swuggy", "sstorycloze", "tstorycloze", "salmon", "genppl", "auto_bleu"] = field(
+        metadata={"help": "The benchmark."}
+    )
+    data: str = field(metadata={"help": "Folder of the benchmark as released, with audio or tokenised."})
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the results. Default: outputs/evaluation/ and the model's name."}
+    )
+    codec: str | None = field(
+        default=None, metadata={"help": "The unit codec: a Hub id or a folder. Default: the model's own."}
+    )
+    cache_dir: str = field(
+        default=str(Path(HF_HOME) / "slam_hf" / "units"), metadata={"help": "Where units of audio files are kept."}
+    )
+    reduction: Literal["mean", "sum"] = field(
+        default="mean", metadata={"help": "Score per token, as published, or in all."}
+    )
+    batch_tokens: int = field(default=8192, metadata={"help": "Most tokens that are scored together."})
+    batch_seconds: float = field(default=240.0, metadata={"help": "Most audio that the codec takes at once."})
+    num_workers: int = field(default=2, metadata={"help": "Processes that decode audio ahead of each codec."})
+    training_tokens: float | None = field(
+        default=None, metadata={"help": "Tokens that the model was trained on, for the results table."}
+    )
+
+    def __post_init__(self):
+        if self.output_dir is None:
+            self.output_dir = str(Path("outputs") / "evaluation" / Path(self.model).name)
+
+
+@dataclass
+class ContinuationArguments:
+    r"""
+    How the model continues prompts, and how its continuations are judged, in the tasks `genppl` and `auto_bleu`.
+
+    Args:
+        num_prompts (`int`, *optional*, defaults to 1000):
+            How many of the correct stories give a prompt, by their numbers.
+        prompt_seconds (`float`, *optional*, defaults to 3.0):
+            Length of a prompt. Where `{n}_correct.json` lies beside `{n}_correct.wav` with `aligned_text`, a list of
+            `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the nearest end of a word instead.
+        asr_model (`str`, *optional*, defaults to `"openai/whisper-large-v3-turbo"`):
+            Speech recogniser: a Hub id or a folder.
+        text_lm (`str`, *optional*, defaults to `"meta-llama/Llama-3.2-1B"`):
+            Text language model for the perplexity: a Hub id or a folder.
+        start_token (`str`, *optional*):
+            The token that the text LM's training texts begin with. Defaults to its tokenizer's `bos_token`.
+        batch_size (`int`, *optional*, defaults to 16):
+            Prompts to continue, and recordings to transcribe, together. The sampled continuations depend on it.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the sampling.
+    """
+
+    num_prompts: int = field(default=1000, metadata={"help": "How many of the correct stories give a prompt."})
+    prompt_seconds: float = field(default=3.0, metadata={"help": "Length of a prompt, in seconds."})
+    asr_model: str = field(default="openai/whisper-large-v3-turbo", metadata={"help": "Speech recogniser."})
+    text_lm: str = field(default="meta-llama/Llama-3.2-1B", metadata={"help": "Text LM for the perplexity."})
+    start_token: str | None = field(
+        default=None, metadata={"help": "What the text LM's texts begin with. Default: its tokenizer's bos_token."}
+    )
+    batch_size: int = field(default=16, metadata={"help": "Prompts to continue together."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})

@@ -1,0 +1,189 @@
+"""The benchmarks of pairs as they are released: which two utterances make a pair, and which of them is correct."""
+
+import csv
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Pair:
+    r"""
+    Two utterances of which a good model finds the first more likely.
+
+    Args:
+        correct, incorrect (`str`):
+            Names of the utterances: paths relative to the benchmark's folder, without extension.
+        labels (`dict`):
+            What the benchmark says of the pair, such as its `type` and `voice`.
+    """
+
+    correct: str
+    incorrect: str
+    labels: dict[str, Any]
+
+
+def read_sblimp(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
+    r"""
+    Read the pairs of sBLIMP: `syntactic/dev` or `syntactic/test` of ZeroSpeech 2021 (arXiv 2011.11588), whose
+    `gold.csv` has the columns `filename`, `id`, `voice`, `type`, `subtype` and `correct`.
+
+    As in the official evaluation, the first correct reading of an item by a voice belongs to the first incorrect one,
+    the second to the second, and so on.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder of the split.
+        names (collection of `str`):
+            Utterances that are there.
+
+    Returns:
+        `list[Pair]`, ordered by type, subtype, id and voice, which are the labels.
+
+    Raises:
+        FileNotFoundError: there is no `gold.csv`, or an utterance that it names is missing.
+        ValueError: a column is missing, or an item is incomplete.
+    """
+    return _read_gold(folder, names, item=("type", "subtype", "id", "voice"))
+
+
+def read_swuggy(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
+    r"""
+    Read the pairs of sWUGGY: `lexical/dev` or `lexical/test` of ZeroSpeech 2021 (arXiv 2011.11588), whose `gold.csv`
+    has the columns `filename`, `id`, `voice`, `frequency` and `correct`.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder of the split.
+        names (collection of `str`):
+            Utterances that are there.
+
+    Returns:
+        `list[Pair]`, ordered by id and voice, which are the labels, with the `frequency` of the word (`int`, or `None`
+        where the file has no value).
+
+    Raises:
+        FileNotFoundError: there is no `gold.csv`, or an utterance that it names is missing.
+        ValueError: a column is missing, or an item is incomplete.
+    """
+    return [
+        replace(pair, labels=pair.labels | {"frequency": _count(pair.labels["frequency"])})
+        for pair in _read_gold(folder, names, item=("id", "voice"), more=("frequency",))
+    ]
+
+
+def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
+    r"""
+    Read the pairs of sStoryCloze or tStoryCloze as TWIST released them (arXiv 2305.13009): `{n}_correct.wav` and
+    `{n}_incorrect.wav`, possibly in subfolders.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder, for messages.
+        names (collection of `str`):
+            Utterances that are there.
+
+    Returns:
+        `list[Pair]`, ordered by number.
+
+    Raises:
+        ValueError: an utterance is named otherwise, or is alone.
+    """
+    pairs = _pair_by_name(folder, names, r"(?P<part>(?:.*/)?){n}_{side}", sides=("correct", "incorrect"))
+    return [pair for _, pair in pairs]
+
+
+def read_salmon(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
+    r"""
+    Read the pairs of SALMon (arXiv 2409.07437): in the folder of each part `sample_{n}_0.wav`, which is correct, and
+    `sample_{n}_1.wav`.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder that holds the parts, for messages.
+        names (collection of `str`):
+            Utterances that are there.
+
+    Returns:
+        `list[Pair]`, ordered by part and number; the `part` is the label.
+
+    Raises:
+        ValueError: an utterance is named otherwise, or is alone.
+    """
+    pairs = _pair_by_name(folder, names, r"(?P<part>[^/]+)/sample_{n}_{side}", sides=("0", "1"))
+    return [replace(pair, labels={"part": part}) for part, pair in pairs]
+
+
+def _read_gold(
+    folder: str | os.PathLike, names: Collection[str], item: Sequence[str], more: Sequence[str] = ()
+) -> list[Pair]:
+    path = Path(folder) / "gold.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}': no such file. Pass the folder of one split, with its gold.csv.")
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    missing = {"filename", "correct", *item, *more} - set(rows[0] if rows else ())
+    if missing:
+        raise ValueError(f"'{path}': there is no column {_some(sorted(missing))}.")
+    sides = defaultdict(lambda: ([], []))
+    for row in rows:
+        sides[tuple(row[column] for column in item)][row["correct"] == "1"].append(row)
+    _check_complete(path, (("/".join(key), len(wrong) == len(right)) for key, (wrong, right) in sides.items()))
+    pairs = [
+        Pair(
+            _utterance_name(right["filename"]),
+            _utterance_name(wrong["filename"]),
+            {column: right[column] for column in (*item, *more)},
+        )
+        for _, (wrongs, rights) in sorted(sides.items())
+        for wrong, right in zip(wrongs, rights, strict=True)
+    ]
+    absent = sorted({name for pair in pairs for name in (pair.correct, pair.incorrect)} - set(names))
+    if absent:
+        raise FileNotFoundError(f"'{folder}': {len(absent)} utterances of gold.csv are missing: {_some(absent)}.")
+    return pairs
+
+
+def _pair_by_name(
+    folder: str | os.PathLike, names: Collection[str], layout: str, sides: tuple[str, str]
+) -> list[tuple[str, Pair]]:
+    """The pairs, each after the part of the benchmark that it is from. `sides` names the correct utterance first."""
+    pattern = re.compile(layout.replace("{n}", r"(?P<number>\d+)").replace("{side}", f"(?P<side>{'|'.join(sides)})"))
+    matches = {name: pattern.fullmatch(name) for name in names}
+    strays = sorted(name for name, match in matches.items() if match is None)
+    if strays or not names:
+        found = f"{len(strays)} are named otherwise: {_some(strays)}" if strays else "there are none"
+        described = " and ".join(f"'{{n}}_{side}'" for side in sides)
+        raise ValueError(f"'{folder}': expected utterances whose names end in {described}; {found}.")
+    items: dict[tuple[str, int, str], dict[str, str]] = defaultdict(dict)
+    for name, match in matches.items():
+        items[match["part"], int(match["number"]), match["number"]][match["side"]] = name
+    _check_complete(folder, ((min(members.values()), len(members) == 2) for members in items.values()))
+    return [
+        (part, Pair(members[sides[0]], members[sides[1]], labels={})) for (part, *_), members in sorted(items.items())
+    ]
+
+
+def _check_complete(source: str | os.PathLike, items: Iterable[tuple[str, bool]]) -> None:
+    incomplete = sorted(name for name, is_complete in items if not is_complete)
+    if incomplete:
+        raise ValueError(
+            f"'{source}': {len(incomplete)} items are not a pair of a correct and an incorrect utterance: "
+            f"{_some(incomplete)}. A benchmark is scored whole or not at all: get the rest of it."
+        )
+
+
+def _utterance_name(filename: str) -> str:
+    return filename.removesuffix(".wav")
+
+
+def _count(value: str) -> int | None:
+    return int(float(value)) if value else None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

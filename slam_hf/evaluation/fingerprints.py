@@ -1,0 +1,36 @@
+"""Hashes that tell whether two evaluations used the same model, data and code."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+import slam_hf
+
+
+def hash_model(model: PreTrainedModel) -> str:
+    """SHA-256 of a model's configuration and weights."""
+    config = {key: value for key, value in model.config.to_diff_dict().items() if key != "transformers_version"}
+    hash = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hash.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hash.hexdigest()
+
+
+def hash_rows(rows: Iterable[Any]) -> str:
+    """SHA-256 of plain values, one JSON line each."""
+    hash = hashlib.sha256()
+    for row in rows:
+        hash.update(json.dumps(row).encode() + b"\n")
+    return hash.hexdigest()
+
+
+def hash_code() -> str:
+    """SHA-256 of this package's source files."""
+    root = Path(slam_hf.__file__).parent
+    return hash_rows([str(path.relative_to(root)), path.read_text("utf-8")] for path in sorted(root.rglob("*.py")))

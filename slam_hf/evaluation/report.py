@@ -1,0 +1,113 @@
+"""What an evaluation leaves behind: records of the items, and a summary that says what was scored with what."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from transformers import PreTrainedModel
+
+import slam_hf
+
+from ..corpora.atomic_write import atomic_write
+from ..corpora.dataset_card import CodecDescription
+from ..corpora.ledger import to_parquet
+from .fingerprints import hash_code
+
+
+@dataclass
+class Evaluation:
+    r"""
+    A model's results on a benchmark.
+
+    Args:
+        task (`str`):
+            Name of the task.
+        results (`dict`):
+            What the metric gives.
+        records (`list[dict]`):
+            One per item, with `skipped`: why the item does not count, or `None`.
+        model_hash (`str`):
+            SHA-256 of the model's weights.
+        data (`dict`):
+            `name` of the folder, and `hash`, SHA-256 of the items: names, labels and content of the files.
+        codec ([`CodecDescription`], *optional*):
+            What made the units, where they were made of audio.
+        settings (`dict`):
+            What else the results depend on.
+    """
+
+    task: str
+    results: dict[str, Any]
+    records: list[dict[str, Any]]
+    model_hash: str
+    data: dict[str, str]
+    codec: CodecDescription | None
+    settings: dict[str, Any]
+
+
+def keep_scored(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records of items that were not skipped; `ValueError` where there is none."""
+    records = list(records)
+    scored = [record for record in records if record["skipped"] is None]
+    if not scored:
+        reasons = sorted({record["skipped"] for record in records})
+        raise ValueError(f"Every one of {len(records)} items had to be skipped: {reasons[:5]}.")
+    return scored
+
+
+def save_evaluation(
+    evaluation: Evaluation,
+    model: PreTrainedModel,
+    output_dir: str | os.PathLike,
+    training_tokens: float | None = None,
+) -> Path:
+    r"""
+    Write `{task}.parquet` with the records and `{task}.json` with the summary.
+
+    Args:
+        evaluation ([`Evaluation`]):
+            The results.
+        model ([`~transformers.PreTrainedModel`]):
+            The model that they are of.
+        output_dir (`str` or `os.PathLike`):
+            Where to write.
+        training_tokens (`float`, *optional*):
+            Tokens that the model was trained on.
+
+    Returns:
+        `Path` of the summary.
+    """
+    revision = getattr(model.config, "_commit_hash", None)
+    summary = {
+        "task": evaluation.task,
+        "results": evaluation.results,
+        "num_items": len(evaluation.records),
+        "num_skipped": sum(record["skipped"] is not None for record in evaluation.records),
+        "model": {
+            "name": model.name_or_path if revision is not None else Path(model.name_or_path).name,
+            "revision": revision,
+            "weights": evaluation.model_hash,
+            "num_parameters": model.num_parameters(),
+            "training_tokens": training_tokens,
+        },
+        "data": evaluation.data,
+        "codec": evaluation.codec and asdict(evaluation.codec),
+        "settings": evaluation.settings,
+        "code": {"slam_hf": slam_hf.__version__, "hash": hash_code()}
+        | {name: metadata.version(name) for name in ("torch", "transformers")},
+    }
+    folder = Path(output_dir)
+    columns = dict.fromkeys(column for record in evaluation.records for column in record)
+    records = pa.table({column: [record.get(column) for record in evaluation.records] for column in columns})
+    # A column without a value, such as `skipped` where nothing was, has no type to infer.
+    fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in records.schema]
+    records = records.cast(pa.schema(fields))
+    atomic_write(folder / f"{evaluation.task}.parquet", to_parquet(records))
+    path = folder / f"{evaluation.task}.json"
+    atomic_write(path, (json.dumps(summary, indent=2) + "\n").encode())
+    return path

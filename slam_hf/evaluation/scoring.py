@@ -1,0 +1,93 @@
+"""Log-likelihoods of pairs of utterances."""
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from ..corpora.batching import group_by_length
+from ..corpora.tokenization import get_process_state
+from ..modeling_speech_lm import SpeechLMForCausalLM
+from ..tokenization_hubert_unit import HubertUnitTokenizer
+from .journal import Journal
+
+
+CLOSE = 1e-4
+"""Scores that differ by a smaller part might change places with the batches that they are computed in."""
+
+
+def score_pairs(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    model: SpeechLMForCausalLM,
+    tokenizer: HubertUnitTokenizer,
+    journal_dir: str | os.PathLike,
+    reduction: Literal["mean", "sum"] = "mean",
+    batch_tokens: int = 8192,
+) -> np.ndarray:
+    r"""
+    Log-likelihoods of pairs of utterances: of `units <S>` after `<S>`.
+
+    Called in each process of `accelerate launch`, it divides the work among them. Which score of a pair is the higher
+    depends neither on the number of processes nor on the size and order of the batches: equal units have equal scores,
+    and scores that are close to each other are computed again, each by itself.
+
+    Args:
+        pairs (sequence of pairs of `np.ndarray` of shape `(units,)`):
+            Deduplicated units.
+        model ([`SpeechLMForCausalLM`]):
+            The model, in evaluation mode.
+        tokenizer ([`HubertUnitTokenizer`]):
+            Its tokenizer, with `add_eos_token=True`.
+        journal_dir (`str` or `os.PathLike`):
+            Where scores are kept as they are computed: a folder for this model and reduction.
+        reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
+            Mean per token, as the published scores are, or sum over them.
+        batch_tokens (`int`, *optional*, defaults to 8192):
+            Most tokens in a batch, padding included.
+
+    Returns:
+        `np.ndarray` of shape `(pairs, 2)`, float64, in nats.
+    """
+    keys = [(_key(first), _key(second)) for first, second in pairs]
+    sequences = {key: units for pair in zip(keys, pairs, strict=True) for key, units in zip(*pair, strict=True)}
+    folder = Path(journal_dir)
+    scores = _score(sequences, model, tokenizer, folder / "batched", reduction, batch_tokens)
+    close = [pair for pair in keys if pair[0] != pair[1] and math.isclose(*map(scores.get, pair), rel_tol=CLOSE)]
+    alone = {key: sequences[key] for pair in close for key in pair}
+    scores |= _score(alone, model, tokenizer, folder / "alone", reduction, batch_tokens=0)
+    return np.array([[scores[key] for key in pair] for pair in keys], dtype=np.float64).reshape(-1, 2)
+
+
+def _score(
+    sequences: Mapping[str, np.ndarray],
+    model: SpeechLMForCausalLM,
+    tokenizer: HubertUnitTokenizer,
+    journal_dir: Path,
+    reduction: Literal["mean", "sum"],
+    batch_tokens: int,
+) -> dict[str, float]:
+    """Scores of sequences by key. A batch takes at least one sequence."""
+    state = get_process_state()
+    journal = Journal(journal_dir)
+    # All processes must see the same work pending, before one of them finishes any.
+    state.wait_for_everyone()
+    pending = sorted(sequences.keys() - journal.results.keys())
+    batches = list(group_by_length([len(sequences[key]) + 2 for key in pending], batch_tokens))
+    share = batches[state.process_index :: state.num_processes]
+    for batch in tqdm(share, desc="scoring", unit="batch", disable=not state.is_main_process or not share):
+        keys = [pending[position] for position in batch]
+        inputs = tokenizer.encode_units([sequences[key] for key in keys], padding=True, return_tensors="pt")
+        inputs = inputs.to(model.device)
+        scores = model.log_likelihood(inputs["input_ids"], inputs["attention_mask"], reduction)
+        journal.add(zip(keys, scores.tolist(), strict=True))
+    return {key: score for results in gather_object([journal.results]) for key, score in results.items()}
+
+
+def _key(units: np.ndarray) -> str:
+    return hashlib.sha256(np.asarray(units, dtype=np.uint16).tobytes()).hexdigest()

@@ -1,0 +1,206 @@
+"""Units of a benchmark's utterances: those of a tokenised folder, or encoded from audio once for all models."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ..corpora.decoding import PieceRules
+from ..corpora.ledger import Ledger
+from ..corpora.listing import AUDIO_EXTENSIONS, list_audio_folder
+from ..corpora.loading import PieceBatches, make_loader
+from ..corpora.progress import JobProgress
+from ..corpora.recordings import Recording
+from ..corpora.segmentation import Segmentation
+from ..corpora.settings import describe_codec
+from ..corpora.sources import file_source
+from ..corpora.tokenization import encode_chunks, get_process_state, share_parts
+from ..modeling_hubert_unit_codec import HubertUnitCodec
+from .fingerprints import hash_rows
+
+
+CHUNK_SECONDS = 300.0
+"""Audio that a killed job may have to encode again, for each process."""
+
+
+@dataclass
+class Utterances:
+    r"""
+    Units by utterance.
+
+    Args:
+        units (`dict[str, np.ndarray]`):
+            Deduplicated units, each of shape `(units,)`.
+        skipped (`dict[str, str]`):
+            What is wrong with the utterances that could not be encoded.
+        hashes (`dict[str, str]`):
+            SHA-256 of each utterance: of its audio file, or of its units where there is no audio.
+    """
+
+    units: dict[str, np.ndarray] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
+    r"""
+    Read the utterances of a folder that was tokenised, such as by `hub_scripts/tokenize_corpus.py`.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder, with Parquet files in it or in `data/` that have the columns `id` (the path of the audio file)
+            and `units`, and possibly the report of what was skipped.
+
+    Returns:
+        [`Utterances`], or `None` where there is no Parquet file.
+
+    Raises:
+        ValueError: two utterances have the same name.
+    """
+    folder = Path(folder)
+    utterances = Utterances()
+    paths = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+    for path in paths:
+        table = pq.read_table(path, columns=["id", "units"])
+        for id, units in zip(table["id"].to_pylist(), table["units"].to_pylist(), strict=True):
+            name = utterance_name(id)
+            if name in utterances.hashes:
+                raise ValueError(f"'{folder}' has two utterances {name!r}.")
+            utterances.hashes[name] = hash_rows([units])
+            if units:
+                utterances.units[name] = np.array(units)
+            else:
+                utterances.skipped[name] = "no units"
+    for path in sorted(folder.glob("skipped/*.jsonl")):
+        for item in map(json.loads, path.read_text("utf-8").splitlines()):
+            name = utterance_name(item["id"])
+            utterances.skipped[name] = f"{item['reason']}: {item['detail']}"
+            utterances.hashes[name] = hash_rows([[]])
+    return utterances if paths else None
+
+
+def list_audio(folder: str | os.PathLike) -> dict[str, Path]:
+    r"""
+    List the audio files below a folder by the name of the utterance.
+
+    Raises:
+        ValueError: two files differ in their extension only.
+    """
+    files: dict[str, Path] = {}
+    for recording in list_audio_folder(folder):
+        if isinstance(recording, Recording):
+            name = utterance_name(recording.id)
+            if name in files:
+                raise ValueError(f"'{folder}' has two utterances {name!r}: {files[name]} and {recording.audio}.")
+            files[name] = Path(recording.audio)
+    return files
+
+
+def utterance_name(path: str) -> str:
+    """A path without the extension of an audio file."""
+    suffix = PurePosixPath(path).suffix
+    return path.removesuffix(suffix) if suffix.lower() in AUDIO_EXTENSIONS else path
+
+
+def encode_files(
+    files: Mapping[str, Path],
+    codec: HubertUnitCodec,
+    cache_dir: str | os.PathLike,
+    batch_seconds: float = 240.0,
+    num_workers: int = 2,
+) -> Utterances:
+    r"""
+    Encode audio files, as they are or as they were before: units are kept under the hash of the codec's weights and
+    that of the file's content.
+
+    Called in each process of `accelerate launch`, it divides the work among them. Started again after it was
+    interrupted, it continues with the files that are missing.
+
+    Args:
+        files (`Mapping[str, Path]`):
+            Files by name, in any format and at any sampling rate of libsndfile.
+        codec ([`HubertUnitCodec`]):
+            Gives the units, on the device that it is on.
+        cache_dir (`str` or `os.PathLike`):
+            Where units are kept.
+        batch_seconds (`float`, *optional*, defaults to 240.0):
+            Most audio that the codec takes at once, padding included, in seconds.
+        num_workers (`int`, *optional*, defaults to 2):
+            Worker processes that decode and resample ahead of the codec, for each process.
+
+    Returns:
+        [`Utterances`]; files that are unreadable, empty, hold NaN, or are shorter than a frame are skipped.
+    """
+    folder = Path(cache_dir) / describe_codec(codec).weights
+    hashes = hash_files(files)
+    by_hash = {hashes[name]: path for name, path in files.items()}
+    units, skipped = _read_cache(folder, by_hash.keys())
+    # All processes must find the same files missing, before one of them encodes any.
+    get_process_state().wait_for_everyone()
+    missing = {hash: path for hash, path in sorted(by_hash.items()) if hash not in units and hash not in skipped}
+    if missing:
+        _encode(missing, codec, folder, batch_seconds, num_workers)
+        units, skipped = _read_cache(folder, by_hash.keys())
+    return Utterances(
+        units={name: units[hash] for name, hash in hashes.items() if hash in units},
+        skipped={name: skipped[hash] for name, hash in hashes.items() if hash in skipped},
+        hashes=hashes,
+    )
+
+
+def _encode(
+    files: Mapping[str, Path], codec: HubertUnitCodec, folder: Path, batch_seconds: float, num_workers: int
+) -> None:
+    """Encode files by hash into a new part of the cache."""
+    state = get_process_state()
+    source = file_source([Recording(hash, str(path)) for hash, path in files.items()], CHUNK_SECONDS)
+    ledger = Ledger(folder / hashlib.sha256("".join(files).encode()).hexdigest())
+    shares = share_parts(ledger.pending(source.parts), source.parts, state.num_processes)
+    # Whatever has a frame is scored: long, short and silent utterances too.
+    rules = PieceRules(Segmentation(max_seconds=1e6), min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
+    batches = PieceBatches(
+        source.parts,
+        shares[state.process_index],
+        rules,
+        codec.sampling_rate,
+        codec.frame_rate,
+        source.chunk_seconds,
+        batch_seconds,
+    )
+    progress = JobProgress(source.parts, ledger, disable=not state.is_main_process)
+    encode_chunks(make_loader(batches, num_workers), codec, ledger, source.has_pairs, progress)
+    state.wait_for_everyone()
+    progress.close()
+
+
+def _read_cache(folder: Path, hashes: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Units, and what is wrong with skipped files, by hash."""
+    units: dict[str, np.ndarray] = {}
+    skipped: dict[str, str] = {}
+    for part in sorted(folder.glob("*/")):
+        ledger = Ledger(part)
+        ledger.refresh()
+        for key, record in ledger.records.items():
+            skipped |= {item.id: f"{item.reason}: {item.detail}" for item in record.skipped if item.id in hashes}
+            rows = ledger.read_rows(key)
+            ids = zip(rows["id"].to_pylist(), rows["units"], strict=True)
+            units |= {id: row.values.to_numpy() for id, row in ids if id in hashes}
+    return units, skipped
+
+
+def hash_files(files: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of the content of files, by name."""
+
+    def hash_file(path: Path) -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(files, pool.map(hash_file, files.values()), strict=True))

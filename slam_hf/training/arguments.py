@@ -1,0 +1,102 @@
+"""Arguments of the training scripts that transformers and TRL do not have."""
+
+import json
+from dataclasses import dataclass, field
+
+from ..quickstart import QUICKSTART_CORPUS
+
+
+@dataclass
+class CorpusConfig:
+    r"""
+    A tokenised corpus, as `datasets.load_dataset` finds it.
+
+    Args:
+        path (`str`):
+            A Hub id, a folder, or `"parquet"` with `data_files`.
+        name (`str`, *optional*):
+            Configuration of the dataset.
+        data_files (`str`, `list[str]` or `dict[str, str]`, *optional*):
+            Files of the dataset.
+        revision (`str`, *optional*):
+            Revision on the Hub.
+        split (`str`, *optional*, defaults to `"train"`):
+            Split to train on.
+        weight (`float`, *optional*):
+            Share of the training tokens that comes from this corpus, relative to the other corpora's weights. Either
+            every corpus has one or none has, and each counts as its size.
+    """
+
+    path: str
+    name: str | None = None
+    data_files: str | list[str] | dict[str, str] | None = None
+    revision: str | None = None
+    split: str = "train"
+    weight: float | None = None
+
+
+@dataclass
+class PretrainArguments:
+    r"""
+    What to train on which units, and for how long.
+
+    Args:
+        base_config (`dict`, *optional*):
+            Train from scratch: the architecture of the LM, as in its `config.json` (`model_type`, `hidden_size`, ...).
+            Otherwise `model_name_or_path` says what to start from: a text LM (TWIST initialisation), or a SpeechLM.
+        num_units (`int`, *optional*, defaults to 500):
+            Number of units of the codec that the corpora were made with.
+        rope_theta (`float`, *optional*):
+            Base of the rotary embedding. Defaults to that of the text LM.
+        codec (`str`, *optional*):
+            The unit codec, a Hub id or a folder: named in the processor that is saved, and used for the audio of the
+            continuation at the end.
+        datasets (`list[CorpusConfig]`, *optional*):
+            Tokenised corpora. Defaults to the quickstart corpus of this package.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether to read the corpora while training, instead of preparing them before.
+        validation_split (`str`, *optional*, defaults to `"validation"`):
+            Split of the corpora that is held out.
+        validation_documents (`int`, *optional*):
+            Hold out the first so many documents of each corpus instead, for corpora without such a split.
+        context_length (`int`, *optional*, defaults to 1024):
+            Tokens per row of a batch. Documents are packed into it.
+        dataset_num_proc (`int`, *optional*):
+            Processes that prepare the corpora.
+        max_train_tokens (`int`, *optional*):
+            Train until so many tokens, padding not among them, have been seen.
+        max_train_hours (`float`, *optional*):
+            Train for so many hours. `max_steps` and `num_train_epochs` are the other two ways to say how long.
+    """
+
+    base_config: dict | str | None = field(
+        default=None, metadata={"help": "Train from scratch: the LM's configuration, in JSON."}
+    )
+    num_units: int = field(default=500, metadata={"help": "Number of units of the codec."})
+    rope_theta: float | None = field(default=None, metadata={"help": "Base of the rotary embedding."})
+    codec: str | None = field(default=None, metadata={"help": "The unit codec: a Hub id or a folder."})
+    datasets: list[CorpusConfig] = field(
+        default_factory=lambda: [CorpusConfig(str(QUICKSTART_CORPUS))],
+        metadata={"help": "Tokenised corpora: Hub ids or folders."},
+    )
+    streaming: bool = field(default=False, metadata={"help": "Read the corpora while training."})
+    validation_split: str = field(default="validation", metadata={"help": "Split that is held out."})
+    validation_documents: int | None = field(
+        default=None, metadata={"help": "Hold out the first so many documents of each corpus instead of a split."}
+    )
+    context_length: int = field(default=1024, metadata={"help": "Tokens per row of a batch."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the corpora."})
+    max_train_tokens: int | None = field(default=None, metadata={"help": "Train until so many tokens are seen."})
+    max_train_hours: float | None = field(default=None, metadata={"help": "Train for so many hours."})
+
+    def __post_init__(self):
+        if isinstance(self.base_config, str):
+            self.base_config = json.loads(self.base_config)
+        self.datasets = [CorpusConfig(**corpus) if isinstance(corpus, dict) else corpus for corpus in self.datasets]
+        weights = [corpus.weight for corpus in self.datasets]
+        if None in weights and any(weight is not None for weight in weights):
+            raise ValueError("Either every corpus of `datasets` has a `weight`, or none has.")
+        if any(weight is not None and weight <= 0 for weight in weights):
+            raise ValueError(f"The weights of `datasets` must be positive, got {weights}.")
+        if self.context_length < 2:
+            raise ValueError(f"`context_length` must be at least 2, got {self.context_length}.")

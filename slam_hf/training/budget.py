@@ -1,0 +1,201 @@
+"""Budgets of tokens and of time: when training ends, and a learning-rate schedule that ends with it.
+
+A budget of steps is `TrainingArguments.max_steps`. For the others the Trainer is told to run for `HORIZON` steps, far
+more than it will, and the clock of its schedule shows the share of the budget that is used, on that scale. So every
+schedule of transformers ends where training does.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import SaveStrategy
+
+from .arguments import PretrainArguments
+
+
+HORIZON = 10**8
+
+
+def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> list[TrainerCallback]:
+    r"""
+    The callback that a budget of tokens or of time needs, the trainer's arguments being set for it.
+
+    Args:
+        args ([`PretrainArguments`]):
+            The budget, if there is one: `max_train_tokens` or `max_train_hours`.
+        training_args ([`~transformers.TrainingArguments`]):
+            Their `max_steps` is set.
+
+    Raises:
+        ValueError: there is more than one budget, or an argument is a share of the steps, or a number of steps, that
+            such a budget gives no meaning.
+    """
+    budgets = {
+        "max_steps": training_args.max_steps if training_args.max_steps > 0 else None,
+        "max_train_tokens": args.max_train_tokens,
+        "max_train_hours": args.max_train_hours,
+    }
+    given = [name for name, value in budgets.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"Give one budget only, got {' and '.join(given)}.")
+    if args.max_train_tokens is None and args.max_train_hours is None:
+        return []
+
+    if training_args.warmup_steps >= 1:
+        raise ValueError(
+            f"With `{given[0]}` the number of steps is not known: give `warmup_steps` as a share below 1 of the "
+            f"budget, got {training_args.warmup_steps:g}."
+        )
+    for name in ("logging_steps", "eval_steps", "save_steps"):
+        steps = getattr(training_args, name)
+        if steps is not None and steps < 1:
+            raise ValueError(
+                f"With `{given[0]}` the number of steps is not known: give `{name}` in steps, got {steps:g}."
+            )
+    training_args.max_steps = HORIZON
+    if args.max_train_tokens is not None:
+        return [TokenBudget(args.max_train_tokens)]
+    return [TimeBudget(args.max_train_hours * 3600)]
+
+
+class BudgetCallback(TrainerCallback):
+    """What budgets have in common; `used` says how much of one is used."""
+
+    def used(self, state: TrainerState, step: int) -> float:
+        r"""
+        Share of the budget that is used after `step` steps.
+
+        Args:
+            state ([`~transformers.TrainerState`]):
+                State of the trainer, with the tokens of these steps counted.
+            step (`int`):
+                Number of steps.
+        """
+        raise NotImplementedError
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # How many steps it will be is not known: the progress bar, made now, counts them only.
+        state.max_steps = 0
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.max_steps = HORIZON
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        lr_scheduler: LambdaLR | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # The Trainer steps the schedule next, which adds 1 to its clock.
+        used = self.used(state, state.global_step + 1)
+        lr_scheduler.last_epoch = min(round(used * HORIZON), HORIZON) - 1
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if self.used(state, state.global_step) >= 1:
+            control.should_training_stop = True
+            control.should_save = args.save_strategy == SaveStrategy.STEPS
+        return control
+
+
+class TokenBudget(BudgetCallback):
+    r"""
+    Ends training with the step in which the tokens are used up.
+
+    Args:
+        tokens (`int`):
+            Tokens to see, padding not among them, over all processes. The trainer must count them
+            (`include_num_input_tokens_seen="non_padding"`).
+    """
+
+    def __init__(self, tokens: int):
+        self.tokens = tokens
+
+    def used(self, state: TrainerState, step: int) -> float:
+        return state.num_input_tokens_seen / self.tokens
+
+
+class TimeBudget(BudgetCallback, ExportableState):
+    r"""
+    Ends training when its time is used up, over all its interruptions and without the time between them.
+
+    The number of steps that fit into the time is planned from the time that steps take, and the schedule follows this
+    plan, not the clock: a run that is interrupted goes on exactly as it would have. The plan is looked at again
+    whenever the number of steps, or of those that remain, is a power of two, and changed where it would miss the end
+    by more than a hundredth of the budget. It aims at 99 % of the budget.
+
+    Args:
+        seconds (`float`):
+            The time, with evaluation and saving.
+        clock (`Callable`, *optional*, defaults to `time.monotonic`):
+            Tells the time in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
+        self.seconds = seconds
+        self.clock = clock
+        self.started, self.seconds_before = None, 0.0
+        # The plan: `planned_used` of the budget is used at `planned_step`, and all of it at `last_step`.
+        self.planned_step, self.planned_used, self.last_step = 0, 0.0, 0
+        # Where the plan was looked at last: the time of a step is measured from here.
+        self.measured_step, self.measured_at = 0, 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far."""
+        return self.seconds_before + self.clock() - self.started
+
+    def used(self, state: TrainerState, step: int) -> float:
+        if step >= self.last_step:
+            return 1.0
+        share = (step - self.planned_step) / (self.last_step - self.planned_step)
+        return self.planned_used + share * (1 - self.planned_used)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        vars(self).update(state.stateful_callbacks[type(self).__name__]["attributes"])
+        self.started = self.clock()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        step = state.global_step + 1
+        if _is_power_of_two(step) or _is_power_of_two(self.last_step - step):
+            self._plan(state, step)
+        super().on_optimizer_step(args, state, control, **kwargs)
+
+    def _plan(self, state: TrainerState, step: int) -> None:
+        elapsed = self.elapsed
+        seconds_per_step = (elapsed - self.measured_at) / (step - self.measured_step)
+        self.measured_step, self.measured_at = step, elapsed
+        remaining = 0.99 * self.seconds - elapsed
+        plan = [self.planned_step, self.planned_used, self.last_step]
+        if abs(remaining - (self.last_step - step) * seconds_per_step) > 0.01 * self.seconds:
+            last_step = step + max(0, round(remaining / seconds_per_step))
+            plan = [step, self.used(state, step), last_step] if self.last_step > 0 else [0, 0.0, last_step]
+        # The clock of one process counts, so that all of them stop at the same step.
+        self.planned_step, self.planned_used, self.last_step = broadcast_object_list(plan)
+
+    def state(self) -> dict[str, Any]:
+        names = ("planned_step", "planned_used", "last_step", "measured_step", "measured_at")
+        attributes = {name: getattr(self, name) for name in names}
+        attributes["seconds_before"] = self.seconds_before if self.started is None else self.elapsed
+        return {"args": {"seconds": self.seconds}, "attributes": attributes}
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number > 0 and number & (number - 1) == 0

@@ -1,0 +1,101 @@
+"""What a training run will be, printed before it starts."""
+
+import math
+
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
+
+from .arguments import PretrainArguments
+from .throughput import flops_per_token
+
+
+BYTES_PER_TRAINED_PARAMETER = 16
+"""A weight, its gradient and the two moments of AdamW in float32."""
+
+
+def tokens_per_step(args: PretrainArguments, training_args: TrainingArguments) -> int:
+    """Tokens of an optimizer step over all processes, padding among them."""
+    contexts = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+    return contexts * args.context_length
+
+
+def describe_plan(
+    args: PretrainArguments,
+    training_args: TrainingArguments,
+    model: PreTrainedModel,
+    contexts: Dataset | IterableDataset,
+) -> str:
+    r"""
+    Say what a run will be: parameters, batch, length, data and memory.
+
+    Args:
+        args ([`PretrainArguments`]):
+            The context length and the budget.
+        training_args ([`~transformers.TrainingArguments`]):
+            The batch and the number of steps or epochs.
+        model ([`~transformers.PreTrainedModel`]):
+            The model that will be trained.
+        contexts (`Dataset` or `IterableDataset`):
+            The packed corpus.
+    """
+    step = tokens_per_step(args, training_args)
+    parameters = model.num_parameters()
+    trained = model.num_parameters(only_trainable=True)
+    lines = {
+        "parameters": f"{parameters:,}" + ("" if trained == parameters else f", {trained:,} of them trained"),
+        "batch": f"{step // args.context_length:,} contexts of {args.context_length:,}, on "
+        f"{training_args.world_size} process(es): {step:,} tokens a step",
+        "length": _length(args, training_args, contexts, step, flops_per_token(parameters)),
+        "memory": _memory(args, training_args, model.config, parameters, trained),
+    }
+    if isinstance(contexts, Dataset):
+        lines["data"] = f"{len(contexts):,} contexts an epoch, {_fill(contexts, args.context_length):.1%} full"
+    return "\n".join(f"{name:<12}{line}" for name, line in lines.items())
+
+
+def _length(
+    args: PretrainArguments,
+    training_args: TrainingArguments,
+    contexts: Dataset | IterableDataset,
+    step: int,
+    flops: int,
+) -> str:
+    if args.max_train_hours is not None:
+        return f"as many steps as fit into {args.max_train_hours:g} h, known when a few are measured"
+    if args.max_train_tokens is not None:
+        steps = math.ceil(args.max_train_tokens / step)
+        return f"{args.max_train_tokens:,} tokens, {args.max_train_tokens * flops:.2e} FLOPs, {steps:,} steps or a few more"
+    steps = training_args.max_steps
+    if steps < 0:
+        steps_per_epoch = math.ceil(len(contexts) * args.context_length / step)
+        steps = math.ceil(training_args.num_train_epochs * steps_per_epoch)
+    return f"{steps:,} steps, {steps * step:,} tokens with padding, {steps * step * flops:.2e} FLOPs"
+
+
+def _memory(
+    args: PretrainArguments,
+    training_args: TrainingArguments,
+    config: PreTrainedConfig,
+    parameters: int,
+    trained: int,
+) -> str:
+    state = (parameters - trained) * 4 + trained * BYTES_PER_TRAINED_PARAMETER
+    tokens = training_args.train_batch_size * args.context_length
+    activations = tokens * _activation_bytes_per_token(config.get_text_config(), 2 if training_args.bf16 else 4)
+    return (
+        f"{state / 2**30:.2f} GiB for weights, gradients and optimizer, about {activations / 2**30:.2f} GiB for "
+        "activations, on each process (without sharding and checkpointing)"
+    )
+
+
+def _activation_bytes_per_token(config: PreTrainedConfig, bytes_per_value: int) -> int:
+    # What a layer keeps for its backward pass, attention being fused: two norms, queries, keys, values, output and
+    # two residuals, each about as wide as the layer; and the four vectors of a gated feed-forward block.
+    width = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None) or 4 * width
+    return config.num_hidden_layers * (8 * width + 4 * inner) * bytes_per_value
+
+
+def _fill(contexts: Dataset, context_length: int) -> float:
+    sample = contexts[:1000]["seq_lengths"]
+    return sum(map(sum, sample)) / (len(sample) * context_length)

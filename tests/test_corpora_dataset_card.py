@@ -1,0 +1,60 @@
+from datasets import Features
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCard
+
+from slam_hf.corpora.dataset_card import CodecDescription, SplitSummary, make_card
+from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
+
+
+CODEC = CodecDescription("org/codec", "a319086e1d34", "f" * 64, 500, 16_000, 25.0)
+TRAIN = SplitSummary("train", 1200, 180_000, 250_000, 10_000.0, 999, False, {"corrupt": 2, "silent": 1})
+TEST = SplitSummary("test", 10, 900, 1000, 40.0, 9, False, {})
+
+
+def test_the_yaml_names_the_codec_and_the_totals():
+    data = DatasetCard(make_card(CODEC, [TRAIN, TEST]).content).data.to_dict()
+
+    assert {name: data[name] for name in ("codec", "codec_revision", "codec_sha256", "frame_rate", "num_units")} == {
+        "codec": "org/codec",
+        "codec_revision": "a319086e1d34",
+        "codec_sha256": "f" * 64,
+        "frame_rate": 25.0,
+        "num_units": 500,
+    }
+    assert (data["total_hours"], data["total_units"]) == (2.79, 180_900)
+    assert data["configs"] == [
+        {
+            "config_name": "default",
+            "data_files": [{"split": "train", "path": "data/train-*"}, {"split": "test", "path": "data/test-*"}],
+        }
+    ]
+
+
+def test_the_yaml_has_the_features_as_datasets_reads_them():
+    for has_pairs, features in ((False, UNIT_CORPUS_FEATURES), (True, PREFERENCE_FEATURES)):
+        split = SplitSummary("train", 1, 1, 1, 1.0, 1, has_pairs, {})
+        data = DatasetCard(make_card(CODEC, [split]).content).data
+
+        info = DatasetInfosDict.from_dataset_card_data(data)["default"]
+
+        assert info.features == Features(features)
+        assert info.splits["train"].num_examples == 1
+
+
+def test_the_text_has_the_figures_and_what_was_left_out():
+    text = make_card(CODEC, [TRAIN, TEST]).text
+
+    assert "[`org/codec`](https://huggingface.co/org/codec/tree/a319086e1d34): 500 units, 25 frames a second." in text
+    assert "| train | 1,200 | 2.78 | 180,000 | 18.0 |\n| test | 10 | 0.01 | 900 | 22.5 |" in text
+    assert "`skipped/train.jsonl`" in text
+    assert "| corrupt | 2 |\n| silent | 1 |" in text
+    assert "`test`: nothing was left out." in text
+
+
+def test_a_codec_without_a_repository_has_no_link():
+    codec = CodecDescription("my-codec", None, "f" * 64, 500, 16_000, 25.0)
+
+    card = make_card(codec, [TRAIN])
+
+    assert "tokenised with `my-codec`: 500 units" in card.text
+    assert "codec_revision" not in card.data.to_dict()

@@ -1,0 +1,128 @@
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from slam_hf import HubertUnitTokenizer
+
+
+SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "evaluate_model.py"
+DDP = SCRIPT.parent / "accelerate_configs" / "ddp.yaml"
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tiny_model, tiny_codec):
+    tiny_model.save_pretrained(tmp_path / "model")
+    HubertUnitTokenizer(num_units=50).save_pretrained(tmp_path / "model")
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    return tmp_path
+
+
+@pytest.fixture
+def stories(tmp_path, recordings):
+    """Sixty clips of one to four seconds."""
+    folder = tmp_path / "tSC"
+    folder.mkdir()
+    waveform, rate = soundfile.read(recordings[0], dtype="float32")
+    generator = np.random.default_rng(0)
+    for number in range(30):
+        for side in ("correct", "incorrect"):
+            start, length = generator.integers(0, 150_000), generator.integers(16_000, 64_000)
+            soundfile.write(folder / f"{number}_{side}.wav", waveform[start : start + length], rate)
+    return folder
+
+
+def options(checkpoint: Path, data: Path, output_dir: Path, cache_dir: Path, **more: int) -> list[str]:
+    values = {
+        "model": checkpoint / "model",
+        "task": "tstorycloze",
+        "data": data,
+        "codec": checkpoint / "codec",
+        "output_dir": output_dir,
+        "cache_dir": cache_dir,
+        "num_workers": 0,
+        **more,
+    }
+    return [str(part) for name, value in values.items() for part in (f"--{name}", value)]
+
+
+def run_script(monkeypatch, arguments: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_script_writes_summary_and_records(checkpoint, stories, tmp_path, monkeypatch, capsys):
+    (stories / "7_correct.wav").write_bytes(b"")
+    run_script(
+        monkeypatch, options(checkpoint, stories, tmp_path / "results", tmp_path / "cache", training_tokens=5e6)
+    )
+    summary = json.loads((tmp_path / "results" / "tstorycloze.json").read_text())
+    records = pq.read_table(tmp_path / "results" / "tstorycloze.parquet").to_pylist()
+    assert summary["results"]["num_pairs"] == 29
+    assert summary["num_skipped"] == 1
+    assert summary["model"]["training_tokens"] == 5e6
+    assert len(records) == 30
+    printed = capsys.readouterr().out
+    assert "skipped: 7_correct: empty: the file has no content" in printed
+    assert "30 items, 1 of them skipped." in printed
+    assert f"accuracy: {summary['results']['accuracy']}" in printed
+
+
+def test_model_that_is_no_speech_lm(tmp_path, monkeypatch):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(SystemExit, match="is a GPT2LMHeadModel: expected a speech language model"):
+        run_script(monkeypatch, ["--model", str(tmp_path / "gpt2"), "--task", "sblimp", "--data", str(tmp_path)])
+
+
+def launch(arguments: list[str], num_processes: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", DDP, "--main_process_port", 0]
+    command += ["--num_processes", num_processes, SCRIPT, *arguments]
+    return subprocess.Popen(list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def kill_once_there_is(pattern: str, folder: Path, launcher: subprocess.Popen) -> None:
+    """Kill the launcher and its processes as soon as a file has been written."""
+    deadline = time.monotonic() + 120
+    while not any(folder.rglob(pattern)):
+        assert launcher.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+        process.kill()
+    launcher.wait()
+
+
+def outcomes(output_dir: Path) -> tuple[list[str], np.ndarray, list[bool]]:
+    records = pq.read_table(output_dir / "tstorycloze.parquet").to_pylist()
+    scores = np.array([[record["correct_score"], record["incorrect_score"]] for record in records])
+    return [record["correct"] for record in records], scores, (scores[:, 0] > scores[:, 1]).tolist()
+
+
+@pytest.mark.slow
+def test_processes_batches_and_kills_change_nothing(checkpoint, stories, tmp_path):
+    alone = options(checkpoint, stories, tmp_path / "alone", tmp_path / "cache1", batch_tokens=1)
+    assert launch(alone, num_processes=1).wait(timeout=300) == 0
+
+    both = options(checkpoint, stories, tmp_path / "both", tmp_path / "cache2", batch_tokens=300)
+    kill_once_there_is("*.parquet", tmp_path / "cache2", launch(both, num_processes=2))
+    kill_once_there_is("*.jsonl", tmp_path / "both", launch(both, num_processes=2))
+    assert not (tmp_path / "both" / "tstorycloze.json").exists()
+    assert launch(both, num_processes=2).wait(timeout=300) == 0
+
+    names, scores, right = outcomes(tmp_path / "alone")
+    other_names, other_scores, other_right = outcomes(tmp_path / "both")
+    assert (names, right) == (other_names, other_right)
+    np.testing.assert_allclose(scores, other_scores, atol=1e-5)
+    summaries = [json.loads((tmp_path / run / "tstorycloze.json").read_text()) for run in ("alone", "both")]
+    for key in ("results", "num_items", "num_skipped", "model", "data", "codec", "settings"):
+        assert summaries[0][key] == summaries[1][key]

@@ -1,0 +1,135 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from slam_hf.evaluation.benchmarks import Pair, read_salmon, read_sblimp, read_storycloze, read_swuggy
+
+
+SYNTACTIC = ("id", "filename", "voice", "type", "subtype", "correct", "transcription")
+LEXICAL = ("id", "filename", "voice", "frequency", "word", "phones", "length", "correct")
+
+
+def write_gold(folder: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
+    with open(folder / "gold.csv", "w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def test_sblimp_pairs_the_readings_of_a_voice(tmp_path):
+    rows = [
+        ("1", "aa", "A", "binding", "principle_A", "0", "himself likes him"),
+        ("1", "bb", "A", "binding", "principle_A", "1", "he likes himself"),
+        ("1", "cc", "B", "binding", "principle_A", "1", "he likes himself"),
+        ("1", "dd", "B", "binding", "principle_A", "0", "himself likes him"),
+        ("1", "ee", "A", "agreement", "number", "1", "they like"),
+        ("1", "ff", "A", "agreement", "number", "0", "they likes"),
+    ]
+    write_gold(tmp_path, SYNTACTIC, rows)
+    assert read_sblimp(tmp_path, ["aa", "bb", "cc", "dd", "ee", "ff", "unused"]) == [
+        Pair("ee", "ff", {"type": "agreement", "subtype": "number", "id": "1", "voice": "A"}),
+        Pair("bb", "aa", {"type": "binding", "subtype": "principle_A", "id": "1", "voice": "A"}),
+        Pair("cc", "dd", {"type": "binding", "subtype": "principle_A", "id": "1", "voice": "B"}),
+    ]
+
+
+def test_sblimp_pairs_several_readings_of_one_voice_in_order(tmp_path):
+    item = ("A", "binding", "principle_A")
+    write_gold(tmp_path, SYNTACTIC, [("1", name, *item, correct, "") for name, correct in ("a1", "b0", "c1", "d0")])
+    assert [(pair.correct, pair.incorrect) for pair in read_sblimp(tmp_path, "abcd")] == [("a", "b"), ("c", "d")]
+
+
+def test_sblimp_with_an_unpaired_item(tmp_path):
+    item = ("A", "binding", "principle_A")
+    write_gold(
+        tmp_path, SYNTACTIC, [("1", "aa", *item, "1", ""), ("2", "bb", *item, "1", ""), ("2", "cc", *item, "0", "")]
+    )
+    with pytest.raises(
+        ValueError, match=r"1 items are not a pair .* 'binding/principle_A/1/A'\. A benchmark is scored"
+    ):
+        read_sblimp(tmp_path, ["aa", "bb", "cc"])
+
+
+def test_sblimp_with_a_missing_file(tmp_path):
+    item = ("1", "A", "binding", "principle_A")
+    write_gold(
+        tmp_path, ("filename", "id", "voice", "type", "subtype", "correct"), [("aa", *item, 1), ("bb", *item, 0)]
+    )
+    with pytest.raises(FileNotFoundError, match=r"1 utterances of gold.csv are missing: 'bb'"):
+        read_sblimp(tmp_path, ["aa"])
+
+
+def test_sblimp_without_a_gold_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gold.csv': no such file. Pass the folder of one split"):
+        read_sblimp(tmp_path, ["aa"])
+
+
+def test_sblimp_with_the_gold_file_of_another_benchmark(tmp_path):
+    write_gold(tmp_path, LEXICAL, [("1", "aa", "A", "3", "cat", "k ae t", "3", "1")])
+    with pytest.raises(ValueError, match=r"gold.csv': there is no column 'subtype', 'type'"):
+        read_sblimp(tmp_path, ["aa"])
+
+
+def test_swuggy_pairs_words_and_reads_frequencies(tmp_path):
+    rows = [
+        ("7", "aa", "A", "12.0", "cat", "k ae t", "3", "1"),
+        ("7", "bb", "A", "", "kat", "k ae d", "3", "0"),
+        ("8", "dd", "A", "", "dag", "d ae g", "3", "0"),
+        ("8", "cc", "A", "", "dog", "d ao g", "3", "1"),
+    ]
+    write_gold(tmp_path, LEXICAL, rows)
+    assert read_swuggy(tmp_path, ["aa", "bb", "cc", "dd"]) == [
+        Pair("aa", "bb", {"id": "7", "voice": "A", "frequency": 12}),
+        Pair("cc", "dd", {"id": "8", "voice": "A", "frequency": None}),
+    ]
+
+
+def test_storycloze_goes_by_names_and_numbers():
+    names = ["10_incorrect", "2_correct", "10_correct", "2_incorrect"]
+    assert read_storycloze("sSC", names) == [
+        Pair("2_correct", "2_incorrect", {}),
+        Pair("10_correct", "10_incorrect", {}),
+    ]
+
+
+def test_storycloze_in_subfolders():
+    names = ["b/1_correct", "b/1_incorrect", "a/1_correct", "a/1_incorrect"]
+    assert [pair.correct for pair in read_storycloze("sSC", names)] == ["a/1_correct", "b/1_correct"]
+
+
+def test_storycloze_numbers_that_only_differ_in_zeros_are_two():
+    with pytest.raises(ValueError, match=r"2 items are not a pair .* '01_correct', '1_incorrect'"):
+        read_storycloze("sSC", ["01_correct", "1_incorrect"])
+
+
+def test_storycloze_with_an_unpaired_item():
+    with pytest.raises(
+        ValueError, match=r"'sSC': 1 items are not a pair of a correct and an incorrect utterance: '3_inc"
+    ):
+        read_storycloze("sSC", ["2_correct", "2_incorrect", "3_incorrect"])
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [(["1_correct", "1_incorrect", "intro"], "1 are named otherwise: 'intro'"), ([], "there are none")],
+)
+def test_storycloze_with_other_files(names, found):
+    with pytest.raises(ValueError, match=rf"names end in '\{{n\}}_correct' and '\{{n\}}_incorrect'; {found}"):
+        read_storycloze("sSC", names)
+
+
+def test_salmon_has_the_correct_one_first_and_parts():
+    names = [
+        "rir_consistency/sample_0_1",
+        "rir_consistency/sample_0_0",
+        "bg_alignment/sample_3_0",
+        "bg_alignment/sample_3_1",
+    ]
+    assert read_salmon("salmon", names) == [
+        Pair("bg_alignment/sample_3_0", "bg_alignment/sample_3_1", {"part": "bg_alignment"}),
+        Pair("rir_consistency/sample_0_0", "rir_consistency/sample_0_1", {"part": "rir_consistency"}),
+    ]
+
+
+def test_salmon_needs_the_folder_of_the_parts():
+    with pytest.raises(ValueError, match="1 are named otherwise: 'sample_0_0'"):
+        read_salmon("salmon/bg_alignment", ["sample_0_0"])

@@ -1,0 +1,35 @@
+import copy
+
+import torch
+
+from slam_hf.evaluation.fingerprints import hash_code, hash_model, hash_rows
+
+
+def test_a_model_is_told_by_its_weights_and_its_configuration(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "first")
+    loaded = type(tiny_model).from_pretrained(tmp_path / "first")
+    original = hash_model(loaded)
+    loaded.save_pretrained(tmp_path / "second")
+    assert hash_model(type(tiny_model).from_pretrained(tmp_path / "second")) == original
+    other = copy.deepcopy(loaded)
+    other.config.base_config.rope_parameters["rope_theta"] = 5000.0
+    assert hash_model(other) != original
+    other = copy.deepcopy(loaded)
+    with torch.no_grad():
+        other.lm.model.norm.weight[0] += 1e-6
+    assert hash_model(other) != original
+
+
+def test_bfloat16_weights_have_a_hash(tiny_model):
+    assert hash_model(copy.deepcopy(tiny_model).bfloat16()) != hash_model(tiny_model)
+
+
+def test_rows_are_told_apart():
+    assert hash_rows([["a", 1], ["b", 2]]) == hash_rows(iter([["a", 1], ["b", 2]]))
+    assert hash_rows([["a", 1], ["b", 2]]) != hash_rows([["b", 2], ["a", 1]])
+    assert hash_rows(["ab", "c"]) != hash_rows(["a", "bc"])
+
+
+def test_code_has_a_hash():
+    assert hash_code() == hash_code()
+    assert len(hash_code()) == 64

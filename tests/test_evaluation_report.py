@@ -1,0 +1,53 @@
+import json
+
+import pyarrow.parquet as pq
+
+import slam_hf
+from slam_hf.corpora.dataset_card import CodecDescription
+from slam_hf.evaluation.report import Evaluation, save_evaluation
+
+
+def make_evaluation() -> Evaluation:
+    return Evaluation(
+        task="genppl",
+        results={"genppl": 30.5, "genppl_interval": [28.0, 33.0]},
+        records=[
+            {"prompt": "1_correct", "skipped": "1_correct: too short: 0.010 s"},
+            {"prompt": "2_correct", "skipped": None, "units": [3, 1], "negative_log_likelihood": None},
+            {"prompt": "3_correct", "skipped": None, "units": [7], "negative_log_likelihood": 3.4},
+        ],
+        model_hash="abc",
+        data={"name": "twist/sSC", "hash": "def"},
+        codec=CodecDescription("codec", None, "0123", 50, 16000, 25.0),
+        settings={"seed": 0},
+    )
+
+
+def test_summary_says_what_was_scored_with_what(tiny_model, tmp_path):
+    path = save_evaluation(make_evaluation(), tiny_model, tmp_path, training_tokens=1.4e9)
+    summary = json.loads(path.read_text())
+    assert path == tmp_path / "genppl.json"
+    assert summary["results"] == {"genppl": 30.5, "genppl_interval": [28.0, 33.0]}
+    assert (summary["num_items"], summary["num_skipped"]) == (3, 1)
+    assert summary["model"]["weights"] == "abc"
+    assert summary["model"]["num_parameters"] == tiny_model.num_parameters()
+    assert summary["model"]["training_tokens"] == 1.4e9
+    assert summary["data"] == {"name": "twist/sSC", "hash": "def"}
+    assert summary["codec"]["weights"] == "0123"
+    assert summary["settings"] == {"seed": 0}
+    assert summary["code"]["slam_hf"] == slam_hf.__version__
+    assert len(summary["code"]["hash"]) == 64
+
+
+def test_records_of_skipped_items_have_no_values(tiny_model, tmp_path):
+    save_evaluation(make_evaluation(), tiny_model, tmp_path)
+    assert pq.read_table(tmp_path / "genppl.parquet").to_pylist() == [
+        {
+            "prompt": "1_correct",
+            "skipped": "1_correct: too short: 0.010 s",
+            "units": None,
+            "negative_log_likelihood": None,
+        },
+        {"prompt": "2_correct", "skipped": None, "units": [3, 1], "negative_log_likelihood": None},
+        {"prompt": "3_correct", "skipped": None, "units": [7], "negative_log_likelihood": 3.4},
+    ]

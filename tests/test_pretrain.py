@@ -1,0 +1,182 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
+
+from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
+
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "hub_scripts" / "pretrain.py"
+QUICKSTART = ROOT / "hub_scripts" / "recipes" / "quickstart.yaml"
+TINY = [
+    "--base_config",
+    '{"model_type": "qwen2", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, '
+    '"num_attention_heads": 2, "num_key_value_heads": 1, "attention_dropout": 0.1}',
+    *("--context_length", "32", "--disable_tqdm", "True", "--eval_steps", "100"),
+]
+
+# Programs that run the script with something changed.
+KILLED = """
+import os, runpy, signal, sys
+import transformers.trainer
+
+class Kill(transformers.TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+transformers.trainer.DEFAULT_CALLBACKS.append(Kill)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+# accelerate has no FSDP for processes on the CPU, and takes DDP without a word: it is told that they are GPUs.
+SHARDED = """
+import os, runpy, sys
+import torch.distributed
+from accelerate.state import DistributedType, PartialState
+import transformers.trainer
+
+class Check(transformers.TrainerCallback):
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        assert isinstance(model, torch.distributed.fsdp.FSDPModule)
+
+os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+torch.distributed.init_process_group("gloo")
+PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+transformers.trainer.DEFAULT_CALLBACKS.append(Check)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def pretrain():
+    """Calls the script in this process, with the quickstart recipe and command-line arguments."""
+    spec = importlib.util.spec_from_file_location("pretrain", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def run(*arguments):
+        parser = script.TrlParser((script.PretrainArguments, script.TrainingArguments, script.ModelConfig))
+        script.main(*parser.parse_args_and_config(["--config", str(QUICKSTART), *TINY, *map(str, arguments)]))
+
+    return run
+
+
+def launch(output_dir: Path, *arguments: str, processes: int = 1, config: str = "ddp", program: str = "") -> int:
+    """Run the script, or a program that runs it, by `accelerate launch`; its exit status."""
+    output_dir.mkdir(exist_ok=True)
+    (output_dir / "program.py").write_text(program)
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    if processes > 1:
+        config_file = ROOT / "hub_scripts" / "accelerate_configs" / f"{config}.yaml"
+        command += ["--config_file", str(config_file), "--num_processes", str(processes), "--main_process_port", "0"]
+    command += [str(output_dir / "program.py"), str(SCRIPT)] if program else [str(SCRIPT)]
+    command += ["--config", str(QUICKSTART), *TINY, "--output_dir", str(output_dir), *arguments]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=280).returncode
+
+
+def weights(output_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(output_dir / "model.safetensors")
+
+
+def test_quickstart_saves_what_the_auto_classes_load(pretrain, tmp_path, capsys):
+    pretrain("--output_dir", tmp_path, "--max_steps", 3)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert (type(model), model.config.num_units) == (SpeechLMForCausalLM, 500)
+    assert (type(tokenizer), type(processor)) == (HubertUnitTokenizer, SpeechLMProcessor)
+    assert tokenizer("<Un3><Un49>")["input_ids"] == [1, 5, 51]
+    generated = model.generate(**tokenizer("<Un3><Un49>", return_tensors="pt"), max_new_tokens=4, do_sample=False)
+    assert generated.shape[1] <= 7
+    assert (tmp_path / "training_curve.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "Validation loss: 6." in printed
+    assert "Prompt: [50, 38, 40, 92, " in printed
+    assert "length      3 steps, 384 tokens with padding" in printed
+
+
+def test_training_goes_on_from_a_speech_lm_with_lora(pretrain, tmp_path):
+    pretrain("--output_dir", tmp_path / "base", "--max_steps", 1)
+    without_base = ["--base_config", "null", "--model_name_or_path", tmp_path / "base"]
+    lora = ["--use_peft", "True", "--lora_target_modules", "q_proj", "v_proj", "--lora_r", 2]
+    pretrain("--output_dir", tmp_path / "lora", "--max_steps", 2, "--learning_rate", 0.1, *without_base, *lora)
+    before, after = weights(tmp_path / "base"), weights(tmp_path / "lora")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"lm.model.layers.0.self_attn.{name}_proj.weight" for name in "qv"}
+
+
+def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: HubertUnitCodec):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    for split in ("train", "validation"):
+        Dataset.from_dict({"units": [[i % 50 for i in range(80)]]}).to_parquet(tmp_path / "corpus" / f"{split}.parquet")
+    arguments = ["--num_units", 50, "--datasets", tmp_path / "corpus", "--codec", tmp_path / "codec", "--max_steps", 1]
+    pretrain("--output_dir", tmp_path / "model", *arguments)
+    assert (tmp_path / "model" / "continuation.wav").read_bytes().startswith(b"RIFF")
+    assert AutoProcessor.from_pretrained(tmp_path / "model").audio_tokenizer.codebook_size == 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("streaming", ["False", "True"])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, processes, streaming):
+    arguments = ["--per_device_train_batch_size", str(4 // processes), "--gradient_accumulation_steps", "2"]
+    arguments += ["--streaming", streaming, "--max_steps", "11", "--save_steps", "4"]
+    saving = [*arguments, "--save_strategy", "steps", "--resume_from_checkpoint", "latest"]
+    assert launch(tmp_path / "whole", *arguments, processes=processes) == 0
+    assert launch(tmp_path / "cut", *saving, processes=processes, program=KILLED) != 0
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    assert launch(tmp_path / "cut", *saving, processes=processes) == 0
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert [name for name in whole if not torch.equal(whole[name], cut[name])] == []
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_in_its_time(tmp_path):
+    arguments = ["--max_steps", "-1", "--max_train_hours", "0.002", "--logging_steps", "1", "--save_steps", "5"]
+    arguments += ["--save_strategy", "steps", "--resume_from_checkpoint", "latest"]
+    assert launch(tmp_path, *arguments, program=KILLED) != 0
+    assert launch(tmp_path, *arguments) == 0
+    state = json.loads(max(tmp_path.glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime).read_text())
+    assert 0.9 * 7.2 < state["stateful_callbacks"]["TimeBudget"]["attributes"]["seconds_before"] < 1.1 * 7.2
+    rates = [log["learning_rate"] for log in state["log_history"] if "learning_rate" in log]
+    assert rates[rates.index(max(rates)) :] == sorted(rates[rates.index(max(rates)) :], reverse=True)
+    assert rates[-1] < 0.06e-3 < 0.9e-3 < max(rates)
+
+
+@pytest.mark.slow
+def test_the_same_batch_gives_the_same_loss_in_one_and_in_two_processes(tmp_path):
+    arguments = ["--max_steps", "12", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "12"]
+    arguments += ["--gradient_accumulation_steps", "2", "--base_config", TINY[1].replace("0.1", "0.0")]
+    half = [*arguments, "--per_device_train_batch_size", "2"]
+    assert launch(tmp_path / "one", *arguments) == 0
+    assert launch(tmp_path / "ddp", *half, processes=2) == 0
+    assert launch(tmp_path / "fsdp", *half, processes=2, config="fsdp", program=SHARDED) == 0
+    losses = {}
+    for name in ("one", "ddp", "fsdp"):
+        state = json.loads((tmp_path / name / "checkpoint-12" / "trainer_state.json").read_text())
+        losses[name] = [log["loss"] for log in state["log_history"] if "loss" in log]
+    assert len(losses["one"]) == 12
+    assert losses["ddp"] == pytest.approx(losses["one"], abs=1e-4)
+    assert losses["fsdp"] == pytest.approx(losses["one"], abs=1e-4)
+    assert weights(tmp_path / "fsdp").keys() >= weights(tmp_path / "one").keys()
+
+
+@pytest.mark.slow
+def test_compiled_training_learns_the_same(pretrain, tmp_path):
+    arguments = ["--max_steps", 3, "--base_config", TINY[1].replace("0.1", "0.0")]
+    pretrain("--output_dir", tmp_path / "eager", *arguments)
+    pretrain("--output_dir", tmp_path / "compiled", *arguments, "--torch_compile", "True")
+    torch.testing.assert_close(weights(tmp_path / "compiled"), weights(tmp_path / "eager"), atol=1e-4, rtol=0)

@@ -1,0 +1,133 @@
+"""The published numbers are those of the paper's table, and ours stand below them with their intervals."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from slam_hf.evaluation.published_results import PUBLISHED
+from slam_hf.evaluation.results_table import format_count, parse_count, read_summaries, save_plot, to_markdown
+
+
+SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "results_table.py"
+
+
+@pytest.fixture
+def write_summary(tmp_path):
+    def write(task: str, results: dict, name: str = "my-model", num_skipped: int = 0) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        model = {"name": name, "weights": f"hash of {name}", "num_parameters": 358_347_904, "training_tokens": 1.4e9}
+        summary = {"task": task, "results": results, "num_items": 1871, "num_skipped": num_skipped, "model": model}
+        (folder / f"{task}.json").write_text(json.dumps(summary))
+        return folder
+
+    return write
+
+
+def table_lines(rows) -> dict[str, list[str]]:
+    """Cells by the first of each line."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in to_markdown(rows).splitlines()]
+    return {cells[0]: cells[1:] for cells in lines}
+
+
+def test_published_rows_of_the_slam_models():
+    lines = table_lines(PUBLISHED)
+    assert lines["Model"] == [
+        "Compute",
+        "Parameters",
+        "Tokens",
+        "sBLIMP ↑",
+        "sStoryCloze ↑",
+        "tStoryCloze ↑",
+        "GenPPL ↓",
+        "Auto-BLEU ↓",
+    ]
+    assert lines["Slam"] == ["1×A5000", "358M", "1.4B + 5M", "58.86", "58.04", "82.04", "62.8", "3.88"]
+    assert lines["Slam (scaled)"] == ["2×A100", "358M", "16.7B + 9M", "61.11", "61.3", "84.18", "46.6", "3.75"]
+    assert lines["Slam (-DPO)"] == ["2×A100", "358M", "16.7B", "58.53", "58.15", "80.71", "67.3", "3.25"]
+    assert lines["TWIST-350M"] == ["8×V100", "305M", "10.8B", "56.2", "—", "—", "137.3", "3.46"]
+    assert len(lines) == 2 + 17
+
+
+def test_summaries_of_one_model_make_one_row(write_summary):
+    write_summary("sblimp", {"accuracy": 0.6012, "accuracy_interval": [0.59, 0.6123]})
+    write_summary("genppl", {"genppl": 72.04, "genppl_interval": [69.5, 75.0]}, num_skipped=3)
+    folder = write_summary("auto_bleu", {"auto_bleu": 0.0352, "auto_bleu_interval": [0.031, 0.04]})
+    other = write_summary("sblimp", {"accuracy": 0.5, "accuracy_interval": [0.49, 0.51]}, name="another")
+    lines = table_lines([*PUBLISHED, *read_summaries([folder, other / "sblimp.json"])])
+    assert lines["**my-model**"] == [
+        "?",
+        "358M",
+        "1.4B",
+        "60.12 [59, 61.2]",
+        "—",
+        "—",
+        "72.04 [69.5, 75] (1868 of 1871)",
+        "3.52 [3.1, 4]",
+    ]
+    assert lines["**another**"][3:] == ["50 [49, 51]", "—", "—", "—", "—"]
+
+
+def test_columns_appear_with_their_scores(write_summary):
+    folder = write_summary("swuggy", {"in_vocabulary_accuracy": 0.7, "in_vocabulary_accuracy_interval": [0.69, 0.71]})
+    assert table_lines(read_summaries([folder]))["Model"] == [
+        "Compute",
+        "Parameters",
+        "Tokens",
+        "sWUGGY in vocabulary ↑",
+    ]
+
+
+def test_two_summaries_of_a_task_are_refused(write_summary):
+    folder = write_summary("sblimp", {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]})
+    with pytest.raises(ValueError, match=r"is the second summary of sblimp for my-model"):
+        read_summaries([folder, folder / "sblimp.json"])
+
+
+def test_folder_without_a_summary(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no summary of an evaluation"):
+        read_summaries([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("1.4B + 5M", 1.405e9), ("36B + ~158B", 194e9), ("~1T", 1e12), ("22K", 22e3), ("?", None)]
+)
+def test_counts_are_read(text, count):
+    assert parse_count(text) == (None if count is None else pytest.approx(count))
+
+
+def test_counts_are_written_as_they_are_read():
+    assert [format_count(count) for count in (16.7e9, 358_347_904, 22_048, 1e12, None)] == [
+        "16.7B",
+        "358M",
+        "22K",
+        "1T",
+        "?",
+    ]
+
+
+def test_plot_shows_every_model_with_known_tokens(write_summary, tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    saved = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, dpi: saved.append(self))
+    folder = write_summary("sblimp", {"accuracy": 0.6, "accuracy_interval": [0.58, 0.63]})
+    save_plot([*PUBLISHED, *read_summaries([folder])], tmp_path / "plot.png")
+    labels = [{text.get_text() for text in axes.texts} for axes in saved[0].axes]
+    assert [axes.get_title() for axes in saved[0].axes] == ["sBLIMP", "sStoryCloze", "tStoryCloze"]
+    assert "my-model" in labels[0] and "my-model" not in labels[1]
+    assert "Moshi (speech only)" not in labels[0]
+    assert {"Slam", "Slam (scaled)", "Slam (-DPO)"} <= labels[2]
+
+
+def test_script_prints_the_table_and_draws_it(write_summary, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    folder = write_summary("tstorycloze", {"accuracy": 0.8, "accuracy_interval": [0.78, 0.82]})
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), "--plot", str(tmp_path / "plot.png")])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 + 17 + 1
+    assert printed[-1] == "| **my-model** | ? | 358M | 1.4B | — | — | 80 [78, 82] | — | — |"
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,172 @@
+import errno
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset, load_dataset
+from loopback_hub import run_with_hub
+
+
+SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "tokenize_corpus.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("tokenize_corpus_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the dataclasses look for the types of their fields
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def codec_dir(tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path / "tiny-codec")
+    return str(tmp_path / "tiny-codec")
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    folder = tmp_path / "LibriSpeech" / "103" / "1240"
+    folder.mkdir(parents=True)
+    for number in range(6):
+        waveform = 0.1 * np.random.default_rng(number).standard_normal(16_000 + 4000 * number)
+        soundfile.write(folder / f"103-1240-{number:04d}.flac", waveform, 16_000)
+    (folder / "103-1240.trans.txt").write_text("103-1240-0000 ONE\n")
+    return folder
+
+
+def run(script, monkeypatch, **arguments):
+    options = [option for name, value in arguments.items() for option in (f"--{name}", str(value))]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
+    script.main()
+
+
+def read_rows(folder, split="train"):
+    return list(load_dataset(str(folder), split=split, streaming=True))
+
+
+def read_data(folder):
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def test_the_options_reach_the_tokenisation(script, monkeypatch, codec_dir, recordings, tmp_path, capsys):
+    run(
+        script,
+        monkeypatch,
+        source=recordings,
+        codec=codec_dir,
+        output_dir=tmp_path / "units",
+        split="validation",
+        cut="fixed",
+        max_seconds=1.5,
+        min_seconds=0.3,
+        num_workers=0,
+    )
+
+    ids = [row["id"] for row in read_rows(tmp_path / "units", split="validation")]
+    assert ids == [
+        "103-1240-0000.flac",
+        "103-1240-0001.flac",
+        "103-1240-0002.flac",
+        "103-1240-0003.flac#t=0,1.48",
+        "103-1240-0004.flac#t=0,1.48",
+        "103-1240-0004.flac#t=1.48",
+        "103-1240-0005.flac#t=0,1.48",
+        "103-1240-0005.flac#t=1.48",
+    ]
+    assert "1 left out: too short." in capsys.readouterr().out
+    assert "`tiny-codec`: 50 units" in (tmp_path / "units" / "README.md").read_text()
+
+
+def list_ids(source):
+    return [[recording.id for recording in row] for part in source.parts for row in part.read(0)]
+
+
+def test_every_layout_is_read(script, recordings, tmp_path):
+    root, path = recordings.parents[1], str(recordings / "103-1240-0000.flac")
+    (tmp_path / "manifest.csv").write_text("path,id\n103-1240-0001.flac,second\n")
+    Dataset.from_dict({"speech": [path], "name": ["a"]}).to_parquet(tmp_path / "clips" / "train.parquet")
+    pairs = {"prompt": [path], "chosen": [path], "rejected": [path]}
+    Dataset.from_dict(pairs).to_parquet(tmp_path / "pairs" / "train.parquet")
+    names = [f"103-1240-000{number}" for number in range(6)]
+
+    def ids(source, **arguments):
+        return list_ids(script.open_source(script.SourceArguments(str(source), **arguments)))
+
+    assert ids(root) == [[f"103/1240/{name}.flac"] for name in names]
+    assert ids(root, layout="librispeech") == [[name] for name in names]
+    assert ids(root, layout="librilight") == [[f"103/1240/{name}"] for name in names]
+    assert ids(tmp_path / "manifest.csv", layout="manifest", audio_root=str(recordings)) == [["second"]]
+    for streaming in (False, True):
+        columns = {"audio_column": "speech", "id_column": "name"}
+        assert ids(tmp_path / "clips", layout="dataset", streaming=streaming, **columns) == [["a"]]
+    (pair,) = ids("parquet", layout="preference_pairs", data_dir=str(tmp_path / "pairs"))
+    assert pair == ["000000000/prompt", "000000000/chosen", "000000000/rejected"]
+
+
+def test_a_changed_dataset_has_another_identity(script, recordings, tmp_path):
+    def identity():
+        source = script.SourceArguments(str(tmp_path / "clips"), layout="dataset", streaming=True)
+        return script.open_source(source).identity
+
+    path = str(recordings / "103-1240-0000.flac")
+    Dataset.from_dict({"audio": [path]}).to_parquet(tmp_path / "clips" / "train.parquet")
+    before = identity()
+    Dataset.from_dict({"audio": [path, path]}).to_parquet(tmp_path / "clips" / "train.parquet")
+
+    assert identity() != before
+
+
+def test_a_full_disk_ends_the_script_with_a_message(script, monkeypatch, codec_dir, recordings, tmp_path):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(SystemExit, match="^/.*/settings.json: No space is left for the output.*to continue.$"):
+        run(script, monkeypatch, source=recordings, codec=codec_dir, output_dir=tmp_path / "units", num_workers=0)
+
+
+def test_two_processes_give_the_same_dataset(script, monkeypatch, codec_dir, recordings, tmp_path):
+    arguments = {"source": recordings, "codec": codec_dir, "chunk_seconds": 3.0, "num_workers": 0}
+    run(script, monkeypatch, output_dir=tmp_path / "one", **arguments)
+
+    options = [f"--{name}={value}" for name, value in {**arguments, "output_dir": tmp_path / "two"}.items()]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", str(SCRIPT)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=240)
+
+    assert finished.returncode == 0, finished.stderr
+    assert read_data(tmp_path / "one") == read_data(tmp_path / "two")
+
+
+def test_the_dataset_is_pushed_to_the_hub_and_loads_from_there(codec_dir, recordings, tmp_path):
+    options = ["--source", str(recordings), "--codec", codec_dir, "--output_dir", str(tmp_path / "units")]
+    options += ["--layout", "librispeech", "--num_workers", "0", "--push_to_hub", "org/units"]
+    code = f"""
+import runpy, sys
+sys.argv = {[str(SCRIPT), *options]!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+
+import json
+from datasets import load_dataset
+from huggingface_hub import DatasetCard, list_repo_files
+for streaming in (False, True):
+    print(json.dumps(list(load_dataset("org/units", split="train", streaming=streaming))))
+print(DatasetCard.load("org/units").data.codec)
+print(sorted(list_repo_files("org/units", repo_type="dataset")))
+"""
+
+    *_, loaded, streamed, codec, files = run_with_hub(code, tmp_path / "hub").splitlines()
+
+    assert json.loads(loaded) == json.loads(streamed) == read_rows(tmp_path / "units")
+    assert json.loads(loaded)[0]["text"] == "ONE"
+    assert codec == "tiny-codec"
+    expected = [".gitattributes", "README.md", "data/train-00000-of-00001.parquet", "skipped/train.jsonl"]
+    assert files == str(expected)

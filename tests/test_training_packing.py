@@ -1,0 +1,146 @@
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config
+
+from slam_hf import SpeechLMConfig, SpeechLMForCausalLM
+from slam_hf.training.packing import PackingCollator, encode_documents, pack_documents, refill_contexts
+
+
+BASES = {
+    "qwen2": Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2),
+    "llama": LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
+    "opt": OPTConfig(hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=16, dropout=0.0),
+    "gpt_neox": GPTNeoXConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
+}
+
+
+def speech_lm(base: str, attn_implementation: str = "sdpa") -> SpeechLMForCausalLM:
+    torch.manual_seed(0)
+    config = SpeechLMConfig(base_config={**BASES[base].to_dict(), "initializer_range": 0.3, "init_std": 0.3}, vocab_size=52)
+    return SpeechLMForCausalLM._from_config(config, attn_implementation=attn_implementation)
+
+
+def librispeech_lengths(count: int) -> np.ndarray:
+    """Tokens of utterances of about LibriSpeech's durations: a third of 2 to 12 s, most 13 to 16 s, few up to 35 s."""
+    generator = np.random.default_rng(0)
+    seconds = np.concatenate(
+        [
+            generator.uniform(2, 12, count * 36 // 100),
+            generator.normal(14.7, 1.3, count * 57 // 100),
+            generator.uniform(16, 35, count * 7 // 100),
+        ]
+    )
+    return (generator.permutation(seconds) * 20.3).astype(int)
+
+
+def numbered_documents(lengths: np.ndarray) -> Dataset:
+    """Documents in which every token is another number, as far as 16 bits can tell."""
+    numbers = np.arange(lengths.sum(), dtype=np.uint16)
+    return Dataset.from_dict({"input_ids": np.split(numbers, np.cumsum(lengths)[:-1])})
+
+
+def test_documents_are_units_between_boundaries():
+    corpus = Dataset.from_dict({"id": ["a", "b"], "units": [[0, 49, 3], [7]]})
+    assert encode_documents(corpus, num_units=50)[:] == {"input_ids": [[1, 2, 51, 5, 1], [1, 9, 1]]}
+
+
+def test_units_outside_the_vocabulary_are_refused():
+    corpus = Dataset.from_dict({"units": [[0, 50]]})
+    with pytest.raises(ValueError, match="unit 50 is outside this vocabulary of units 0 to 49"):
+        encode_documents(corpus, num_units=50)
+
+
+def test_documents_stay_whole_where_they_fit_and_are_cut_where_they_are_too_long():
+    documents = Dataset.from_dict({"input_ids": [[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 12]]})
+    packed = pack_documents(documents, context_length=4)
+    assert packed[:] == {
+        "input_ids": [[1, 2, 3, 4], [9, 10, 11, 12], [5, 6, 7, 8]],
+        "seq_lengths": [[4], [4], [2, 2]],
+    }
+
+
+def test_contexts_that_are_too_empty_are_refilled():
+    sparse = pa.table({"input_ids": [[1, 2, 3], [4, 5, 6, 7], [8, 9, 10], [11]], "seq_lengths": [[3], [1, 3], [1, 2], [1]]})
+    assert refill_contexts(sparse, context_length=4).to_pydict() == {
+        "input_ids": [[4, 5, 6, 7], [1, 2, 3, 8], [9, 10, 11]],
+        "seq_lengths": [[1, 3], [3, 1], [2, 1]],
+    }
+
+
+@pytest.mark.parametrize("lengths", [librispeech_lengths(3000), np.full(2000, 600), np.full(300, 3000)])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_contexts_are_full_and_every_token_is_in_one(lengths, streaming):
+    documents = numbered_documents(lengths)
+    packed = list(pack_documents(documents.to_iterable_dataset() if streaming else documents, context_length=1024))
+    tokens = [token for context in packed for token in context["input_ids"]]
+    assert Counter(tokens) == Counter(token for document in documents["input_ids"] for token in document)
+    assert all(sum(context["seq_lengths"]) == len(context["input_ids"]) <= 1024 for context in packed)
+    assert len(tokens) / (len(packed) * 1024) >= 0.98
+
+
+def test_pieces_of_a_document_keep_its_order():
+    lengths = np.array([5, 9, 3, 20, 7, 1, 6])
+    packed = pack_documents(numbered_documents(lengths), context_length=8)
+    starts = np.append(0, np.cumsum(lengths))
+    for context in packed:
+        for piece in np.split(np.array(context["input_ids"]), np.cumsum(context["seq_lengths"])[:-1]):
+            document = np.searchsorted(starts, piece[0], side="right")
+            np.testing.assert_array_equal(piece, np.arange(piece[0], piece[0] + len(piece)))
+            assert piece[-1] < starts[document]
+
+
+def test_collator_restarts_positions_and_predicts_no_first_token():
+    batch = PackingCollator(context_length=6)(
+        [{"input_ids": [1, 5, 1, 7], "seq_lengths": [3, 1]}, {"input_ids": [1, 2, 3, 4, 5, 6], "seq_lengths": [6]}]
+    )
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[1, 5, 1, 7, 0, 0], [1, 2, 3, 4, 5, 6]],
+        "position_ids": [[0, 1, 2, 0, 0, 1], [0, 1, 2, 3, 4, 5]],
+        "labels": [[-100, 5, 1, -100, -100, -100], [-100, 2, 3, 4, 5, 6]],
+    }
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+def test_packed_loss_is_the_token_weighted_loss_of_the_documents_alone(base, attn_implementation):
+    model = speech_lm(base, attn_implementation)
+    generator = np.random.default_rng(1)
+    documents = [generator.integers(1, 52, length) for length in (3, 17, 9, 12, 30, 5, 8)]
+    packed = pack_documents(Dataset.from_dict({"input_ids": documents}), context_length=32)
+    batch = PackingCollator(context_length=32)(packed)
+    assert len(batch["input_ids"]) == 3
+    targets = sum(len(document) - 1 for document in documents)
+    assert (batch["labels"] != -100).sum() == targets
+
+    alone = [
+        model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        for ids in (torch.from_numpy(document)[None] for document in documents)
+    ]
+    assert model(**batch).loss.item() == pytest.approx(sum(alone) / targets, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_packed_documents_are_apart_when_compiled():
+    model = speech_lm("qwen2")
+    generator = np.random.default_rng(1)
+    documents = [generator.integers(1, 52, length) for length in (14, 16, 11, 20, 4, 31)]
+    batch = PackingCollator(context_length=32)(
+        pack_documents(Dataset.from_dict({"input_ids": documents}), context_length=32)
+    )
+    expected = model(**batch).loss
+    torch.testing.assert_close(torch.compile(model)(**batch).loss, expected, atol=1e-5, rtol=0)
+
+
+def test_streams_are_packed_lazily():
+    def endless():
+        while True:
+            yield {"input_ids": [1, 2, 3]}
+
+    stream = pack_documents(IterableDataset.from_generator(endless), context_length=6)
+    assert next(iter(stream)) == {"input_ids": [1, 2, 3, 1, 2, 3], "seq_lengths": [3, 3]}
