@@ -137,7 +137,7 @@ def _end_of_prompt(path: Path, seconds: float) -> float:
     alignment = path.with_suffix(".json")
     if not alignment.is_file():
         return seconds
-    words = json.loads(alignment.read_text("utf-8"))["aligned_text"]
+    words = json.loads(alignment.read_text("utf-8")).get("aligned_text", [])
     return min((word["end_time"] for word in words), key=lambda end: abs(end - seconds), default=seconds)
 
 

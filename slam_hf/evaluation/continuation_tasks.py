@@ -17,7 +17,7 @@ from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from .arguments import ContinuationArguments, EvaluationArguments
 from .benchmarks import read_storycloze
 from .continuation import continue_recordings, load_recogniser
-from .fingerprints import hash_model, hash_rows
+from .fingerprints import describe_model, hash_model, hash_rows
 from .pairs import load_pipeline
 from .report import Evaluation, keep_scored
 from .units import hash_files, list_audio
@@ -55,17 +55,18 @@ def evaluate_continuations(
     files = list_audio(args.data)
     pairs = read_storycloze(args.data, files.keys())[: continuation_args.num_prompts]
     files = {pair.correct: files[pair.correct] for pair in pairs}
+    alignments = {f"{name}.json": path for name in files if (path := files[name].with_suffix(".json")).is_file()}
     speak = load_pipeline(args, model)
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
-    model_hash, data_hash = hash_model(model), hash_rows(hash_files(files).items())
+    described, data_hash = describe_model(model), hash_rows(hash_files(files | alignments).items())
     settings = {
         "prompt_seconds": continuation_args.prompt_seconds,
         "batch_size": continuation_args.batch_size,
         "seed": continuation_args.seed,
         "generation": _describe_generation(speak),
-        "asr_model": _describe(transcribe.model),
+        "asr_model": describe_model(transcribe.model),
     }
-    identity = [model_hash, data_hash, hash_model(speak.processor.audio_tokenizer), settings]
+    identity = [described["weights"], data_hash, hash_model(speak.processor.audio_tokenizer), settings]
     output_dir = Path(args.output_dir)
     records = continue_recordings(
         files,
@@ -79,13 +80,13 @@ def evaluate_continuations(
         tokenizer = AutoTokenizer.from_pretrained(continuation_args.text_lm)
         text_lm = AutoModelForCausalLM.from_pretrained(continuation_args.text_lm, dtype=torch.float32).eval()
         start_token = continuation_args.start_token or tokenizer.bos_token
-        settings["text_lm"] = _describe(text_lm) | {"start_token": start_token}
+        settings["text_lm"] = describe_model(text_lm) | {"start_token": start_token}
         add_losses(records, text_lm.to(model.device), tokenizer, start_token, continuation_args.batch_size)
     return Evaluation(
         task=args.task,
         results=score_records(args.task, records),
         records=records,
-        model_hash=model_hash,
+        model=described,
         data={"name": "/".join(Path(args.data).resolve().parts[-2:]), "hash": data_hash},
         codec=describe_codec(speak.processor.audio_tokenizer),
         settings=settings,
@@ -139,7 +140,3 @@ def _describe_generation(speak: AudioToAudioPipeline) -> dict[str, Any]:
     """What the model's own generation configuration sets, and what the pipeline adds to it."""
     parameters = speak.model.generation_config.to_diff_dict() | speak._prepare_generate_kwargs({})
     return {name: value for name, value in parameters.items() if name[0] != "_" and name != "transformers_version"}
-
-
-def _describe(model: PreTrainedModel) -> dict[str, Any]:
-    return {"name": Path(model.name_or_path).name, "weights": hash_model(model)}

@@ -1,4 +1,4 @@
-"""Hashes that tell whether two evaluations used the same model, data and code."""
+"""What tells whether two evaluations used the same models, data and code."""
 
 import hashlib
 import json
@@ -10,6 +10,13 @@ import torch
 from transformers import PreTrainedModel
 
 import slam_hf
+
+
+def describe_model(model: PreTrainedModel) -> dict[str, str | None]:
+    """A model's repository and revision, or the name of its folder, and the hash of its configuration and weights."""
+    revision = getattr(model.config, "_commit_hash", None)
+    name = model.name_or_path if revision is not None else Path(model.name_or_path).name
+    return {"name": name, "revision": revision, "weights": hash_model(model)}
 
 
 def hash_model(model: PreTrainedModel) -> str:

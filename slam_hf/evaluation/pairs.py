@@ -8,6 +8,7 @@ from typing import Any
 import evaluate
 from transformers import AutoProcessor, AutoTokenizer, pipeline
 
+from ..corpora.dataset_card import CodecDescription
 from ..corpora.settings import describe_codec
 from ..metrics.salmon.salmon import SALMon
 from ..metrics.sblimp.sblimp import SBLIMP
@@ -17,7 +18,7 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from .arguments import EvaluationArguments
 from .benchmarks import Pair, read_salmon, read_sblimp, read_storycloze, read_swuggy
-from .fingerprints import hash_model, hash_rows
+from .fingerprints import describe_model, hash_rows
 from .report import Evaluation, keep_scored
 from .scoring import score_pairs
 from .units import Utterances, encode_files, list_audio, read_tokenized
@@ -60,26 +61,16 @@ def evaluate_pairs(args: EvaluationArguments, model: SpeechLMForCausalLM) -> Eva
         FileNotFoundError, ValueError: the benchmark is incomplete, its units are not the model's, or all of its pairs
             had to be skipped.
     """
-    task = PAIR_TASKS[args.task]
-    utterances = read_tokenized(args.data)
-    if utterances is not None:
-        pairs = task.read_pairs(args.data, utterances.hashes.keys())
-        codec = None
-    else:
-        files = list_audio(args.data)
-        pairs = task.read_pairs(args.data, files.keys())
-        codec = load_pipeline(args, model).processor.audio_tokenizer
-        wanted = {name: files[name] for pair in pairs for name in (pair.correct, pair.incorrect)}
-        utterances = encode_files(wanted, codec, args.cache_dir, args.batch_seconds, args.num_workers)
+    pairs, utterances, codec = _read_benchmark(args, model)
     tokenizer = AutoTokenizer.from_pretrained(args.model, add_eos_token=True)
     _check_vocabulary(utterances, tokenizer.num_units)
-    model_hash = hash_model(model)
+    described = describe_model(model)
     scored = [pair for pair in pairs if pair.correct in utterances.units and pair.incorrect in utterances.units]
     scores = score_pairs(
         [(utterances.units[pair.correct], utterances.units[pair.incorrect]) for pair in scored],
         model,
         tokenizer,
-        journal_dir=Path(args.output_dir) / ".journal" / f"{model_hash}-{args.reduction}",
+        journal_dir=Path(args.output_dir) / ".journal" / f"{described['weights']}-{args.reduction}",
         reduction=args.reduction,
         batch_tokens=args.batch_tokens,
     )
@@ -89,16 +80,31 @@ def evaluate_pairs(args: EvaluationArguments, model: SpeechLMForCausalLM) -> Eva
         task=args.task,
         results=score_records(args.task, records),
         records=records,
-        model_hash=model_hash,
+        model=described,
         data={
             "name": "/".join(Path(args.data).resolve().parts[-2:]),
             "hash": hash_rows(
                 [*astuple(pair), utterances.hashes[pair.correct], utterances.hashes[pair.incorrect]] for pair in pairs
             ),
         },
-        codec=codec and describe_codec(codec),
+        codec=codec,
         settings={"reduction": args.reduction},
     )
+
+
+def _read_benchmark(
+    args: EvaluationArguments, model: SpeechLMForCausalLM
+) -> tuple[list[Pair], Utterances, CodecDescription | None]:
+    read_pairs = PAIR_TASKS[args.task].read_pairs
+    utterances = read_tokenized(args.data)
+    if utterances is not None:
+        return read_pairs(args.data, utterances.hashes.keys()), utterances, None
+    files = list_audio(args.data)
+    pairs = read_pairs(args.data, files.keys())
+    codec = load_pipeline(args, model).processor.audio_tokenizer
+    wanted = {name: files[name] for pair in pairs for name in (pair.correct, pair.incorrect)}
+    utterances = encode_files(wanted, codec, args.cache_dir, args.batch_seconds, args.num_workers)
+    return pairs, utterances, describe_codec(codec)
 
 
 def score_records(task: str, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from transformers import PreTrainedModel
 
 import slam_hf
 
@@ -31,8 +30,8 @@ class Evaluation:
             What the metric gives.
         records (`list[dict]`):
             One per item, with `skipped`: why the item does not count, or `None`.
-        model_hash (`str`):
-            SHA-256 of the model's weights.
+        model (`dict`):
+            What [`describe_model`] says of the model.
         data (`dict`):
             `name` of the folder, and `hash`, SHA-256 of the items: names, labels and content of the files.
         codec ([`CodecDescription`], *optional*):
@@ -44,7 +43,7 @@ class Evaluation:
     task: str
     results: dict[str, Any]
     records: list[dict[str, Any]]
-    model_hash: str
+    model: dict[str, str | None]
     data: dict[str, str]
     codec: CodecDescription | None
     settings: dict[str, Any]
@@ -61,10 +60,7 @@ def keep_scored(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 def save_evaluation(
-    evaluation: Evaluation,
-    model: PreTrainedModel,
-    output_dir: str | os.PathLike,
-    training_tokens: float | None = None,
+    evaluation: Evaluation, output_dir: str | os.PathLike, num_parameters: int, training_tokens: float | None = None
 ) -> Path:
     r"""
     Write `{task}.parquet` with the records and `{task}.json` with the summary.
@@ -72,29 +68,22 @@ def save_evaluation(
     Args:
         evaluation ([`Evaluation`]):
             The results.
-        model ([`~transformers.PreTrainedModel`]):
-            The model that they are of.
         output_dir (`str` or `os.PathLike`):
             Where to write.
+        num_parameters (`int`):
+            Size of the model.
         training_tokens (`float`, *optional*):
             Tokens that the model was trained on.
 
     Returns:
         `Path` of the summary.
     """
-    revision = getattr(model.config, "_commit_hash", None)
     summary = {
         "task": evaluation.task,
         "results": evaluation.results,
         "num_items": len(evaluation.records),
         "num_skipped": sum(record["skipped"] is not None for record in evaluation.records),
-        "model": {
-            "name": model.name_or_path if revision is not None else Path(model.name_or_path).name,
-            "revision": revision,
-            "weights": evaluation.model_hash,
-            "num_parameters": model.num_parameters(),
-            "training_tokens": training_tokens,
-        },
+        "model": {**evaluation.model, "num_parameters": num_parameters, "training_tokens": training_tokens},
         "data": evaluation.data,
         "codec": evaluation.codec and asdict(evaluation.codec),
         "settings": evaluation.settings,

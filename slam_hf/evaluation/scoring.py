@@ -53,7 +53,12 @@ def score_pairs(
 
     Returns:
         `np.ndarray` of shape `(pairs, 2)`, float64, in nats.
+
+    Raises:
+        ValueError: the tokenizer does not end sequences with `<S>`.
     """
+    if not tokenizer.add_eos_token:
+        raise ValueError("Published scores include the final <S>: load the tokenizer with `add_eos_token=True`.")
     keys = [(_key(first), _key(second)) for first, second in pairs]
     sequences = {key: units for pair in zip(keys, pairs, strict=True) for key, units in zip(*pair, strict=True)}
     folder = Path(journal_dir)

@@ -128,7 +128,10 @@ def _perplexity(groups):
 
 
 def confidence_interval(statistic, groups):
-    """95 % percentile bootstrap of a statistic of groups of items, each group resampled on its own."""
+    """95 % percentile bootstrap of a statistic of groups of items, each group resampled on its own.
+
+    The metrics share this by copy: each is a Space of its own.
+    """
     generator = np.random.default_rng(0)
     estimates = [statistic([generator.choice(group, len(group)) for group in groups]) for _ in range(1000)]
     return np.quantile(estimates, (0.025, 0.975), axis=0).T.tolist()

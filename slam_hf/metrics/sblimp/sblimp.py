@@ -116,7 +116,10 @@ def _estimates(groups):
 
 
 def pair_outcomes(correct_scores, incorrect_scores):
-    """1 where the correct member of a pair scores higher, 0.5 where both score the same, 0 otherwise."""
+    """1 where the correct member of a pair scores higher, 0.5 where both score the same, 0 otherwise.
+
+    The metrics share this by copy: each is a Space of its own.
+    """
     correct, incorrect = np.asarray(correct_scores, dtype=float), np.asarray(incorrect_scores, dtype=float)
     if np.isnan(correct).any() or np.isnan(incorrect).any():
         raise ValueError("A score is NaN: leave out the pairs that could not be scored, and report how many.")
@@ -124,7 +127,10 @@ def pair_outcomes(correct_scores, incorrect_scores):
 
 
 def confidence_interval(statistic, groups):
-    """95 % percentile bootstrap of a statistic of groups of items, each group resampled on its own."""
+    """95 % percentile bootstrap of a statistic of groups of items, each group resampled on its own.
+
+    The metrics share this by copy: each is a Space of its own.
+    """
     generator = np.random.default_rng(0)
     estimates = [statistic([generator.choice(group, len(group)) for group in groups]) for _ in range(1000)]
     return np.quantile(estimates, (0.025, 0.975), axis=0).T.tolist()
