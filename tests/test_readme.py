@@ -36,6 +36,7 @@ CHECKS = """
 assert result["audio"].dtype == "float32" and result["sampling_rate"] == 16_000
 assert 0 < len(result["units"]) <= 150 and len(result["prompt_units"]) <= 75
 assert all(0 <= unit < 500 for unit in units.tolist())
+assert len(corpus[0]["units"]) == len(corpus[0]["durations"])
 assert resynthesised.ndim == 1 and torch.isfinite(resynthesised).all()
 print("ran")
 """
@@ -53,6 +54,8 @@ def test_every_python_block_runs(tmp_path, published_checkpoint, recordings):
     shutil.copy(fixtures / "unit-hifigan/g_00500000", tmp_path / "path/to")
     shutil.copy(fixtures / "unit-hifigan/config.json", tmp_path / "path/to")
     shutil.copy(recordings[0], tmp_path / "recording.flac")
+    shutil.copytree(README.parent / "slam_hf/quickstart/corpus", tmp_path / "corpora/librispeech")
+    shutil.copytree(README.parent / "slam_hf/metrics", tmp_path / "slam_hf/metrics")
     prepare = PREPARE.format(checkpoint=str(published_checkpoint), folder=str(tmp_path))
     assert len(python_blocks()) >= 3
     output = run_with_hub("\n".join([prepare, *python_blocks(), CHECKS]), tmp_path / "cache")
