@@ -3,15 +3,16 @@
 ```
 python hub_scripts/benchmark.py encode
 python hub_scripts/benchmark.py score
+python hub_scripts/benchmark.py train
 ```
 """
 
 import argparse
 
-from benchmarks import encode, score
+from benchmarks import encode, score, train
 
 
-BENCHMARKS = {"encode": encode, "score": score}
+BENCHMARKS = {"encode": encode, "score": score, "train": train}
 
 
 def main() -> None:

@@ -31,12 +31,13 @@ def main() -> None:
     else:
         evaluation = evaluate_continuations(args, continuation_args, model)
     if state.is_main_process:
-        summary = save_evaluation(evaluation, model, args.output_dir, args.training_tokens)
+        summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), args.training_tokens)
         skipped = [record["skipped"] for record in evaluation.records if record["skipped"] is not None]
         for reason in skipped[:10]:
             print(f"skipped: {reason}")
         print(f"{len(evaluation.records)} items, {len(skipped)} of them skipped.")
-        for name, value in evaluation.results.items():
+        continuation = evaluation.results.get("continuation", {})
+        for name, value in (evaluation.results | {f"continuation {k}": v for k, v in continuation.items()}).items():
             if not isinstance(value, dict):
                 print(f"{name}: {value}")
         print(f"Summary: {summary}")

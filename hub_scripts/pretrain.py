@@ -69,10 +69,13 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        save_training_curve(trainer.state, output_dir / "training_curve.png")
         losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
         print(f"Validation loss: {losses[0]:.3f} at first, {losses[-1]:.3f} after training.")
-        print(f"Model, tokenizer, processor and training curve: {output_dir}")
+        print(f"Model, tokenizer and processor: {output_dir}")
+        try:
+            save_training_curve(trainer.state, output_dir / "training_curve.png")
+        except ImportError as error:
+            print(error)
         document = next(iter(validation))["units"]
         prompt, continuation = continue_document(output_dir, document, training_args.seed)
         print(f"Prompt: {prompt}")

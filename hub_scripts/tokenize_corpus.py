@@ -6,7 +6,8 @@ accelerate launch hub_scripts/tokenize_corpus.py \
     --codec path/to/codec --output_dir librispeech-units
 ```
 
-Start it again with the same command to continue after an interruption.
+Start it again with the same command to continue after an interruption. `accelerate launch` runs a process on each GPU;
+for several on CPUs, take `torchrun --nproc_per_node`.
 """
 
 import hashlib

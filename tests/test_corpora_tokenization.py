@@ -3,6 +3,7 @@ import os
 import random
 import re
 import signal
+import threading
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Audio, Dataset, load_dataset
+from tqdm import tqdm
 
 from slam_hf.corpora.atomic_write import DiskFullError
 from slam_hf.corpora.dataset_source import dataset_source
@@ -249,9 +251,15 @@ def run_and_die(folder, codec, output_dir, die_at):
 
 
 def start(target, *arguments):
-    process = get_context("fork").Process(target=target, args=arguments)
+    process = get_context("fork").Process(target=run_with_own_lock, args=(target, *arguments))
     process.start()
     return process
+
+
+def run_with_own_lock(target, *arguments):
+    # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
+    tqdm.set_lock(threading.RLock())
+    target(*arguments)
 
 
 def test_a_job_that_is_killed_again_and_again_gives_the_same_dataset(tiny_codec, recordings, tmp_path):

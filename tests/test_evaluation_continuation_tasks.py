@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import pytest
 import soundfile
@@ -128,6 +129,14 @@ def test_empty_transcripts_are_counted_and_do_not_count():
     assert (results["num_transcripts"], results["num_empty"]) == (2, 0)
     assert results["continuation"]["genppl"] == pytest.approx(math.exp(3.0))
     assert (results["continuation"]["num_transcripts"], results["continuation"]["num_empty"]) == (2, 1)
+
+
+def test_auto_bleu_without_nltk_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    monkeypatch.setitem(sys.modules, "nltk.tokenize", None)
+    monkeypatch.delitem(sys.modules, "slam_hf.metrics.auto_bleu.auto_bleu")
+    with pytest.raises(ImportError, match=r'Auto-BLEU needs nltk: pip install "slam-hf\[metrics\]"'):
+        score_records("auto_bleu", [{"skipped": None, "transcript": "a", "continuation_transcript": "a"}])
 
 
 def test_all_prompts_skipped(workplace, tiny_model):

@@ -2,7 +2,7 @@ import copy
 
 import torch
 
-from slam_hf.evaluation.fingerprints import hash_code, hash_model, hash_rows
+from slam_hf.evaluation.fingerprints import describe_model, hash_code, hash_model, hash_rows
 
 
 def test_a_model_is_told_by_its_weights_and_its_configuration(tiny_model, tmp_path):
@@ -18,6 +18,15 @@ def test_a_model_is_told_by_its_weights_and_its_configuration(tiny_model, tmp_pa
     with torch.no_grad():
         other.lm.model.norm.weight[0] += 1e-6
     assert hash_model(other) != original
+
+
+def test_a_local_model_is_named_by_its_folder(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "my-model")
+    loaded = type(tiny_model).from_pretrained(tmp_path / "my-model")
+    assert describe_model(loaded) == {"name": "my-model", "revision": None, "weights": hash_model(loaded)}
+    loaded.config._commit_hash, loaded.name_or_path = "0123abcd", "org/my-model"
+    assert describe_model(loaded)["name"] == "org/my-model"
+    assert describe_model(loaded)["revision"] == "0123abcd"
 
 
 def test_bfloat16_weights_have_a_hash(tiny_model):

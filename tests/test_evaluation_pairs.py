@@ -102,7 +102,7 @@ def test_tokenised_folder_gives_the_same_without_a_codec(checkpoint, stories, ti
 def test_skipped_utterance_takes_its_pair_out_and_is_counted(checkpoint, stories, tiny_model):
     soundfile.write(stories / "1_incorrect.wav", np.zeros(100, dtype=np.float32), 16000)
     evaluation = evaluate_pairs(arguments(checkpoint, stories), tiny_model)
-    summary = json.loads(save_evaluation(evaluation, tiny_model, checkpoint / "results").read_text())
+    summary = json.loads(save_evaluation(evaluation, checkpoint / "results", num_parameters=10).read_text())
     assert evaluation.results["num_pairs"] == 2
     assert evaluation.records[1]["skipped"] == "1_incorrect: too short: 0.006 s"
     assert evaluation.records[1]["correct_score"] is None
@@ -151,7 +151,7 @@ def test_results_can_be_computed_again_from_the_parquet_file(checkpoint, tiny_mo
     generator = np.random.default_rng(0)
     write_units(tmp_path / "salmon", {name: generator.integers(0, 50, size=9).tolist() for name in names})
     evaluation = evaluate_pairs(arguments(checkpoint, tmp_path / "salmon", task="salmon"), tiny_model)
-    save_evaluation(evaluation, tiny_model, tmp_path / "results")
+    save_evaluation(evaluation, tmp_path / "results", num_parameters=10)
     records = pq.read_table(tmp_path / "results" / "salmon.parquet").to_pylist()
     assert records == evaluation.records
     assert score_records("salmon", records) == evaluation.results

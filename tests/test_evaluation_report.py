@@ -16,22 +16,26 @@ def make_evaluation() -> Evaluation:
             {"prompt": "2_correct", "skipped": None, "units": [3, 1], "negative_log_likelihood": None},
             {"prompt": "3_correct", "skipped": None, "units": [7], "negative_log_likelihood": 3.4},
         ],
-        model_hash="abc",
+        model={"name": "my-model", "revision": None, "weights": "abc"},
         data={"name": "twist/sSC", "hash": "def"},
         codec=CodecDescription("codec", None, "0123", 50, 16000, 25.0),
         settings={"seed": 0},
     )
 
 
-def test_summary_says_what_was_scored_with_what(tiny_model, tmp_path):
-    path = save_evaluation(make_evaluation(), tiny_model, tmp_path, training_tokens=1.4e9)
+def test_summary_says_what_was_scored_with_what(tmp_path):
+    path = save_evaluation(make_evaluation(), tmp_path, num_parameters=358_347_904, training_tokens=1.4e9)
     summary = json.loads(path.read_text())
     assert path == tmp_path / "genppl.json"
     assert summary["results"] == {"genppl": 30.5, "genppl_interval": [28.0, 33.0]}
     assert (summary["num_items"], summary["num_skipped"]) == (3, 1)
-    assert summary["model"]["weights"] == "abc"
-    assert summary["model"]["num_parameters"] == tiny_model.num_parameters()
-    assert summary["model"]["training_tokens"] == 1.4e9
+    assert summary["model"] == {
+        "name": "my-model",
+        "revision": None,
+        "weights": "abc",
+        "num_parameters": 358_347_904,
+        "training_tokens": 1.4e9,
+    }
     assert summary["data"] == {"name": "twist/sSC", "hash": "def"}
     assert summary["codec"]["weights"] == "0123"
     assert summary["settings"] == {"seed": 0}
@@ -39,8 +43,8 @@ def test_summary_says_what_was_scored_with_what(tiny_model, tmp_path):
     assert len(summary["code"]["hash"]) == 64
 
 
-def test_records_of_skipped_items_have_no_values(tiny_model, tmp_path):
-    save_evaluation(make_evaluation(), tiny_model, tmp_path)
+def test_records_of_skipped_items_have_no_values(tmp_path):
+    save_evaluation(make_evaluation(), tmp_path, num_parameters=10)
     assert pq.read_table(tmp_path / "genppl.parquet").to_pylist() == [
         {
             "prompt": "1_correct",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from loopback_hub import run_with_hub
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
@@ -121,7 +122,9 @@ def test_training_goes_on_from_a_speech_lm_with_lora(pretrain, tmp_path):
 def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: HubertUnitCodec):
     tiny_codec.save_pretrained(tmp_path / "codec")
     for split in ("train", "validation"):
-        Dataset.from_dict({"units": [[i % 50 for i in range(80)]]}).to_parquet(tmp_path / "corpus" / f"{split}.parquet")
+        Dataset.from_dict({"units": [[i % 50 for i in range(80)]]}).to_parquet(
+            tmp_path / "corpus" / f"{split}.parquet"
+        )
     arguments = ["--num_units", 50, "--datasets", tmp_path / "corpus", "--codec", tmp_path / "codec", "--max_steps", 1]
     pretrain("--output_dir", tmp_path / "model", *arguments)
     assert (tmp_path / "model" / "continuation.wav").read_bytes().startswith(b"RIFF")
@@ -160,6 +163,8 @@ def test_a_killed_run_ends_in_its_time(tmp_path):
 def test_the_same_batch_gives_the_same_loss_in_one_and_in_two_processes(tmp_path):
     arguments = ["--max_steps", "12", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "12"]
     arguments += ["--gradient_accumulation_steps", "2", "--base_config", TINY[1].replace("0.1", "0.0")]
+    # 16 contexts: where batches do not divide them, accelerate repeats some so that each process has as many.
+    arguments += ["--context_length", "30"]
     half = [*arguments, "--per_device_train_batch_size", "2"]
     assert launch(tmp_path / "one", *arguments) == 0
     assert launch(tmp_path / "ddp", *half, processes=2) == 0
@@ -180,3 +185,44 @@ def test_compiled_training_learns_the_same(pretrain, tmp_path):
     pretrain("--output_dir", tmp_path / "eager", *arguments)
     pretrain("--output_dir", tmp_path / "compiled", *arguments, "--torch_compile", "True")
     torch.testing.assert_close(weights(tmp_path / "compiled"), weights(tmp_path / "eager"), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_corpus_is_streamed_from_the_hub_and_the_model_pushed_to_it(tmp_path):
+    arguments = ["--config", str(QUICKSTART), *TINY, "--output_dir", str(tmp_path / "model"), "--max_steps", "4"]
+    arguments += [
+        "--datasets",
+        "someone/units",
+        "--streaming",
+        "True",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "2",
+    ]
+    arguments += ["--push_to_hub", "True", "--hub_model_id", "someone/model", "--hub_strategy", "every_save"]
+    script = f"""
+import runpy, sys
+from datasets import load_dataset
+from huggingface_hub import HfApi
+from slam_hf.quickstart import QUICKSTART_CORPUS
+
+load_dataset(str(QUICKSTART_CORPUS)).push_to_hub("someone/units")
+upload_folder, messages = HfApi.upload_folder, []
+
+def upload(self, **kwargs):
+    messages.append(kwargs["commit_message"])
+    return upload_folder(self, **kwargs)
+
+HfApi.upload_folder = upload
+sys.argv = [{str(SCRIPT)!r}, *{arguments!r}]
+runpy.run_path(sys.argv[0], run_name="__main__")
+
+from transformers import AutoModelForCausalLM, AutoProcessor
+model = AutoModelForCausalLM.from_pretrained("someone/model")
+processor = AutoProcessor.from_pretrained("someone/model")
+print("loaded", type(model).__name__, type(processor).__name__, messages)
+"""
+    printed = run_with_hub(script, tmp_path / "cache", timeout=280).splitlines()[-1]
+    assert printed.startswith("loaded SpeechLMForCausalLM SpeechLMProcessor [")
+    assert "Training in progress, step 2" in printed

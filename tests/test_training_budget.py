@@ -47,6 +47,12 @@ def test_steps_need_no_callback():
     assert training_args.max_steps == 10
 
 
+def test_epochs_need_no_callback_but_a_stream_has_none():
+    assert set_budget(PretrainArguments(), TrainingArguments()) == []
+    with pytest.raises(ValueError, match="give one of max_steps, max_train_tokens, max_train_hours"):
+        set_budget(PretrainArguments(streaming=True), TrainingArguments())
+
+
 def test_tokens_and_hours_become_callbacks():
     training_args = TrainingArguments()
     (budget,) = set_budget(PretrainArguments(max_train_tokens=5), training_args)
@@ -59,8 +65,16 @@ def test_tokens_and_hours_become_callbacks():
     ("budget", "training_args", "message"),
     [
         ({"max_train_tokens": 9}, {"max_steps": 3}, "one budget only, got max_steps and max_train_tokens"),
-        ({"max_train_tokens": 9, "max_train_hours": 1}, {}, "one budget only, got max_train_tokens and max_train_hours"),
-        ({"max_train_hours": 1}, {"warmup_steps": 100}, "give `warmup_steps` as a share below 1 of the budget, got 100"),
+        (
+            {"max_train_tokens": 9, "max_train_hours": 1},
+            {},
+            "one budget only, got max_train_tokens and max_train_hours",
+        ),
+        (
+            {"max_train_hours": 1},
+            {"warmup_steps": 100},
+            "give `warmup_steps` as a share below 1 of the budget, got 100",
+        ),
         ({"max_train_tokens": 9}, {"save_steps": 0.1}, "give `save_steps` in steps, got 0.1"),
     ],
 )
@@ -82,7 +96,9 @@ def test_the_schedule_follows_the_tokens(tmp_path):
     trainer.train()
     used = np.array([0, *logged(trainer, "num_input_tokens_seen")[:-1]]) / 1000
     cosine = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (used - 0.1) / 0.9))
-    np.testing.assert_allclose(logged(trainer, "learning_rate"), 1e-2 * np.where(used < 0.1, used / 0.1, cosine), rtol=1e-4)
+    np.testing.assert_allclose(
+        logged(trainer, "learning_rate"), 1e-2 * np.where(used < 0.1, used / 0.1, cosine), rtol=1e-4
+    )
     assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(1e-4)
 
 

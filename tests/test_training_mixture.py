@@ -2,6 +2,7 @@ from collections import Counter
 from itertools import islice
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, IterableDataset
 
@@ -13,7 +14,9 @@ from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
 @pytest.fixture
 def corpus(tmp_path):
     """A folder with one split: six documents, of which the i-th repeats unit i."""
-    Dataset.from_dict({"id": list("abcdef"), "units": [[i, 9, i] for i in range(6)]}).to_parquet(tmp_path / "train.parquet")
+    Dataset.from_dict({"id": list("abcdef"), "units": [[i, 9, i] for i in range(6)]}).to_parquet(
+        tmp_path / "train.parquet"
+    )
     return CorpusConfig(str(tmp_path))
 
 
@@ -89,8 +92,6 @@ def test_what_is_no_corpus_is_refused(tmp_path):
 
 
 def test_the_quickstart_corpus_has_the_schema_of_tokenised_corpora():
-    import pyarrow.parquet as pq
-
     for split, ids in {
         "train": ["audio1.flac#t=0,10.64", "audio2.flac#t=0,11.96"],
         "validation": ["audio1.flac#t=10.64", "audio2.flac#t=11.96"],

@@ -12,16 +12,22 @@ from slam_hf.training.packing import PackingCollator, encode_documents, pack_doc
 
 
 BASES = {
-    "qwen2": Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2),
+    "qwen2": Qwen2Config(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    ),
     "llama": LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
-    "opt": OPTConfig(hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=16, dropout=0.0),
+    "opt": OPTConfig(
+        hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=16, dropout=0.0
+    ),
     "gpt_neox": GPTNeoXConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
 }
 
 
 def speech_lm(base: str, attn_implementation: str = "sdpa") -> SpeechLMForCausalLM:
     torch.manual_seed(0)
-    config = SpeechLMConfig(base_config={**BASES[base].to_dict(), "initializer_range": 0.3, "init_std": 0.3}, vocab_size=52)
+    config = SpeechLMConfig(
+        base_config={**BASES[base].to_dict(), "initializer_range": 0.3, "init_std": 0.3}, vocab_size=52
+    )
     return SpeechLMForCausalLM._from_config(config, attn_implementation=attn_implementation)
 
 
@@ -65,7 +71,9 @@ def test_documents_stay_whole_where_they_fit_and_are_cut_where_they_are_too_long
 
 
 def test_contexts_that_are_too_empty_are_refilled():
-    sparse = pa.table({"input_ids": [[1, 2, 3], [4, 5, 6, 7], [8, 9, 10], [11]], "seq_lengths": [[3], [1, 3], [1, 2], [1]]})
+    sparse = pa.table(
+        {"input_ids": [[1, 2, 3], [4, 5, 6, 7], [8, 9, 10], [11]], "seq_lengths": [[3], [1, 3], [1, 2], [1]]}
+    )
     assert refill_contexts(sparse, context_length=4).to_pydict() == {
         "input_ids": [[4, 5, 6, 7], [1, 2, 3, 8], [9, 10, 11]],
         "seq_lengths": [[1, 3], [3, 1], [2, 1]],
@@ -123,6 +131,16 @@ def test_packed_loss_is_the_token_weighted_loss_of_the_documents_alone(base, att
         for ids in (torch.from_numpy(document)[None] for document in documents)
     ]
     assert model(**batch).loss.item() == pytest.approx(sum(alone) / targets, abs=1e-5)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_flex_attention_keeps_documents_apart():
+    lengths = np.array([14, 16, 11, 20, 4, 31])
+    documents = np.split(np.random.default_rng(1).integers(1, 52, lengths.sum()), np.cumsum(lengths)[:-1])
+    batch = PackingCollator(context_length=32)(pack_documents(Dataset.from_dict({"input_ids": documents}), 32))
+    expected = speech_lm("qwen2")(**batch).loss
+    torch.testing.assert_close(speech_lm("qwen2", "flex_attention")(**batch).loss, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ transformers' `HubertModel` with all hidden states, predicts the clusters with s
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections import Counter
@@ -127,14 +126,15 @@ def run_ours(contest: Contest, output: Path, args: argparse.Namespace) -> None:
 
 @torch.inference_mode()
 def run_plain(contest: Contest, output: Path, batch_size: int, predict: Callable[[np.ndarray], np.ndarray]) -> None:
+    config = contest.codec.config
     with open(output.with_suffix(".jsonl"), "a") as file:
         for first in range(0, len(contest.paths), batch_size):
             paths = contest.paths[first : first + batch_size]
             waveforms = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
-            batch = nn.functional.pad(nn.utils.rnn.pad_sequence(waveforms, batch_first=True), (40, 40))
-            states = contest.hubert(batch.to(contest.device), output_hidden_states=True).hidden_states[LAYER]
+            batch = nn.functional.pad(nn.utils.rnn.pad_sequence(waveforms, batch_first=True), (config.pad, config.pad))
+            states = contest.hubert(batch.to(contest.device), output_hidden_states=True).hidden_states[config.layer]
             for path, waveform, clip in zip(paths, waveforms, states.cpu().numpy(), strict=True):
-                frames = predict(clip[: len(waveform) // contest.codec.config.hop_length])
+                frames = predict(clip[: len(waveform) // config.hop_length])
                 runs = [(int(unit), len(list(run))) for unit, run in groupby(frames)]
                 units, durations = zip(*runs, strict=True)
                 file.write(json.dumps({"units": units, "duration": durations, "file_name": str(path)}) + "\n")
@@ -174,7 +174,7 @@ def record_time(codec: HubertUnitCodec, spent: Counter[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        codec.encode = encode
+        del codec.encode
         for handle in handles:
             handle.remove()
 
@@ -183,11 +183,12 @@ def report(contest: Contest, runs: dict[str, list[Duration]], spent: Counter[str
     is_cuda = contest.device.type == "cuda"
     device = torch.cuda.get_device_name() if is_cuda else f"CPU, {torch.get_num_threads()} threads"
     print(f"{len(contest.paths)} clips, {contest.seconds:.0f} s of audio, {device}, {len(runs['ours'])} rounds")
-    for name, durations in runs.items():
-        print(f"{name:5}: {spread([contest.seconds / duration.wall for duration in durations])} × real time")
-    pairs = list(zip(runs["ours"], runs["plain"], strict=True))
-    print(f"ratio: {spread([plain.wall / ours.wall for ours, plain in pairs])}")
-    print(f"ratio: {spread([plain.processor / ours.processor for ours, plain in pairs])} in processor time")
+    for clock in ("wall", "processor"):
+        ours, plain = (np.array([getattr(duration, clock) for duration in runs[name]]) for name in ("ours", "plain"))
+        print(
+            f"by {clock} time: ours {spread(contest.seconds / ours)} × real time, "
+            f"plain {spread(contest.seconds / plain)} × real time, ratio {spread(plain / ours)}"
+        )
 
     total = sum(duration.wall for duration in runs["ours"])
     shares = {name: spent[name] for name in ("convolutions", "transformer")}
@@ -205,9 +206,9 @@ def report(contest: Contest, runs: dict[str, list[Duration]], spent: Counter[str
     )
 
 
-def spread(values: list[float]) -> str:
+def spread(values: np.ndarray) -> str:
     """The median of some values, and their range."""
-    return f"{statistics.median(values):8.2f} ({min(values):.2f} to {max(values):.2f})"
+    return f"{np.median(values):.2f} ({values.min():.2f} to {values.max():.2f})"
 
 
 def count_flops(codec: HubertUnitCodec, seconds: int = 14) -> float:

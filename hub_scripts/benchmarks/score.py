@@ -96,7 +96,7 @@ def score_ours(models: list[SpeechLMForCausalLM], folder: Path, num_workers: int
             cache_dir=str(folder / "cache"),
             num_workers=num_workers,
         )
-        save_evaluation(evaluate_pairs(args, model), model, args.output_dir)
+        save_evaluation(evaluate_pairs(args, model), args.output_dir, model.num_parameters())
 
 
 @torch.inference_mode()

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import evaluate
 import torch
 from accelerate.utils import gather_object
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..corpora.settings import describe_codec
 from ..corpora.tokenization import get_process_state
-from ..metrics.auto_bleu.auto_bleu import AutoBLEU
 from ..metrics.genppl.genppl import negative_log_likelihoods, summarize
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
@@ -49,6 +49,7 @@ def evaluate_continuations(
         say why. The audio is in `audio/` below the output folder.
 
     Raises:
+        ImportError: nltk is missing, which auto-BLEU needs.
         ValueError: the stories are incomplete, the codec is not the model's or has no vocoder, or all prompts had to
             be skipped.
     """
@@ -131,9 +132,18 @@ def score_records(task: str, records: Iterable[Mapping[str, Any]]) -> dict[str, 
     if task == "genppl":
         whole, continuation = (summarize([record[column] for record in scored]) for column in LOSSES)
     else:
+        metric = _load_auto_bleu()
         columns = ([record[column] for record in scored] for column in TRANSCRIPTS)
-        whole, continuation = (AutoBLEU(keep_in_memory=True).compute(predictions=texts) for texts in columns)
+        whole, continuation = (metric(keep_in_memory=True).compute(predictions=texts) for texts in columns)
     return whole | {"continuation": continuation}
+
+
+def _load_auto_bleu() -> type[evaluate.Metric]:
+    try:
+        from ..metrics.auto_bleu.auto_bleu import AutoBLEU
+    except ImportError as error:
+        raise ImportError('Auto-BLEU needs nltk: pip install "slam-hf[metrics]".') from error
+    return AutoBLEU
 
 
 def _describe_generation(speak: AudioToAudioPipeline) -> dict[str, Any]:

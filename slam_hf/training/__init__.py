@@ -1,0 +1,1 @@
+"""What `Trainer` and `DPOTrainer` do not have: packing, mixtures, budgets, plans and throughput."""

@@ -32,8 +32,8 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
             Their `max_steps` is set.
 
     Raises:
-        ValueError: there is more than one budget, or an argument is a share of the steps, or a number of steps, that
-            such a budget gives no meaning.
+        ValueError: there is more than one budget, or none for a stream; or an argument is a number or a share of
+            steps that are not known.
     """
     budgets = {
         "max_steps": training_args.max_steps if training_args.max_steps > 0 else None,
@@ -43,7 +43,9 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"Give one budget only, got {' and '.join(given)}.")
-    if args.max_train_tokens is None and args.max_train_hours is None:
+    if not given and args.streaming:
+        raise ValueError(f"A stream has no epochs: give one of {', '.join(budgets)}.")
+    if not given or given == ["max_steps"]:
         return []
 
     if training_args.warmup_steps >= 1:

@@ -10,9 +10,7 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 from .arguments import PretrainArguments
 
 
-def initial_model(
-    args: PretrainArguments, model_args: ModelConfig, seed: int
-) -> SpeechLMForCausalLM | PeftModel:
+def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> SpeechLMForCausalLM | PeftModel:
     r"""
     Random weights for `args.base_config`; or TWIST initialisation from a text LM, or the weights of a SpeechLM, as
     `model_args.model_name_or_path` names one or the other.
@@ -38,7 +36,9 @@ def initial_model(
 
 def _base_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> SpeechLMForCausalLM:
     if (args.base_config is None) == (model_args.model_name_or_path is None):
-        raise ValueError("Give either `base_config`, to train from scratch, or `model_name_or_path`, to start from it.")
+        raise ValueError(
+            "Give either `base_config`, to train from scratch, or `model_name_or_path`, to start from it."
+        )
     if model_args.dtype == "auto":
         raise ValueError("`dtype` must be named, such as 'float32' (training in bf16 is the flag `bf16`), got 'auto'.")
     dtype = getattr(torch, model_args.dtype)

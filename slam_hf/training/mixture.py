@@ -75,8 +75,8 @@ def mix_contexts(
             Seed of the mixing, and of the order of a stream.
 
     Returns:
-        `Dataset`, whose order is the sampler's matter; or an endless `IterableDataset`, which repeats its contexts in one
-        shuffled order.
+        `Dataset`, whose order is the sampler's matter; or an endless `IterableDataset`, which repeats its contexts in
+        one shuffled order.
 
     Raises:
         ValueError: several streams without weights.

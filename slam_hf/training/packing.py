@@ -76,9 +76,11 @@ def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | N
     """
     processes = _processes(documents, num_proc)
     packed = pack_dataset(documents, context_length, strategy="bfd_split", map_kwargs=processes)
-    return packed.with_format("arrow").map(
-        refill_contexts, batched=True, fn_kwargs={"context_length": context_length}, **processes
-    ).with_format(None)
+    return (
+        packed.with_format("arrow")
+        .map(refill_contexts, batched=True, fn_kwargs={"context_length": context_length}, **processes)
+        .with_format(None)
+    )
 
 
 def refill_contexts(contexts: pa.Table, context_length: int) -> pa.Table:

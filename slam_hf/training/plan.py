@@ -38,14 +38,14 @@ def describe_plan(
         contexts (`Dataset` or `IterableDataset`):
             The packed corpus.
     """
-    step = tokens_per_step(args, training_args)
+    step_tokens = tokens_per_step(args, training_args)
     parameters = model.num_parameters()
     trained = model.num_parameters(only_trainable=True)
     lines = {
         "parameters": f"{parameters:,}" + ("" if trained == parameters else f", {trained:,} of them trained"),
-        "batch": f"{step // args.context_length:,} contexts of {args.context_length:,}, on "
-        f"{training_args.world_size} process(es): {step:,} tokens a step",
-        "length": _length(args, training_args, contexts, step, flops_per_token(parameters)),
+        "batch": f"{step_tokens // args.context_length:,} contexts of {args.context_length:,}, on "
+        f"{training_args.world_size} process(es): {step_tokens:,} tokens a step",
+        "length": _length(args, training_args, contexts, step_tokens, flops_per_token(parameters)),
         "memory": _memory(args, training_args, model.config, parameters, trained),
     }
     if isinstance(contexts, Dataset):
@@ -57,19 +57,20 @@ def _length(
     args: PretrainArguments,
     training_args: TrainingArguments,
     contexts: Dataset | IterableDataset,
-    step: int,
+    step_tokens: int,
     flops: int,
 ) -> str:
     if args.max_train_hours is not None:
         return f"as many steps as fit into {args.max_train_hours:g} h, known when a few are measured"
     if args.max_train_tokens is not None:
-        steps = math.ceil(args.max_train_tokens / step)
-        return f"{args.max_train_tokens:,} tokens, {args.max_train_tokens * flops:.2e} FLOPs, {steps:,} steps or a few more"
+        steps = math.ceil(args.max_train_tokens / step_tokens)
+        tokens = args.max_train_tokens
+        return f"{tokens:,} tokens, {tokens * flops:.2e} FLOPs, {steps:,} steps or a few more"
     steps = training_args.max_steps
     if steps < 0:
-        steps_per_epoch = math.ceil(len(contexts) * args.context_length / step)
+        steps_per_epoch = math.ceil(len(contexts) * args.context_length / step_tokens)
         steps = math.ceil(training_args.num_train_epochs * steps_per_epoch)
-    return f"{steps:,} steps, {steps * step:,} tokens with padding, {steps * step * flops:.2e} FLOPs"
+    return f"{steps:,} steps, {steps * step_tokens:,} tokens with padding, {steps * step_tokens * flops:.2e} FLOPs"
 
 
 def _memory(
@@ -81,7 +82,8 @@ def _memory(
 ) -> str:
     state = (parameters - trained) * 4 + trained * BYTES_PER_TRAINED_PARAMETER
     tokens = training_args.train_batch_size * args.context_length
-    activations = tokens * _activation_bytes_per_token(config.get_text_config(), 2 if training_args.bf16 else 4)
+    bytes_per_value = 2 if training_args.bf16 or training_args.fp16 else 4
+    activations = tokens * _activation_bytes_per_token(config.get_text_config(), bytes_per_value)
     return (
         f"{state / 2**30:.2f} GiB for weights, gradients and optimizer, about {activations / 2**30:.2f} GiB for "
         "activations, on each process (without sharding and checkpointing)"

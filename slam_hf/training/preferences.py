@@ -52,8 +52,8 @@ def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset
     missing = [name for name in wanted if name not in pairs.column_names]
     if missing:
         raise ValueError(
-            f"Preference pairs lack the columns {', '.join(missing)}: they need {', '.join(PAIR_COLUMNS)}, and for the "
-            "filter `max_auto_bleu` the texts, too."
+            f"Preference pairs lack the columns {', '.join(missing)}: they need {', '.join(PAIR_COLUMNS)}, and the "
+            "texts for the filter `max_auto_bleu`."
         )
 
     def repeats_little(prompt: str | None, chosen: str | None) -> bool:

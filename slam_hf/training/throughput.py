@@ -27,7 +27,7 @@ PEAK_BF16_FLOPS = [
     ({"RTX", "4090"}, 165e12),
     ({"RTX", "3090"}, 71e12),
 ]
-"""Words in the name of a GPU, and its dense bf16 FLOPs a second by NVIDIA's data sheets. The first that fits counts."""
+"""Words in the name of a GPU, and its dense bf16 FLOPs a second by NVIDIA's data sheets. The first fit counts."""
 
 
 def peak_flops(device: torch.device) -> float:

@@ -1,0 +1,62 @@
+"""Align a speech language model with preferences, by DPO.
+
+accelerate launch hub_scripts/align_dpo.py --config hub_scripts/recipes/slam-dpo.yaml
+
+Every value of a recipe can be overridden on the command line; `--help` lists them.
+"""
+
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoProcessor
+from trl import DPOConfig, DPOTrainer, ModelConfig, TrlParser, get_peft_config
+
+from slam_hf import SpeechLMForCausalLM
+from slam_hf.training.checkpoints import checkpoint_to_resume
+from slam_hf.training.preferences import AlignArguments, prepare_pairs
+
+
+def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig) -> None:
+    with training_args.main_process_first(desc="preparing pairs"):
+        train, test = (
+            prepare_pairs(load_dataset(args.dataset_name, args.dataset_config, split=split), args.max_auto_bleu)
+            for split in (args.dataset_train_split, args.dataset_test_split)
+        )
+
+    def load_model() -> SpeechLMForCausalLM:
+        return AutoModelForCausalLM.from_pretrained(
+            model_args.model_name_or_path,
+            revision=model_args.model_revision,
+            dtype=model_args.dtype,
+            attn_implementation=model_args.attn_implementation,
+        )
+
+    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+    # Else the model itself is the reference, before it is trained or without its adapters.
+    needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
+    trainer = DPOTrainer(
+        model=load_model(),
+        ref_model=load_model() if needs_reference else None,
+        args=training_args,
+        train_dataset=train,
+        eval_dataset=test,
+        processing_class=processor.tokenizer,
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
+    trainer.evaluate()
+    if model_args.use_peft:
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model()
+
+    if trainer.is_world_process_zero():
+        processor.save_pretrained(training_args.output_dir)
+        evaluations = [log for log in trainer.state.log_history if "eval_rewards/accuracies" in log]
+        for name in ("accuracies", "margins"):
+            first, last = evaluations[0][f"eval_rewards/{name}"], evaluations[-1][f"eval_rewards/{name}"]
+            print(f"Held-out reward {name}: {first:.3f} at first, {last:.3f} after training.")
+        print(f"Model, tokenizer and processor: {training_args.output_dir}")
+    trainer.end()
+
+
+if __name__ == "__main__":
+    parser = TrlParser((AlignArguments, DPOConfig, ModelConfig))
+    main(*parser.parse_args_and_config())

@@ -1,0 +1,75 @@
+import pytest
+import torch
+from peft import PeftModel
+from training_utils import tiny_speech_lm
+from transformers import AutoModelForCausalLM, Qwen2Config
+from trl import ModelConfig
+
+from slam_hf import SpeechLMForCausalLM
+from slam_hf.training.arguments import PretrainArguments
+from slam_hf.training.initialization import initial_model
+
+
+BASE = {
+    "model_type": "qwen2",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+
+
+def test_from_scratch_the_seed_decides():
+    first, again, other = (
+        initial_model(PretrainArguments(base_config=BASE, num_units=50), ModelConfig(), seed).state_dict()
+        for seed in (1, 1, 2)
+    )
+    assert first["lm.model.embed_tokens.weight"].shape == (52, 16)
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first["lm.model.embed_tokens.weight"], other["lm.model.embed_tokens.weight"])
+
+
+def test_a_text_lm_is_twist_initialisation(tmp_path):
+    text_lm = AutoModelForCausalLM.from_config(Qwen2Config(**BASE, vocab_size=100))
+    text_lm.save_pretrained(tmp_path)
+    args = PretrainArguments(num_units=50, rope_theta=10_000.0)
+    model = initial_model(args, ModelConfig(model_name_or_path=str(tmp_path)), seed=0)
+    assert model.config.twist_init
+    assert model.config.base_config.rope_parameters["rope_theta"] == 10_000.0
+    embeddings = text_lm.get_input_embeddings().weight[:52]
+    torch.testing.assert_close(model.get_input_embeddings().weight, embeddings, rtol=0, atol=0)
+
+
+def test_a_speech_lm_goes_on(tmp_path):
+    before = tiny_speech_lm()
+    before.save_pretrained(tmp_path)
+    model_args = ModelConfig(model_name_or_path=str(tmp_path))
+    after = initial_model(PretrainArguments(num_units=50), model_args, seed=0)
+    assert type(after) is SpeechLMForCausalLM
+    torch.testing.assert_close(after.state_dict(), before.state_dict(), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="has 50 units, and `num_units` is 500"):
+        initial_model(PretrainArguments(), model_args, seed=0)
+
+
+def test_lora_trains_adapters_only():
+    model_args = ModelConfig(use_peft=True, lora_target_modules=["q_proj", "v_proj"])
+    model = initial_model(PretrainArguments(base_config=BASE), model_args, seed=0)
+    assert isinstance(model, PeftModel)
+    assert {name.split(".")[-3] for name, weight in model.named_parameters() if weight.requires_grad} == {
+        "lora_A",
+        "lora_B",
+    }
+
+
+@pytest.mark.parametrize(
+    ("args", "model_args", "message"),
+    [
+        ({}, {}, "Give either `base_config`"),
+        ({"base_config": BASE}, {"model_name_or_path": "x"}, "Give either `base_config`"),
+        ({"base_config": BASE}, {"dtype": "auto"}, "`dtype` must be named"),
+    ],
+)
+def test_contradicting_arguments_are_refused(args, model_args, message):
+    with pytest.raises(ValueError, match=message):
+        initial_model(PretrainArguments(**args), ModelConfig(**model_args), seed=0)

@@ -1,0 +1,71 @@
+import pytest
+from datasets import Dataset
+from training_utils import tiny_speech_lm
+from transformers import TrainingArguments
+
+from slam_hf import SpeechLMConfig
+from slam_hf.training.arguments import PretrainArguments
+from slam_hf.training.plan import (
+    BYTES_PER_TRAINED_PARAMETER,
+    _activation_bytes_per_token,
+    describe_plan,
+    tokens_per_step,
+)
+
+
+CONTEXTS = Dataset.from_dict({"input_ids": [[1] * 90] * 30, "seq_lengths": [[50, 40]] * 30})
+PARAMETERS = tiny_speech_lm().num_parameters()
+
+
+def plan(contexts=CONTEXTS, model=None, *, max_train_tokens=None, max_train_hours=None, **training_args):
+    args = PretrainArguments(context_length=100, max_train_tokens=max_train_tokens, max_train_hours=max_train_hours)
+    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "use_cpu": True, **training_args}
+    text = describe_plan(args, TrainingArguments(**settings), model or tiny_speech_lm(), contexts)
+    return dict(line.split(maxsplit=1) for line in text.splitlines())
+
+
+def test_a_plan_of_steps():
+    assert plan(max_steps=50) == {
+        "parameters": f"{PARAMETERS:,}",
+        "batch": "8 contexts of 100, on 1 process(es): 800 tokens a step",
+        "length": f"50 steps, 40,000 tokens with padding, {40_000 * 6 * PARAMETERS:.2e} FLOPs",
+        "memory": "0.00 GiB for weights, gradients and optimizer, about 0.00 GiB for activations, on each process "
+        "(without sharding and checkpointing)",
+        "data": "30 contexts an epoch, 90.0% full",
+    }
+
+
+def test_epochs_are_steps():
+    assert plan(num_train_epochs=3)["length"].startswith("12 steps, 9,600 tokens")
+
+
+def test_a_plan_of_tokens():
+    length = plan(max_train_tokens=10_000)["length"]
+    assert length == f"10,000 tokens, {10_000 * 6 * PARAMETERS:.2e} FLOPs, 13 steps or a few more"
+
+
+def test_a_plan_of_time():
+    assert plan(max_train_hours=24)["length"] == "as many steps as fit into 24 h, known when a few are measured"
+
+
+def test_what_a_stream_holds_is_not_said():
+    assert "data" not in plan(CONTEXTS.to_iterable_dataset(), max_steps=50)
+
+
+def test_frozen_parameters_are_not_counted_as_trained():
+    model = tiny_speech_lm()
+    model.get_input_embeddings().requires_grad_(False)
+    trained = PARAMETERS - model.get_input_embeddings().weight.numel()
+    assert plan(model=model, max_steps=50)["parameters"] == f"{PARAMETERS:,}, {trained:,} of them trained"
+
+
+def test_memory_of_the_slam_model():
+    gib = 358_347_904 * BYTES_PER_TRAINED_PARAMETER / 2**30
+    assert gib == pytest.approx(5.34, abs=0.005)
+    per_token = _activation_bytes_per_token(SpeechLMConfig().get_text_config(), bytes_per_value=2)
+    assert per_token == 24 * (8 * 896 + 4 * 4864) * 2
+
+
+def test_tokens_of_a_step():
+    training_args = TrainingArguments(per_device_train_batch_size=8, gradient_accumulation_steps=16, use_cpu=True)
+    assert tokens_per_step(PretrainArguments(context_length=1024), training_args) == 131_072

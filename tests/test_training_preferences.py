@@ -1,0 +1,66 @@
+import pytest
+from datasets import Dataset
+
+from slam_hf.training.preferences import prepare_pairs
+
+
+PAIR = {"prompt": "<Un1>", "chosen": "<Un2><Un3>", "rejected": "<Un4>"}
+
+
+def pairs(*texts: tuple[str | None, str | None]) -> Dataset:
+    """Pairs with the given prompt and chosen texts; the units tell their number."""
+    return Dataset.from_list(
+        [
+            {
+                **PAIR,
+                "prompt": f"<Un{index}>",
+                "prompt_text": prompt,
+                "chosen_text": chosen,
+                "rejected_text": "no no no",
+            }
+            for index, (prompt, chosen) in enumerate(texts)
+        ]
+    )
+
+
+def test_only_the_columns_of_the_trainer_remain():
+    assert prepare_pairs(pairs(("a", "b")))[:] == {
+        "prompt": ["<Un0>"],
+        "chosen": ["<Un2><Un3>"],
+        "rejected": ["<Un4>"],
+    }
+
+
+def test_lists_of_units_become_strings():
+    units = Dataset.from_list([{"prompt": [1], "chosen": [2, 3], "rejected": [4]}])
+    assert prepare_pairs(units)[0] == PAIR
+
+
+def test_pairs_that_repeat_themselves_are_left_out():
+    texts = [
+        ("the cat sat", "on the mat"),  # no bigram twice
+        ("the cat and", "the cat"),  # "the cat" twice: 2 of 4 bigrams
+        ("it was good , and it", "was so very , very good today"),  # "it was" twice: 2 of 12 bigrams
+        ("no no", "no no"),  # within the prompt, within the chosen text, and across
+    ]
+    assert prepare_pairs(pairs(*texts), max_auto_bleu=0.3)["prompt"] == ["<Un0>", "<Un2>"]
+    assert prepare_pairs(pairs(*texts), max_auto_bleu=0.5)["prompt"] == ["<Un0>", "<Un2>"]  # below, not at
+    assert prepare_pairs(pairs(*texts), max_auto_bleu=0.51)["prompt"] == ["<Un0>", "<Un1>", "<Un2>"]
+
+
+def test_repetition_between_prompt_and_continuation_counts():
+    assert len(prepare_pairs(pairs(("we went home", "we went home")), max_auto_bleu=0.3)) == 0
+    assert len(prepare_pairs(pairs(("we went home", "")), max_auto_bleu=0.3)) == 1
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(ValueError, match="Preference pairs lack the columns rejected"):
+        prepare_pairs(pairs(("a", "b")).remove_columns("rejected"))
+
+
+def test_the_filter_needs_texts():
+    with pytest.raises(ValueError, match="lack the columns prompt_text, chosen_text"):
+        prepare_pairs(Dataset.from_list([PAIR]), max_auto_bleu=0.3)
+    with pytest.raises(ValueError, match="A pair has no text"):
+        prepare_pairs(pairs(("a", None)), max_auto_bleu=0.3)
+    assert len(prepare_pairs(pairs(("a", None)))) == 1
