@@ -230,6 +230,11 @@ class SpeechLMForCausalLM(PreTrainedModel, GenerationMixin):
             eos_token_id=self.config.eos_token_id,
         )
 
+    @property
+    def base_model(self) -> nn.Module:
+        """The transformer without its head: TRL computes log-probabilities from its last hidden states."""
+        return self.lm.base_model
+
     def get_input_embeddings(self) -> nn.Module:
         return self.lm.get_input_embeddings()
 

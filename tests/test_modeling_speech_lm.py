@@ -291,6 +291,13 @@ def test_lora_trains_only_the_adapter(tmp_path):
     assert all("proj" in name and "weight" in name for name in changed)
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_base_model_and_head_make_the_logits(base):
+    model = tiny_model(base)
+    states = model.base_model(IDS).last_hidden_state
+    torch.testing.assert_close(model.get_output_embeddings()(states), model(IDS).logits)
+
+
 def test_embeddings_can_be_resized(tmp_path):
     model = tiny_model()
     model.resize_token_embeddings(70)
