@@ -1,7 +1,7 @@
 """Pretraining: useful tokens per second and model FLOPs utilisation, packed against padded.
 
-All ways train the same model from the same random weights on the same documents, by the same step (forward, backward,
-clipping, AdamW; bf16 autocast on a GPU), and take turns. The padded way makes each document a row and pads a batch to
+All ways train one model on the same documents by the same step (forward, backward, clipping, AdamW; bf16 autocast on a
+GPU), and take turns. The padded way makes each document a row and pads a batch to
 its longest; the packed one is that of `hub_scripts/pretrain.py`.
 """
 
@@ -51,23 +51,29 @@ Batch = dict[str, torch.Tensor]
 
 
 @dataclass
+class Turn:
+    """What a turn took, in seconds of the clock and of the processor, and its tokens without and with padding."""
+
+    seconds: float
+    processor_seconds: float
+    tokens: int
+    slots: int
+
+
+@dataclass
 class Way:
-    """A way to train: its model, its batches, and its speed in each round."""
+    """A way to train: the model, compiled or not, its batches, and its turns."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
     batches: Iterator[Batch]
-    tokens_per_second: list[float] = field(default_factory=list)
-    padding: list[float] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=BASE_CONFIGS, default=None, help="Default: slam on a GPU, small on a CPU.")
     parser.add_argument("--attn_implementation", default="sdpa", help="Of the packed and of the padded way.")
     parser.add_argument("--compile", action="store_true", help="Measure each way compiled, too.")
-    parser.add_argument(
-        "--batch_size", type=int, default=None, help="Rows of a batch. Default: 8 on a GPU, 4 on a CPU."
-    )
+    parser.add_argument("--batch_size", type=int, default=8, help="Rows of a batch.")
     parser.add_argument("--context_length", type=int, default=1024, help="Tokens of a packed row.")
     parser.add_argument("--lengths", choices=LENGTHS, default="slam", help="How long the documents are.")
     parser.add_argument("--documents", type=int, default=2000, help="Number of documents.")
@@ -82,28 +88,27 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.num_threads or torch.get_num_threads())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
-    batch_size = args.batch_size or (8 if on_gpu else 4)
     steps = args.steps or (20 if on_gpu else 2)
     base_config = BASE_CONFIGS[args.model or ("slam" if on_gpu else "small")]
 
+    torch.manual_seed(args.seed)
+    config = SpeechLMConfig(base_config=base_config)
+    model = SpeechLMForCausalLM._from_config(config, attn_implementation=args.attn_implementation).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
     documents = make_documents(args.documents, args.lengths, args.context_length, args.seed)
-    batches = {
-        "padded": padded_batches(documents, batch_size),
-        "packed": packed_batches(documents, batch_size, args.context_length),
-    }
-    ways = {}
-    for name, stream in batches.items():
-        for compiled in (False, True) if args.compile else (False,):
-            way = make_way(base_config, args, device, stream, compiled)
-            ways[f"{name}, compiled" if compiled else name] = way
+    packed = packed_batches(documents, args.batch_size, args.context_length)
+    padded = padded_batches(documents, args.batch_size)
+    ways = {"packed": Way(model, packed), "padded": Way(model, padded)}
+    if args.compile:
+        # In this order: from the shapes of the padded batches, the compiler would conclude that all shapes vary.
+        ways |= {f"{name}, compiled": Way(torch.compile(model), way.batches) for name, way in ways.items()}
     for way in ways.values():
-        train(way, steps, device)  # to warm up
+        train(way, optimizer, steps, device)  # to warm up
     for _ in range(args.rounds):
         for way in ways.values():
-            seconds, tokens, slots = train(way, steps, device)
-            way.tokens_per_second.append(tokens / seconds)
-            way.padding.append(1 - tokens / slots)
-    report(ways, device)
+            way.turns.append(train(way, optimizer, steps, device))
+    report(ways, model.num_parameters(), device)
 
 
 def make_documents(count: int, lengths: str, context_length: int, seed: int) -> Dataset:
@@ -131,50 +136,44 @@ def packed_batches(documents: Dataset, batch_size: int, context_length: int) -> 
         yield collate(list(islice(rows, batch_size)))
 
 
-def make_way(
-    base_config: dict | None, args: argparse.Namespace, device: torch.device, batches: Iterator[Batch], compiled: bool
-) -> Way:
-    torch.manual_seed(args.seed)
-    config = SpeechLMConfig(base_config=base_config)
-    model = SpeechLMForCausalLM._from_config(config, attn_implementation=args.attn_implementation).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    return Way(torch.compile(model) if compiled else model, optimizer, batches)
-
-
-def train(way: Way, steps: int, device: torch.device) -> tuple[float, int, int]:
-    """Seconds of some steps, and the tokens in them without and with padding. Making batches is not measured."""
+def train(way: Way, optimizer: torch.optim.Optimizer, steps: int, device: torch.device) -> Turn:
+    """Train for some steps. Making batches is not measured."""
     batches = list(islice(way.batches, steps))
     tokens = sum(int((batch["input_ids"] != 0).sum()) for batch in batches)
     slots = sum(batch["input_ids"].numel() for batch in batches)
-    start = time.perf_counter()
+    start, processor_start = time.perf_counter(), time.process_time()
     for batch in batches:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = way.model(**{name: tensor.to(device) for name, tensor in batch.items()}, use_cache=False).loss
         loss.backward()
         nn.utils.clip_grad_norm_(way.model.parameters(), 0.5)
-        way.optimizer.step()
-        way.optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     loss.item()  # waits for the device
-    return time.perf_counter() - start, tokens, slots
+    return Turn(time.perf_counter() - start, time.process_time() - processor_start, tokens, slots)
 
 
-def report(ways: dict[str, Way], device: torch.device) -> None:
-    parameters = ways["packed"].model.num_parameters()
+def report(ways: dict[str, Way], parameters: int, device: torch.device) -> None:
+    on_gpu = device.type == "cuda"
     peak = peak_flops(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+    name = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} thread(s)"
     print(f"{parameters:,} parameters on {name}; peak {peak / 1e12:.3g} TFLOPs a second\n")
-    print("| way | useful tokens/s | padding | MFU | against padded, in the same round |")
+    print(f"| way | useful tokens/s | padding | MFU | against padded{'' if on_gpu else ', processor time'} |")
     print("|---|---|---|---|---|")
     for label, way in ways.items():
-        median = statistics.median(way.tokens_per_second)
+        speeds = [turn.tokens / turn.seconds for turn in way.turns]
+        padding = statistics.median(1 - turn.tokens / turn.slots for turn in way.turns)
+        mfu = statistics.median(speeds) * flops_per_token(parameters) / peak
         ratios = [
-            ours / theirs for ours, theirs in zip(way.tokens_per_second, ways["padded"].tokens_per_second, strict=True)
+            cost(padded, on_gpu) / cost(turn, on_gpu)
+            for padded, turn in zip(ways["padded"].turns, way.turns, strict=True)
         ]
-        mfu = median * flops_per_token(parameters) / peak
-        print(
-            f"| {label} | {spread(way.tokens_per_second, ',.0f')} | {statistics.median(way.padding):.1%} | {mfu:.1%} "
-            f"| {spread(ratios, '.2f')} |"
-        )
+        print(f"| {label} | {spread(speeds, ',.0f')} | {padding:.1%} | {mfu:.1%} | {spread(ratios, '.2f')} |")
+
+
+def cost(turn: Turn, on_gpu: bool) -> float:
+    """Seconds of a useful token; of the processor on a CPU, which others may use at the same time."""
+    return (turn.seconds if on_gpu else turn.processor_seconds) / turn.tokens
 
 
 def spread(values: list[float], form: str) -> str:

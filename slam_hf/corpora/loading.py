@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import fsspec.asyn
@@ -163,7 +164,7 @@ def make_loader(batches: PieceBatches, num_workers: int) -> torch.utils.data.Dat
         num_workers=num_workers,
         # Kept as NumPy arrays, the batches travel through pipes: shared memory is often too small in containers.
         collate_fn=_identity,
-        worker_init_fn=_prepare_worker,
+        worker_init_fn=partial(_prepare_worker, os.getpid()),
         in_order=False,
     )
 
@@ -172,11 +173,11 @@ def _identity(item: Batch | ChunkEnd) -> Batch | ChunkEnd:
     return item
 
 
-def _prepare_worker(worker: int) -> None:
+def _prepare_worker(parent: int, worker: int) -> None:
     # fsspec's event loop thread does not survive the fork.
     fsspec.asyn.reset_lock()
     # A worker whose parent is killed would wait forever for somebody to take its last batch from the pipe.
-    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
 def _exit_with_parent(parent: int) -> None:
