@@ -207,8 +207,11 @@ class SpeechLMForCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError(f"Sequences {rows} have fewer than two tokens: there is nothing to score.")
 
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        logits = self(input_ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
-        losses = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), input_ids[:, 1:], reduction="none")
+        predicting = torch.arange(input_ids.shape[1] - 1, device=input_ids.device)
+        logits = self(
+            input_ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=predicting
+        ).logits
+        losses = F.cross_entropy(logits.float().transpose(1, 2), input_ids[:, 1:], reduction="none")
         log_likelihoods = -losses.where(scored, 0.0).sum(dim=1)
         return log_likelihoods / lengths if reduction == "mean" else log_likelihoods
 
