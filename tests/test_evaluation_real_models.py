@@ -4,13 +4,13 @@ onnxruntime)."""
 
 import importlib.util
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from real_whisper import convert_whisper
 from torchaudio.functional import resample
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -61,9 +61,6 @@ def text_lm(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def recogniser(tmp_path_factory):
-    sys.path.insert(0, str(Path(__file__).parents[1] / "hub_scripts"))
-    from quickstart.whisper import convert_whisper
-
     folder = convert_whisper(tmp_path_factory.mktemp("whisper"))
     return load_recogniser(str(folder), torch.device("cpu"))
 
