@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Audio, Dataset, load_dataset
-from tqdm import tqdm
 
 from slam_hf.corpora.atomic_write import DiskFullError
 from slam_hf.corpora.dataset_source import dataset_source
@@ -20,6 +19,7 @@ from slam_hf.corpora.decoding import PieceRules
 from slam_hf.corpora.listing import list_audio_folder
 from slam_hf.corpora.loading import ChunkKey, PendingPart
 from slam_hf.corpora.manifest import read_manifest
+from slam_hf.corpora.progress import HoursBar
 from slam_hf.corpora.segmentation import Segmentation
 from slam_hf.corpora.sources import FilePart, file_source
 from slam_hf.corpora.tokenization import share_parts, tokenize_corpus
@@ -258,7 +258,7 @@ def start(target, *arguments):
 
 def run_with_own_lock(target, *arguments):
     # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
-    tqdm.set_lock(threading.RLock())
+    HoursBar.set_lock(threading.RLock())
     target(*arguments)
 
 

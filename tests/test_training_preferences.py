@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from datasets import Dataset
 
@@ -64,3 +66,10 @@ def test_the_filter_needs_texts():
     with pytest.raises(ValueError, match="A pair has no text"):
         prepare_pairs(pairs(("a", None)), max_auto_bleu=0.3)
     assert len(prepare_pairs(pairs(("a", None)))) == 1
+
+
+def test_nltk_is_named_when_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "slam_hf.metrics.auto_bleu.auto_bleu", None)
+    with pytest.raises(ImportError, match=r'pip install "slam-hf\[metrics\]"'):
+        prepare_pairs(pairs(("a", "b")), max_auto_bleu=0.3)
+    assert len(prepare_pairs(pairs(("a", "b")))) == 1

@@ -7,7 +7,6 @@ from datasets import Dataset
 from trl import ScriptArguments
 
 from ..corpora.preference_pairs import unit_string
-from ..metrics.auto_bleu.auto_bleu import auto_bleu
 
 
 PAIR_COLUMNS = ["prompt", "chosen", "rejected"]
@@ -47,6 +46,7 @@ def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset
 
     Raises:
         ValueError: a column is missing, or a text that the filter needs.
+        ImportError: the filter's NLTK is missing.
     """
     wanted = PAIR_COLUMNS if max_auto_bleu is None else [*PAIR_COLUMNS, "prompt_text", "chosen_text"]
     missing = [name for name in wanted if name not in pairs.column_names]
@@ -55,15 +55,23 @@ def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset
             f"Preference pairs lack the columns {', '.join(missing)}: they need {', '.join(PAIR_COLUMNS)}, and the "
             "texts for the filter `max_auto_bleu`."
         )
+    if max_auto_bleu is not None:
+        pairs = _without_repetition(pairs, max_auto_bleu)
+    return pairs.select_columns(PAIR_COLUMNS).map(_as_strings)
+
+
+def _without_repetition(pairs: Dataset, max_auto_bleu: float) -> Dataset:
+    try:
+        from ..metrics.auto_bleu.auto_bleu import auto_bleu
+    except ImportError as error:
+        raise ImportError('The filter `max_auto_bleu` needs NLTK: pip install "slam-hf[metrics]".') from error
 
     def repeats_little(prompt: str | None, chosen: str | None) -> bool:
         if prompt is None or chosen is None:
             raise ValueError("A pair has no text, which the filter `max_auto_bleu` reads: leave the filter out.")
         return auto_bleu(f"{prompt} {chosen}", n=2) < max_auto_bleu
 
-    if max_auto_bleu is not None:
-        pairs = pairs.filter(repeats_little, input_columns=["prompt_text", "chosen_text"])
-    return pairs.select_columns(PAIR_COLUMNS).map(_as_strings)
+    return pairs.filter(repeats_little, input_columns=["prompt_text", "chosen_text"])
 
 
 def _as_strings(pair: dict[str, Any]) -> dict[str, str]:
