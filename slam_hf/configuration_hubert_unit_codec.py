@@ -108,6 +108,7 @@ class HubertUnitCodecConfig(PreTrainedConfig):
     """
 
     model_type = "hubert_unit_codec"
+    _auto_class = "AutoConfig"
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "encoder_config": SubConfigSpec(HubertConfig),
         "vocoder_config": SubConfigSpec(UnitHifiGanConfig, optional=True),

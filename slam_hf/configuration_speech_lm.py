@@ -29,6 +29,7 @@ class SpeechLMConfig(PreTrainedConfig):
     """
 
     model_type = "speech_language_model"
+    _auto_class = "AutoConfig"
     sub_configs_defaults = {
         "base_config": SubConfigSpec(
             config_class=AutoConfig,
@@ -53,6 +54,9 @@ class SpeechLMConfig(PreTrainedConfig):
     eos_token_id: int | None = 1
 
     def __post_init__(self, **kwargs):
+        if __name__.startswith("slam_hf."):
+            # Installed, the package has the pipeline that a repository brings along as code, and takes its own.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         if self.vocab_size < 3:
             raise ValueError(f"`vocab_size` counts <PAD>, <S> and the units: at least 3, got {self.vocab_size}.")

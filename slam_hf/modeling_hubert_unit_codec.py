@@ -15,6 +15,7 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.utils import ModelOutput
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig
+from .loading_utils import CommitMixin
 from .modeling_unit_hifigan import UnitHifiGan
 from .padding_utils import split_clips, split_durations, split_units
 
@@ -65,7 +66,7 @@ class HubertUnitCodecOutput(ModelOutput):
     audio_values: torch.FloatTensor | None = None
 
 
-class HubertUnitCodec(PreTrainedAudioTokenizerBase):
+class HubertUnitCodec(CommitMixin, PreTrainedAudioTokenizerBase):
     r"""
     A codec between audio and discrete units. The encoder is a HuBERT (https://huggingface.co/papers/2106.07447) up to
     the layer whose states a k-means codebook quantises; the decoder, which a codec may lack, is a [`UnitHifiGan`].
@@ -93,6 +94,7 @@ class HubertUnitCodec(PreTrainedAudioTokenizerBase):
     """
 
     config: HubertUnitCodecConfig
+    _auto_class = "AutoModelForAudioTokenization"
     base_model_prefix = "codec"
     main_input_name = "input_values"
     input_modalities = "audio"
@@ -169,6 +171,8 @@ class HubertUnitCodec(PreTrainedAudioTokenizerBase):
 
         encoder_config = copy.deepcopy(hubert.config)
         encoder_config.num_hidden_layers = layer
+        if os.path.isdir(encoder_config._name_or_path):  # published with the codec: a folder's path stays private
+            encoder_config._name_or_path = os.path.basename(os.path.abspath(encoder_config._name_or_path))
         config = HubertUnitCodecConfig(
             encoder_config=encoder_config,
             vocoder_config=None if vocoder is None else copy.deepcopy(vocoder.config),

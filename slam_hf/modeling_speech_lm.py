@@ -16,9 +16,10 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_speech_lm import SpeechLMConfig
+from .loading_utils import CommitMixin
 
 
-class SpeechLMForCausalLM(PreTrainedModel, GenerationMixin):
+class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
     r"""
     A causal language model over speech units, in the format of the published Slam checkpoints
     (*Slamming: Training a Speech Language Model on One GPU in a Day*, arXiv 2502.15814).
@@ -35,6 +36,7 @@ class SpeechLMForCausalLM(PreTrainedModel, GenerationMixin):
     """
 
     config_class = SpeechLMConfig
+    _auto_class = "AutoModelForCausalLM"
     base_model_prefix = "lm"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForAudioTokenization, GenerationConfig
+from transformers import GenerationConfig
 from transformers.pipelines.base import Pipeline
 
 from .audio_utils import load_audio
-from .conversion.published import published_codec
 from .modeling_hubert_unit_codec import HubertUnitCodec
 
 
@@ -59,7 +58,7 @@ class AudioToAudioPipeline(Pipeline):
         if codec is None:
             codec = processor.audio_tokenizer or _default_codec(self.tokenizer.num_units)
         elif not isinstance(codec, HubertUnitCodec):
-            codec = AutoModelForAudioTokenization.from_pretrained(codec)
+            codec = HubertUnitCodec.from_pretrained(codec)
         if codec.codebook_size != self.tokenizer.num_units:
             raise ValueError(
                 f"The codec has {codec.codebook_size} units and the model {self.tokenizer.num_units}. Pass `codec=`, "
@@ -167,8 +166,10 @@ def _default_codec(num_units: int) -> HubertUnitCodec:
             f"This model of {num_units} units names no codec. Pass `codec=`, the codec that it was trained on."
         )
     try:
-        return published_codec()
-    except OSError as error:
+        from . import conversion  # not at the top: as remote code, the pipeline works without the package
+
+        return conversion.published_codec()
+    except (ImportError, OSError) as error:
         raise OSError(
             f"This model names no codec. Pass `codec=`, the codec that it was trained on. {error}"
         ) from error

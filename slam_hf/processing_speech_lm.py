@@ -1,11 +1,13 @@
 """Audio to the ids of a speech language model and back, through the unit codec that the model was trained on."""
 
+import copy
+import os
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import EncodecFeatureExtractor
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import AUDIO_TOKENIZER_KWARGS, ProcessorMixin
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .modeling_hubert_unit_codec import HubertUnitCodec
@@ -25,8 +27,11 @@ class SpeechLMProcessor(ProcessorMixin):
         tokenizer ([`HubertUnitTokenizer`]):
             Units to ids.
         audio_tokenizer ([`HubertUnitCodec`], *optional*):
-            The codec. Saved by name, not by value, as transformers does for every codec.
+            The codec. `processor_config.json` names it, under `codec`: `name_or_path`, and `revision`, the commit of a
+            codec from the Hub, at which it is loaded again.
     """
+
+    _auto_class = "AutoProcessor"
 
     audio_tokenizer: HubertUnitCodec | None = None
 
@@ -49,6 +54,31 @@ class SpeechLMProcessor(ProcessorMixin):
             return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
         tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)
         return [EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000), tokenizer]
+
+    @classmethod
+    def get_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        processor_dict, unused_kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        # Not under transformers' own key: that takes no revision, no class from outside of transformers, and loads the
+        # codec twice, the first time only to look up the class of the processor.
+        reference = processor_dict.pop("codec", None)
+        if reference is not None:
+            hub_kwargs = {key: kwargs[key] for key in AUDIO_TOKENIZER_KWARGS if key in kwargs}
+            processor_dict["audio_tokenizer"] = HubertUnitCodec.from_pretrained(
+                reference["name_or_path"], revision=reference.get("revision") or "main", **hub_kwargs
+            )
+        return processor_dict, unused_kwargs
+
+    def to_dict(self) -> dict[str, Any]:
+        without_codec = copy.copy(self)  # which transformers would copy, weights and all
+        vars(without_codec).pop("audio_tokenizer", None)
+        output = super(SpeechLMProcessor, without_codec).to_dict()
+        codec = self.audio_tokenizer
+        if codec is not None:
+            revision = getattr(codec.config, "_commit_hash", None)
+            output["codec"] = {"name_or_path": codec.name_or_path, "revision": revision}
+        return output
 
     def __call__(
         self,

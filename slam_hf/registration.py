@@ -51,9 +51,6 @@ def _register_feature_extractors(module: ModuleType) -> None:
 
 def _register_processors(module: ModuleType) -> None:
     _enter(module.PROCESSOR_MAPPING, PROCESSORS)
-    # The codec that a processor names is looked up among the classes at the top of transformers.
-    top_level = sys.modules["transformers"]._class_to_module
-    top_level.update((codec, f"models.{model_type}") for model_type, codec in CODECS.items())
 
 
 def _enter(mapping, class_names: dict[str, str]) -> None:

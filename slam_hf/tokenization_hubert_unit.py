@@ -44,6 +44,7 @@ class HubertUnitTokenizer(TokenizersBackend):
     vocab_files_names = {"tokenizer_file": "tokenizer.json", "config_file": "config.json"}
     model_input_names = ["input_ids", "attention_mask"]
     model = WordLevel
+    _auto_class = "AutoTokenizer"
 
     def __init__(
         self,

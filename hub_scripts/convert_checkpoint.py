@@ -1,0 +1,152 @@
+"""Bring a published checkpoint into the complete, modern form: safetensors, tokenizer, processor, remote code, card.
+
+```
+python hub_scripts/convert_checkpoint.py --source slprl/slam --codec user/my-codec --output_dir slam
+python hub_scripts/convert_checkpoint.py \
+    --hubert slprl/mhubert-base-25hz --layer 11 --kmeans mhubert_base_25hz_cp_mls_cv_sp_fisher_L11_km500.bin \
+    --vocoder hifigan_lj_mhubert_base_25hz.pt --vocoder_config hifigan_lj_mhubert_base_25hz_config.json \
+    --output_dir my-codec
+```
+
+Sources are models in the form of `slprl/slam`, also incomplete ones of this package; the models of TWIST (OPT and
+Llama checkpoints whose `config.json` has an `offset`; unpack the zip first); and those of
+`tiagoCuervo/gslm-scaling-*` (`"model_type": "slm"`). Other formats are refused. No pickle is executed.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import ModelCard, snapshot_download
+from transformers import EncodecFeatureExtractor, HfArgumentParser
+
+from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
+from slam_hf.conversion.gslm_scaling import read_gslm_scaling
+from slam_hf.conversion.speech_lm import read_speech_lm
+from slam_hf.conversion.twist import read_twist
+from slam_hf.hub.codec_card import render_codec_card
+from slam_hf.hub.codec_reference import pin_codec
+from slam_hf.hub.model_card import render_model_card
+from slam_hf.hub.model_folder import read_json
+from slam_hf.hub.remote_code import export_remote_code
+
+
+NEEDED_FILES = ["config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"]
+
+
+@dataclass
+class ConversionArguments:
+    output_dir: str = field(metadata={"help": "Folder to write. It must not exist."})
+    source: str | None = field(default=None, metadata={"help": "Folder or Hub repository of a model."})
+    revision: str | None = field(default=None, metadata={"help": "Revision of that repository."})
+    codec: str | None = field(
+        default=None,
+        metadata={"help": "The model's codec: `user/codec`, `user/codec@revision`, or a folder."},
+    )
+    num_units: int | None = field(
+        default=None, metadata={"help": "Number of units of a model of TWIST. Default: all ids from its offset on."}
+    )
+    hubert: str | None = field(
+        default=None, metadata={"help": "Folder or Hub repository of a HuBERT, to make a codec in place of a model."}
+    )
+    hubert_revision: str = field(default="main", metadata={"help": "Revision of that repository."})
+    layer: int | None = field(default=None, metadata={"help": "Its layer that the k-means was fitted on, from 1."})
+    kmeans: str | None = field(default=None, metadata={"help": "File of a scikit-learn KMeans."})
+    vocoder: str | None = field(default=None, metadata={"help": "File of a unit HiFi-GAN, if there is one."})
+    vocoder_config: str | None = field(default=None, metadata={"help": "The JSON file that belongs to it."})
+    repo_id: str | None = field(
+        default=None, metadata={"help": "Repository that the card names. Default: the name of the folder."}
+    )
+    license: str | None = field(default=None, metadata={"help": "Licence for the card, as the Hub names it."})
+
+    def __post_init__(self):
+        if (self.source is None) == (self.hubert is None):
+            raise ValueError("Name either `--source`, a model, or `--hubert`, the first part of a codec.")
+        if self.hubert is not None and (self.layer is None or self.kmeans is None):
+            raise ValueError("A codec needs `--hubert`, `--layer` and `--kmeans`.")
+
+
+def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> ModelCard:
+    source = Path(args.source)
+    if not source.is_dir():
+        source = Path(snapshot_download(args.source, revision=args.revision, allow_patterns=NEEDED_FILES))
+    model, starts_with_units = read_model(source, args.num_units)
+    codec = None
+    if args.codec is not None and os.path.isdir(args.codec):
+        codec = HubertUnitCodec.from_pretrained(args.codec)
+        if codec.codebook_size != model.config.num_units:
+            raise ValueError(
+                f"'{args.codec}' has {codec.codebook_size} units and the model {model.config.num_units}: this is not "
+                "the codec that the model was trained on."
+            )
+    tokenizer = HubertUnitTokenizer(num_units=model.config.num_units, add_bos_token=not starts_with_units)
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    model.save_pretrained(folder)
+    SpeechLMProcessor(feature_extractor, tokenizer, codec).save_pretrained(folder)
+    if args.codec is not None and codec is None:
+        pin_codec(folder, args.codec)
+    export_remote_code(folder)
+    return render_model_card(folder, repo_id, license=args.license)
+
+
+def read_model(folder: Path, num_units: int | None) -> tuple[SpeechLMForCausalLM, bool]:
+    """The model, and whether its sequences begin with a unit in place of `<S>`."""
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"'{folder}' lacks config.json.")
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == "speech_language_model":
+        return read_speech_lm(folder), False
+    if config.get("model_type") == "slm":
+        return read_gslm_scaling(folder), False
+    if "offset" in config:
+        return read_twist(folder, num_units), True
+    raise ValueError(
+        f"'{folder}' holds a model of type {config.get('model_type')!r}: expected the form of `slprl/slam`, of TWIST "
+        "(with an `offset` in config.json) or of `gslm-scaling`."
+    )
+
+
+def convert_codec(args: ConversionArguments, folder: Path, repo_id: str) -> ModelCard:
+    codec = HubertUnitCodec.from_parts(
+        hubert=args.hubert,
+        kmeans=args.kmeans,
+        layer=args.layer,
+        vocoder=args.vocoder,
+        vocoder_config=args.vocoder_config,
+        hubert_revision=args.hubert_revision,
+    )
+    codec.save_pretrained(folder)
+    export_remote_code(folder)
+    return render_codec_card(folder, repo_id, license=args.license)
+
+
+def write_folder(output: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder so that it is there whole or not at all."""
+    if output.exists():
+        raise FileExistsError(f"'{output}' exists: remove it, or name another folder.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
+        folder = Path(scratch) / output.name
+        folder.mkdir()
+        write(folder)
+        os.rename(folder, output)
+
+
+def main(args: ConversionArguments) -> None:
+    output = Path(os.path.abspath(args.output_dir))
+    convert = convert_codec if args.source is None else convert_model
+
+    def write(folder: Path) -> None:
+        convert(args, folder, args.repo_id or output.name).save(folder / "README.md")
+
+    write_folder(output, write)
+    print(f"Written: {output}")
+
+
+if __name__ == "__main__":
+    try:
+        main(*HfArgumentParser(ConversionArguments).parse_args_into_dataclasses())
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None

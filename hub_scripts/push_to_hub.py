@@ -1,0 +1,124 @@
+"""Publish a model, a codec, a corpus or a metric, in one commit and with its card.
+
+```
+python hub_scripts/push_to_hub.py --folder my-codec --repo_id user/my-codec
+python hub_scripts/push_to_hub.py --folder outputs/slam --codec user/my-codec --repo_id user/slam
+python hub_scripts/push_to_hub.py --corpus corpora/librispeech --repo_id user/librispeech-units
+python hub_scripts/push_to_hub.py --metric sblimp --repo_id user/sblimp
+```
+
+`--dry_run` shows the files and the card instead. What others load needs no `slam_hf` on their side: the code is among
+the files, for `trust_remote_code=True`. Checkpoints, optimizer states and logs stay here.
+"""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from transformers import HfArgumentParser
+
+from slam_hf.hub.codec_card import render_codec_card
+from slam_hf.hub.codec_reference import pin_codec
+from slam_hf.hub.metric_space import metric_space
+from slam_hf.hub.model_card import render_model_card
+from slam_hf.hub.model_folder import publishable_files, read_json, stage
+from slam_hf.hub.publishing import publish_folder
+from slam_hf.hub.remote_code import export_remote_code
+
+
+@dataclass
+class PushArguments:
+    repo_id: str = field(metadata={"help": "Repository to publish to: `user/name`."})
+    folder: str | None = field(default=None, metadata={"help": "Folder of a model or of a codec."})
+    corpus: str | None = field(default=None, metadata={"help": "Folder of a tokenised corpus, in place of `folder`."})
+    metric: str | None = field(
+        default=None, metadata={"help": "Metric to publish as a Space, in place of `folder`: `sblimp`, ..."}
+    )
+    codec: str | None = field(
+        default=None,
+        metadata={
+            "help": "Repository of the model's codec, `user/codec` or `user/codec@revision`. It is named with its "
+            "commit. Default: the one that the processor was saved with."
+        },
+    )
+    evaluations: list[str] = field(
+        default_factory=list, metadata={"help": "Summaries of `evaluate_model.py`, or their folders, for the card."}
+    )
+    license: str | None = field(default=None, metadata={"help": "Licence for the card, as the Hub names it."})
+    card: str | None = field(default=None, metadata={"help": "A card of your own, in place of the one of the run."})
+    private: bool = field(default=False, metadata={"help": "Whether only you may see the repository."})
+    revision: str = field(default="main", metadata={"help": "Branch to publish to."})
+    tag: str | None = field(default=None, metadata={"help": "Name for this version, such as `v1`."})
+    dry_run: bool = field(default=False, metadata={"help": "Show what would be published, and publish nothing."})
+
+    def __post_init__(self):
+        if sum(source is not None for source in (self.folder, self.corpus, self.metric)) != 1:
+            raise ValueError("Name one of `--folder`, `--corpus` and `--metric`.")
+
+
+def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
+    """Put the files of the repository in `folder`; returns its type, and what they replace in it."""
+    if args.corpus is not None:
+        return "dataset", prepare_corpus(Path(args.corpus), folder)
+    if args.metric is not None:
+        metric_space(args.metric, folder, args.repo_id)
+        return "space", []
+    prepare_model(args, Path(args.folder), folder)
+    return "model", ["model*.safetensors", "model.safetensors.index.json"]
+
+
+def prepare_corpus(corpus: Path, folder: Path) -> list[str]:
+    files = sorted(corpus.glob("data/*.parquet"))
+    if not files or not (corpus / "README.md").is_file():
+        raise FileNotFoundError(f"'{corpus}' lacks README.md or data/*.parquet: `tokenize_corpus.py` writes both.")
+    (folder / "data").mkdir()
+    stage(files, folder / "data")
+    stage([corpus / "README.md"], folder)
+    splits = {file.name.rsplit("-", maxsplit=3)[0] for file in files}  # <split>-<number>-of-<count>.parquet
+    return [f"data/{split}-*" for split in sorted(splits)]
+
+
+def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
+    stage(publishable_files(source), folder)
+    export_remote_code(folder)
+    if read_json(folder / "config.json")["model_type"] == "hubert_unit_codec":
+        card = render_codec_card(folder, args.repo_id, license=args.license)
+    else:
+        if pin_codec(folder, args.codec) is None:
+            print("The processor names no codec: others will need one to use the model on audio. See `--codec`.")
+        card = render_model_card(folder, args.repo_id, args.evaluations, license=args.license)
+    card = card if args.card is None else ModelCard.load(args.card)
+    card.save(folder / "README.md")
+
+
+def describe(folder: Path) -> str:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    rows = [f"{path.stat().st_size:>15,}  {path.relative_to(folder)}" for path in files]
+    return "\n".join([*rows, "", (folder / "README.md").read_text(encoding="utf-8")])
+
+
+def main(args: PushArguments) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        repo_type, replaced = prepare(args, folder)
+        if args.dry_run:
+            print(describe(folder))
+            return
+        commit = publish_folder(
+            folder,
+            args.repo_id,
+            repo_type=repo_type,
+            private=args.private,
+            revision=args.revision,
+            tag=args.tag,
+            delete_patterns=replaced,
+        )
+    print(f"{commit.repo_url}\nCommit: {commit.oid}")
+
+
+if __name__ == "__main__":
+    try:
+        main(*HfArgumentParser(PushArguments).parse_args_into_dataclasses())
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,66 @@
+"""Reads the speech language models that TWIST released (https://huggingface.co/papers/2305.13009)."""
+
+import copy
+import os
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ..configuration_speech_lm import SpeechLMConfig
+from ..modeling_speech_lm import SpeechLMForCausalLM
+
+
+def read_twist(folder: str | os.PathLike, num_units: int | None = None) -> SpeechLMForCausalLM:
+    r"""
+    Read a model of `https://dl.fbaipublicfiles.com/textless_nlp/twist/lms/`, unpacked: a causal LM of transformers
+    (OPT, Llama) whose `config.json` gives as `offset` the id of unit 0, as
+    https://github.com/facebookresearch/textlesslib (`examples/twist/speech_lm.py`) uses it.
+
+    The rows of the embedding and of the head are put in the order of [`HubertUnitTokenizer`]: those of the padding
+    and the end-of-sequence token, then the units. TWIST continues and scores units without anything in front of them:
+    use a tokenizer with `add_bos_token=False`.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder.
+        num_units (`int`, *optional*):
+            Number of units. Defaults to all ids from `offset` on.
+
+    Returns:
+        [`SpeechLMForCausalLM`], in evaluation mode.
+
+    Raises:
+        ValueError: `config.json` has no `offset`, or the ids of the tokens are not where they are expected.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    offset = getattr(config, "offset", None)
+    if not isinstance(offset, int):
+        raise ValueError(f"'{folder}': config.json has no `offset`, the id of unit 0, as the models of TWIST do.")
+    if num_units is None:
+        num_units = config.vocab_size - offset
+    eos = config.eos_token_id
+    pad = eos if config.pad_token_id is None else config.pad_token_id
+    units = range(offset, offset + num_units)
+    if not isinstance(eos, int) or any(not 0 <= i < config.vocab_size or i in units for i in (eos, pad)):
+        raise ValueError(
+            f"'{folder}': the padding token {pad} and the end-of-sequence token {eos} must be ids besides the units, "
+            f"{units.start} to {units.stop - 1}, of {config.vocab_size} in all."
+        )
+    if num_units < 1 or units.stop > config.vocab_size:
+        raise ValueError(f"'{folder}': there are no {num_units} units from {offset} on, of {config.vocab_size} ids.")
+    lm = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    return _reorder(lm, torch.tensor([pad, eos, *units]))
+
+
+def _reorder(lm: torch.nn.Module, ids: torch.Tensor) -> SpeechLMForCausalLM:
+    """The model whose token `i` is token `ids[i]` of `lm`."""
+    base_config = copy.deepcopy(lm.config).to_dict()
+    del base_config["offset"]
+    base_config["_name_or_path"] = ""  # published with the model: a folder's path stays private
+    config = SpeechLMConfig(base_config=base_config, twist_init=True, vocab_size=len(ids))
+    rows = {id(lm.get_input_embeddings().weight), id(lm.get_output_embeddings().weight)}
+    names = {name for name, weight in lm.named_parameters(remove_duplicate=False) if id(weight) in rows}
+    state = {name: weight[ids] if name in names else weight for name, weight in lm.state_dict().items()}
+    model = SpeechLMForCausalLM._from_config(config, dtype=lm.dtype)
+    model.lm.load_state_dict(state)
+    return model.eval()

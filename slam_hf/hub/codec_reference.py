@@ -1,0 +1,89 @@
+"""Which codec a published processor names: a repository, at a commit."""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HTTPError
+
+from .model_folder import WEIGHTS, read_json
+
+
+def pin_codec(folder: Path, codec: str | None = None) -> str | None:
+    r"""
+    Make a saved processor name its codec as others can load it, and as it will always be.
+
+    Args:
+        folder (`Path`):
+            Folder of the model and its processor.
+        codec (`str`, *optional*):
+            Repository of the codec, possibly with a revision: `user/codec` or `user/codec@revision`. Defaults to the
+            one that `processor_config.json` names.
+
+    Returns:
+        `str`: `user/codec@commit`; or `None` where there is no codec.
+
+    Raises:
+        ConnectionError: the repository or its revision cannot be found.
+        ValueError: the processor names a folder of this machine, or the codec is not that of the model.
+    """
+    path = folder / "processor_config.json"
+    config = read_json(path)
+    named = config.get("codec")
+    reference = named if codec is None else _parse(codec)
+    if reference is None:
+        return None
+    name, revision = reference["name_or_path"], reference.get("revision")
+    if os.path.isdir(name) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(
+            f"The processor names its codec by a folder, '{name}', which only this machine has. Publish the codec "
+            f"first, `hub_scripts/push_to_hub.py --folder {name} --repo_id <user>/<codec>`, and then name it: "
+            "`--codec <user>/<codec>`."
+        )
+    if codec is not None or not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        try:
+            revision = HfApi().model_info(name, revision=revision).sha
+        except HTTPError as error:
+            raise ConnectionError(
+                f"The codec {name} at revision {revision or 'main'} is not on the Hub, or you may not see it "
+                f"({type(error).__name__})."
+            ) from None
+        _check_units(folder, name, revision)
+        if named is not None:
+            _check_weights(Path(named["name_or_path"]) / WEIGHTS, name, revision)
+    config["codec"] = {"name_or_path": name, "revision": revision}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return f"{name}@{revision}"
+
+
+def _parse(codec: str) -> dict[str, str | None]:
+    name, _, revision = codec.partition("@")
+    return {"name_or_path": name, "revision": revision or None}
+
+
+def _check_units(folder: Path, codec: str, revision: str) -> None:
+    codec_config = read_json(Path(hf_hub_download(codec, "config.json", revision=revision)))
+    if codec_config.get("model_type") != "hubert_unit_codec":
+        raise ValueError(f"{codec} holds a model of type {codec_config.get('model_type')!r}, no unit codec.")
+    num_units = read_json(folder / "config.json")["vocab_size"] - 2
+    if codec_config.get("num_units") != num_units:
+        raise ValueError(
+            f"{codec} has {codec_config.get('num_units')} units and the model {num_units}: this is not the codec that "
+            "the model was trained on."
+        )
+
+
+def _check_weights(local: Path, codec: str, revision: str) -> None:
+    """Where the processor named a folder that is still there, the published codec must be the same."""
+    if not local.is_file():
+        return
+    [published] = HfApi().get_paths_info(codec, [WEIGHTS], revision=revision)
+    with open(local, "rb") as file:
+        if published.lfs.sha256 != hashlib.file_digest(file, "sha256").hexdigest():
+            raise ValueError(
+                f"{codec} has other weights than '{local.parent}', which the processor was saved with: this is not "
+                "the codec that the model was trained on."
+            )

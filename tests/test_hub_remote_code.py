@@ -1,0 +1,81 @@
+import ast
+import json
+
+import pytest
+from transformers import AutoModelForAudioTokenization, AutoModelForCausalLM, EncodecFeatureExtractor
+
+import slam_hf
+from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
+from slam_hf.hub.remote_code import export_remote_code
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    """As another toolkit could have saved it: without code and without its names."""
+    tiny_model.save_pretrained(tmp_path)
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50)).save_pretrained(tmp_path)
+    for code in tmp_path.glob("*.py"):
+        code.unlink()
+    for path in tmp_path.glob("*.json"):
+        content = json.loads(path.read_text())
+        content.pop("auto_map", None)
+        path.write_text(json.dumps(content))
+    return tmp_path
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_the_classes_are_named_and_their_code_is_there(folder):
+    code = {path.name for path in export_remote_code(folder)}
+    config = read(folder / "config.json")
+    pipelines = config["custom_pipelines"]
+    assert list(config["auto_map"]) == ["AutoConfig", "AutoModel", "AutoModelForCausalLM"]
+    references = [*config["auto_map"].values(), pipelines["audio-to-audio"]["impl"]]
+    references.append(read(folder / "tokenizer_config.json")["auto_map"]["AutoTokenizer"][0])
+    references.append(read(folder / "processor_config.json")["auto_map"]["AutoProcessor"])
+    for reference in references:
+        module, name = reference.split(".")
+        assert f"{module}.py" in code
+        assert name in {
+            node.name for node in ast.parse((folder / f"{module}.py").read_text()).body if hasattr(node, "name")
+        }
+        assert getattr(slam_hf, name).__name__ == name
+
+
+def test_the_code_needs_no_other_file(folder):
+    code = {path.stem: ast.parse(path.read_text()) for path in export_remote_code(folder)}
+    for name, tree in code.items():
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.startswith("slam_hf") for alias in node.names), name
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0 or (node.level == 1 and node.module in code), (name, node.module)
+                assert not (node.module or "").startswith("slam_hf"), name
+
+
+def test_the_package_goes_before_the_code_of_a_folder(folder, tiny_codec, tmp_path):
+    export_remote_code(folder)
+    for code in folder.glob("*.py"):
+        code.write_text("raise RuntimeError('remote code was executed')")
+    assert type(AutoModelForCausalLM.from_pretrained(folder)) is slam_hf.SpeechLMForCausalLM
+    assert not hasattr(AutoModelForCausalLM.from_pretrained(folder).config, "custom_pipelines")
+
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    export_remote_code(tmp_path / "codec")
+    assert read(tmp_path / "codec" / "config.json")["auto_map"].keys() == {
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForAudioTokenization",
+    }
+    assert type(AutoModelForAudioTokenization.from_pretrained(tmp_path / "codec")) is slam_hf.HubertUnitCodec
+
+
+def test_other_models_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        export_remote_code(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    with pytest.raises(ValueError, match="holds a model of type 'qwen2'"):
+        export_remote_code(tmp_path)
