@@ -5,16 +5,24 @@ accelerate launch hub_scripts/align_dpo.py --config hub_scripts/recipes/slam-dpo
 Every value of a recipe can be overridden on the command line; `--help` lists them.
 """
 
+from pathlib import Path
+
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoProcessor
 from trl import DPOConfig, DPOTrainer, ModelConfig, TrlParser, get_peft_config
 
 from slam_hf import SpeechLMForCausalLM
+from slam_hf.hub.model_card import save_model_card
+from slam_hf.training.arguments import CorpusConfig
 from slam_hf.training.checkpoints import checkpoint_to_resume
 from slam_hf.training.preferences import AlignArguments, prepare_pairs
+from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
 
 
 def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig) -> None:
+    training_args.include_num_input_tokens_seen = "non_padding"
+    output_dir = Path(training_args.output_dir)
+
     with training_args.main_process_first(desc="preparing pairs"):
         train, test = (
             prepare_pairs(load_dataset(args.dataset_name, args.dataset_config, split=split), args.max_auto_bleu)
@@ -32,6 +40,7 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
     processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     # Else the model itself is the reference, before it is trained or without its adapters.
     needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
+    recorder = RunRecorder()
     trainer = DPOTrainer(
         model=load_model(),
         ref_model=load_model() if needs_reference else None,
@@ -40,7 +49,12 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
         eval_dataset=test,
         processing_class=processor.tokenizer,
         peft_config=get_peft_config(model_args),
+        callbacks=[recorder, *energy_callbacks(training_args)],
     )
+    if trainer.is_world_process_zero():
+        corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
+        records = [record_corpus(corpus, train)]
+
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     trainer.evaluate()
     if model_args.use_peft:
@@ -48,12 +62,16 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        processor.save_pretrained(training_args.output_dir)
+        processor.save_pretrained(output_dir)
+        validation = {f"held-out reward {name}": f"eval_rewards/{name}" for name in ("accuracies", "margins")}
+        recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
+        recorder.save_record("preference alignment", trainer, model_args, records, validation, recipe)
         evaluations = [log for log in trainer.state.log_history if "eval_rewards/accuracies" in log]
         for name in ("accuracies", "margins"):
             first, last = evaluations[0][f"eval_rewards/{name}"], evaluations[-1][f"eval_rewards/{name}"]
             print(f"Held-out reward {name}: {first:.3f} at first, {last:.3f} after training.")
-        print(f"Model, tokenizer and processor: {training_args.output_dir}")
+        save_model_card(trainer)
+        print(f"Model, tokenizer, processor and card: {output_dir}")
     trainer.end()
 
 

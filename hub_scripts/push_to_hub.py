@@ -12,12 +12,14 @@ the files, for `trust_remote_code=True`. Checkpoints, optimizer states and logs 
 """
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import ModelCard
+from huggingface_hub import RepoCard
 from transformers import HfArgumentParser
 
+from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.metric_space import metric_space
@@ -60,7 +62,7 @@ class PushArguments:
 def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
     """Put the files of the repository in `folder`; returns its type, and what they replace in it."""
     if args.corpus is not None:
-        return "dataset", prepare_corpus(Path(args.corpus), folder)
+        return "dataset", prepare_corpus(args, Path(args.corpus), folder)
     if args.metric is not None:
         metric_space(args.metric, folder, args.repo_id)
         return "space", []
@@ -68,13 +70,13 @@ def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
     return "model", ["model*.safetensors", "model.safetensors.index.json"]
 
 
-def prepare_corpus(corpus: Path, folder: Path) -> list[str]:
+def prepare_corpus(args: PushArguments, corpus: Path, folder: Path) -> list[str]:
     files = sorted(corpus.glob("data/*.parquet"))
-    if not files or not (corpus / "README.md").is_file():
-        raise FileNotFoundError(f"'{corpus}' lacks README.md or data/*.parquet: `tokenize_corpus.py` writes both.")
+    if not files:
+        raise FileNotFoundError(f"'{corpus}' lacks data/*.parquet, which `tokenize_corpus.py` writes.")
     (folder / "data").mkdir()
     stage(files, folder / "data")
-    stage([corpus / "README.md"], folder)
+    save_card(args, folder, lambda: render_dataset_card(corpus, args.repo_id, args.license))
     splits = {file.name.rsplit("-", maxsplit=3)[0] for file in files}  # <split>-<number>-of-<count>.parquet
     return [f"data/{split}-*" for split in sorted(splits)]
 
@@ -83,12 +85,15 @@ def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
     stage(publishable_files(source), folder)
     export_remote_code(folder)
     if read_json(folder / "config.json")["model_type"] == "hubert_unit_codec":
-        card = render_codec_card(folder, args.repo_id, license=args.license)
-    else:
-        if pin_codec(folder, args.codec) is None:
-            print("The processor names no codec: others will need one to use the model on audio. See `--codec`.")
-        card = render_model_card(folder, args.repo_id, args.evaluations, license=args.license)
-    card = card if args.card is None else ModelCard.load(args.card)
+        save_card(args, folder, lambda: render_codec_card(folder, args.repo_id, args.license))
+        return
+    if pin_codec(folder, args.codec) is None:
+        print("The processor names no codec: others will need one to use the model on audio. See `--codec`.")
+    save_card(args, folder, lambda: render_model_card(folder, args.repo_id, args.evaluations, args.license))
+
+
+def save_card(args: PushArguments, folder: Path, render: Callable[[], RepoCard]) -> None:
+    card = render() if args.card is None else RepoCard.load(args.card)
     card.save(folder / "README.md")
 
 

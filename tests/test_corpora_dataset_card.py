@@ -1,8 +1,10 @@
-from datasets import Features
+import pytest
+from datasets import Dataset, Features
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
+from loopback_hub import run_with_hub
 
-from slam_hf.corpora.dataset_card import CodecDescription, SplitSummary, make_card
+from slam_hf.corpora.dataset_card import CodecDescription, SplitSummary, make_card, render_dataset_card
 from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 
@@ -58,3 +60,55 @@ def test_a_codec_without_a_repository_has_no_link():
 
     assert "tokenised with `my-codec`: 500 units" in card.text
     assert "codec_revision" not in card.data.to_dict()
+
+
+def test_the_card_of_a_repository_names_it_and_the_licence(tmp_path):
+    (tmp_path / "README.md").write_text(make_card(CODEC, [TRAIN]).content)
+
+    card = render_dataset_card(tmp_path, "user/units", license="cc-by-4.0")
+
+    assert DatasetCard(str(card)).data.license == "cc-by-4.0"
+    assert 'load_dataset("user/units")' in card.text
+    assert "## License\n\n`cc-by-4.0`\n" in card.text
+
+
+def test_a_card_says_so_where_no_licence_was_given(tmp_path):
+    (tmp_path / "README.md").write_text(make_card(CODEC, [TRAIN]).content)
+
+    card = render_dataset_card(tmp_path, "user/units")
+
+    assert "license" not in card.data.to_dict()
+    assert "## License\n\nNone was given: ask the authors before you use it.\n" in card.text
+
+
+def test_a_folder_without_a_card_is_no_dataset(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no README.md"):
+        render_dataset_card(tmp_path, "user/units")
+
+
+SNIPPET = """
+import re
+from huggingface_hub import HfApi
+from slam_hf.corpora.dataset_card import render_dataset_card
+
+card = render_dataset_card({folder!r}, "user/units", license="mit")
+card.validate()
+api = HfApi()
+api.create_repo("user/units", repo_type="dataset")
+api.upload_folder(repo_id="user/units", repo_type="dataset", folder_path={folder!r})
+[block] = re.findall(r"```python\\n(.*?)```", card.text, flags=re.DOTALL)
+exec(block)
+print(dataset["train"][0]["units"])
+"""
+
+
+def test_the_example_runs_as_written(tmp_path):
+    row = {"id": "a", "units": [3, 1], "durations": [2, 1], "num_frames": 3, "text": None, "aligned_text": None}
+    rows = Dataset.from_list([row], features=UNIT_CORPUS_FEATURES)
+    rows.to_parquet(tmp_path / "corpus" / "data" / "train-00000-of-00001.parquet")
+    split = SplitSummary("train", 1, 2, 3, 0.12, 99, False, {})
+    (tmp_path / "corpus" / "README.md").write_text(make_card(CODEC, [split]).content)
+
+    output = run_with_hub(SNIPPET.format(folder=str(tmp_path / "corpus")), tmp_path / "cache")
+
+    assert output.splitlines()[-1] == "[3, 1]"

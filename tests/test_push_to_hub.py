@@ -257,7 +257,7 @@ def test_incomplete_folders_are_refused_by_what_they_lack(push, folder, tmp_path
     weights.write_bytes((folder / "model" / "model.safetensors").read_bytes()[:1000])
     assert "damaged or cut short" in push("--repo_id", "user/model", "--folder", str(weights.parent))
     assert "lacks config.json" in push("--repo_id", "user/model", "--folder", str(tmp_path))
-    assert "lacks README.md or data" in push("--repo_id", "user/units", "--corpus", str(tmp_path))
+    assert "lacks data" in push("--repo_id", "user/units", "--corpus", str(tmp_path))
     assert "There is no metric 'wer'" in push("--repo_id", "user/wer", "--metric", "wer")
     assert "Name one of" in push("--repo_id", "user/model")
 

@@ -1,11 +1,14 @@
 """Cards of tokenised corpora: what made them, how much they hold, what was left out."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from datasets import DatasetInfo, Features, SplitDict, SplitInfo
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub.utils import validate_repo_id
 
 from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
@@ -90,8 +93,41 @@ def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCar
         splits="\n".join(map(_split_line, splits)),
         skipped="\n\n".join(map(_skipped_paragraph, splits)),
         codec_sha256=codec.weights,
+        path=_LOCAL_PATH,
+        license=_NO_LICENSE,
     )
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+
+
+def render_dataset_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> DatasetCard:
+    r"""
+    The card of a dataset folder, for the repository that it goes to.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder, with the card that the tokenisation wrote.
+        repo_id (`str`):
+            The repository, which the example then names.
+        license (`str`, *optional*):
+            Licence of the units, as the Hub names it: it is that of the recordings, or follows from it. The card says
+            so where there is none.
+
+    Returns:
+        [`~huggingface_hub.DatasetCard`]
+
+    Raises:
+        FileNotFoundError: the folder has no card.
+    """
+    validate_repo_id(repo_id)
+    path = Path(folder) / "README.md"
+    if not path.is_file():
+        raise FileNotFoundError(f"'{folder}' has no README.md: `hub_scripts/tokenize_corpus.py` writes it.")
+    content = path.read_text("utf-8").replace(_LOCAL_PATH, repo_id)
+    if license is None:
+        return DatasetCard(content)
+    card = DatasetCard(content.replace(_NO_LICENSE, f"`{license}`"))
+    card.data.license = license
+    return card
 
 
 def _dataset_info(features: Features, splits: list[SplitSummary]) -> DatasetInfo:
@@ -119,6 +155,10 @@ def _skipped_paragraph(split: SplitSummary) -> str:
     table = f"| left out because | count |\n|---|---|\n{counts}"
     return f"`{split.split}` (each with its detail in `skipped/{split.split}.jsonl`):\n\n{table}"
 
+
+_LOCAL_PATH = "path/to/this/dataset"
+
+_NO_LICENSE = "None was given: ask the authors before you use it."
 
 _CORPUS_COLUMNS = """\
 | column | content |
@@ -151,7 +191,7 @@ Recordings tokenised with {codec}: {num_units} units, {frame_rate} frames a seco
 ```python
 from datasets import load_dataset
 
-dataset = load_dataset("path/to/this/dataset")
+dataset = load_dataset("{path}")
 ```
 
 ## What was left out
@@ -161,6 +201,10 @@ dataset = load_dataset("path/to/this/dataset")
 ## Codec
 
 SHA-256 of the weights that the units depend on: `{codec_sha256}`.
+
+## License
+
+{license}
 
 Made with slam-hf.
 """

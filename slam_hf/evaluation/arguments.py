@@ -6,6 +6,8 @@ from typing import Literal
 
 from huggingface_hub.constants import HF_HOME
 
+from ..quickstart import resolve_path
+
 
 @dataclass
 class EvaluationArguments:
@@ -21,13 +23,13 @@ class EvaluationArguments:
         data (`str`):
             Folder of the benchmark in the layout of its release, with audio or tokenised: ZeroSpeech 2021's
             `syntactic/dev` or `lexical/dev` with `gold.csv`; TWIST's StoryCloze, for the continuation tasks too;
-            SALMon.
+            SALMon. `quickstart:benchmarks/{task}` comes with this package, for three tasks.
         output_dir (`str`, *optional*):
             Where `{task}.json` (results) and `{task}.parquet` (one record per item) go. Defaults to
             `outputs/evaluation/` and the name of the model.
         codec (`str`, *optional*):
-            The unit codec, a Hub id or a folder. Defaults to the one that the model's processor names, and where it
-            names none, to the published mHuBERT-25Hz parts. Tokenised data needs none.
+            The unit codec, a Hub id, a folder or `"quickstart:codec"`. Defaults to the one that the model's processor
+            names, and where it names none, to the published mHuBERT-25Hz parts. Tokenised data needs none.
         cache_dir (`str`, *optional*):
             Where the units of audio files are kept for the next model. Defaults to the Hugging Face cache.
         reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
@@ -67,6 +69,8 @@ class EvaluationArguments:
     )
 
     def __post_init__(self):
+        self.data = resolve_path(self.data)
+        self.codec = self.codec and resolve_path(self.codec)
         if self.output_dir is None:
             self.output_dir = str(Path("outputs") / "evaluation" / Path(self.model).name)
 

@@ -21,7 +21,8 @@ def describe_model(model: PreTrainedModel) -> dict[str, str | None]:
 
 def hash_model(model: PreTrainedModel) -> str:
     """SHA-256 of a model's configuration and weights."""
-    config = {key: value for key, value in model.config.to_diff_dict().items() if key != "transformers_version"}
+    incidental = ("transformers_version", "auto_map")
+    config = {key: value for key, value in model.config.to_diff_dict().items() if key not in incidental}
     hash = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -86,7 +86,7 @@ def read_summaries(paths: Iterable[str | os.PathLike]) -> list[Row]:
     """
     rows: dict[str, Row] = {}
     for path in paths:
-        for file in _summary_files(Path(path)):
+        for file in summary_files(Path(path)):
             summary = json.loads(file.read_text("utf-8"))
             model, task = summary["model"], summary["task"]
             row = rows.setdefault(model["weights"], _make_row(model))
@@ -194,7 +194,8 @@ def _place_label(row: Row, points: Mapping[Row, tuple[float, float]]) -> dict[st
     return {"xytext": (-5 if to_the_left else 5, -9 if below else 3), "ha": "right" if to_the_left else "left"}
 
 
-def _summary_files(path: Path) -> list[Path]:
+def summary_files(path: Path) -> list[Path]:
+    """The summaries in a folder, or the file that is one; `FileNotFoundError` where there is none."""
     files = sorted(file for file in path.glob("*.json") if file.stem in COLUMNS) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise FileNotFoundError(f"'{path}': there is no summary of an evaluation.")

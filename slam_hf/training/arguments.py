@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
-from ..quickstart import QUICKSTART_CORPUS
+from ..quickstart import PREFIX, resolve_path
 
 
 @dataclass
@@ -13,7 +13,7 @@ class CorpusConfig:
 
     Args:
         path (`str`):
-            A Hub id, a folder, or `"parquet"` with `data_files`.
+            A Hub id, a folder, `"parquet"` with `data_files`, or `"quickstart:corpus"`, which comes with this package.
         name (`str`, *optional*):
             Configuration of the dataset.
         data_files (`str`, `list[str]` or `dict[str, str]`, *optional*):
@@ -34,6 +34,9 @@ class CorpusConfig:
     split: str = "train"
     weight: float | None = None
 
+    def __post_init__(self):
+        self.path = resolve_path(self.path)
+
 
 @dataclass
 class PretrainArguments:
@@ -49,8 +52,8 @@ class PretrainArguments:
         rope_theta (`float`, *optional*):
             Base of the rotary embedding. Defaults to that of the text LM.
         codec (`str`, *optional*):
-            The unit codec, a Hub id or a folder: named in the processor that is saved, and used for the audio of the
-            continuation at the end.
+            The unit codec, a Hub id, a folder or `"quickstart:codec"`: named in the processor that is saved, and used
+            for the audio of the continuation at the end.
         datasets (`list[CorpusConfig]`, *optional*):
             Tokenised corpora. Defaults to the quickstart corpus of this package.
         streaming (`bool`, *optional*, defaults to `False`):
@@ -60,13 +63,23 @@ class PretrainArguments:
         validation_documents (`int`, *optional*):
             Hold out the first so many documents of each corpus instead, for corpora without such a split.
         context_length (`int`, *optional*, defaults to 1024):
-            Tokens per row of a batch. Documents are packed into it.
+            Tokens per row of a batch.
+        packing (`bool`, *optional*, defaults to `True`):
+            Whether documents share the rows of a batch, without attending to each other. Otherwise each has one of its
+            own, padded.
         dataset_num_proc (`int`, *optional*):
             Processes that prepare the corpora.
         max_train_tokens (`int`, *optional*):
             Train until so many tokens, padding not among them, have been seen.
         max_train_hours (`float`, *optional*):
             Train for so many hours. `max_steps` and `num_train_epochs` are the other two ways to say how long.
+        benchmarks (`dict[str, str]`, *optional*):
+            Benchmarks of pairs to score the model on at the end: the folder of each by its task (`sblimp`, ...).
+        prompt (`str`, *optional*):
+            A recording that the model continues at the end, with `codec`. Defaults to a held-out document. An empty
+            string takes back what a recipe names, for `codec` too.
+        asr_model (`str`, *optional*):
+            A speech recogniser, a Hub id or a folder, that transcribes the continuation.
     """
 
     base_config: dict | str | None = field(
@@ -76,7 +89,7 @@ class PretrainArguments:
     rope_theta: float | None = field(default=None, metadata={"help": "Base of the rotary embedding."})
     codec: str | None = field(default=None, metadata={"help": "The unit codec: a Hub id or a folder."})
     datasets: list[CorpusConfig] = field(
-        default_factory=lambda: [CorpusConfig(str(QUICKSTART_CORPUS))],
+        default_factory=lambda: [CorpusConfig(f"{PREFIX}corpus")],
         metadata={"help": "Tokenised corpora: Hub ids or folders."},
     )
     streaming: bool = field(default=False, metadata={"help": "Read the corpora while training."})
@@ -85,13 +98,26 @@ class PretrainArguments:
         default=None, metadata={"help": "Hold out the first so many documents of each corpus instead of a split."}
     )
     context_length: int = field(default=1024, metadata={"help": "Tokens per row of a batch."})
+    packing: bool = field(default=True, metadata={"help": "Whether documents share rows."})
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the corpora."})
     max_train_tokens: int | None = field(default=None, metadata={"help": "Train until so many tokens are seen."})
     max_train_hours: float | None = field(default=None, metadata={"help": "Train for so many hours."})
+    benchmarks: dict | str | None = field(
+        default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
+    )
+    prompt: str | None = field(default=None, metadata={"help": "A recording to continue at the end."})
+    asr_model: str | None = field(default=None, metadata={"help": "Speech recogniser for the continuation."})
 
     def __post_init__(self):
         if isinstance(self.base_config, str):
             self.base_config = json.loads(self.base_config)
+        if isinstance(self.benchmarks, str):
+            self.benchmarks = json.loads(self.benchmarks)
+        self.benchmarks = {task: resolve_path(folder) for task, folder in (self.benchmarks or {}).items()}
+        self.codec = resolve_path(self.codec) if self.codec else None
+        self.prompt = resolve_path(self.prompt) if self.prompt else None
+        if self.prompt is not None and self.codec is None:
+            raise ValueError("To continue the recording `prompt`, name the `codec` of the corpora.")
         self.datasets = [CorpusConfig(**corpus) if isinstance(corpus, dict) else corpus for corpus in self.datasets]
         weights = [corpus.weight for corpus in self.datasets]
         if None in weights and any(weight is not None for weight in weights):

@@ -1,15 +1,19 @@
-"""A first look, or listen, at a model that was just trained: it continues a held-out document."""
+"""A first look, or listen, at a model that was just trained: it continues a held-out document, or a recording."""
 
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
-from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
+
+from ..evaluation.continuation import load_recogniser, transcribe_waveforms
 
 
 PROMPT_UNITS = 60
 """About three seconds of speech at 25 frames a second."""
+
+PROMPT_SECONDS = 3.0
 
 
 def continue_document(checkpoint: Path, units: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,3 +45,33 @@ def continue_document(checkpoint: Path, units: np.ndarray, seed: int) -> tuple[n
         soundfile.write(checkpoint / "continuation.wav", processor.decode(sequence), codec.sampling_rate)
     prompt_length = prompt["input_ids"].shape[1]
     return units[:PROMPT_UNITS], processor.tokenizer.decode_units(sequence[prompt_length:])
+
+
+def continue_recording(
+    checkpoint: Path, recording: str, seed: int, asr_model: str | None = None
+) -> tuple[Path, str | None]:
+    r"""
+    Let a checkpoint continue the first three seconds of a recording, with the sampling of the Slamming paper.
+
+    Args:
+        checkpoint (`Path`):
+            Folder of a model and its processor, which names a codec with a vocoder. `continuation.wav` is written into
+            it: the prompt, as the codec says it, and the continuation.
+        recording (`str`):
+            Path of the recording.
+        seed (`int`):
+            Seed of the sampling.
+        asr_model (`str`, *optional*):
+            A speech recogniser, a Hub id or a folder.
+
+    Returns:
+        `tuple`: the path of the audio, and its transcript where there is a recogniser.
+    """
+    speak = pipeline("audio-to-audio", model=str(checkpoint))
+    result = speak(recording, prompt_duration=PROMPT_SECONDS, seed=seed)
+    path = checkpoint / "continuation.wav"
+    soundfile.write(path, result["audio"], result["sampling_rate"])
+    if asr_model is None:
+        return path, None
+    transcribe = load_recogniser(asr_model, speak.device)
+    return path, transcribe_waveforms([result["audio"]], result["sampling_rate"], transcribe, batch_size=1)[0].strip()

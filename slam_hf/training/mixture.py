@@ -3,7 +3,7 @@
 from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets, load_dataset
 
 from .arguments import CorpusConfig, PretrainArguments
-from .packing import AnyDataset, encode_documents, pack_documents
+from .packing import AnyDataset, encode_documents, pack_documents, separate_documents
 
 
 SHUFFLE_BUFFER = 1000
@@ -54,9 +54,10 @@ def _load(corpus: CorpusConfig, split: str, streaming: bool) -> Dataset | Iterab
 
 
 def pack_corpus(corpus: AnyDataset, args: PretrainArguments) -> AnyDataset:
-    """The documents of a corpus, encoded and packed into contexts."""
+    """The documents of a corpus, encoded and packed into contexts, or each in a context of its own."""
     documents = encode_documents(corpus, args.num_units, args.dataset_num_proc)
-    return pack_documents(documents, args.context_length, args.dataset_num_proc)
+    put_into_contexts = pack_documents if args.packing else separate_documents
+    return put_into_contexts(documents, args.context_length, args.dataset_num_proc)
 
 
 def mix_contexts(

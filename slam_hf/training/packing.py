@@ -83,6 +83,29 @@ def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | N
     )
 
 
+def separate_documents(documents: AnyDataset, context_length: int, num_proc: int | None = None) -> AnyDataset:
+    r"""
+    Give each document a context of its own, and cut what is longer: what packing is compared with.
+
+    Args:
+        documents (`Dataset` or `IterableDataset`):
+            Rows with the column `input_ids`.
+        context_length (`int`):
+            Length of a context, in tokens.
+        num_proc (`int`, *optional*):
+            Number of processes; not for an `IterableDataset`.
+
+    Returns:
+        `Dataset` or `IterableDataset`: rows with the columns of [`pack_documents`].
+    """
+
+    def cut(document: dict[str, list[int]]) -> dict[str, list[int]]:
+        ids = document["input_ids"][:context_length]
+        return {"input_ids": ids, "seq_lengths": [len(ids)]}
+
+    return documents.map(cut, **_processes(documents, num_proc))
+
+
 def refill_contexts(contexts: pa.Table, context_length: int) -> pa.Table:
     r"""
     Put the documents of contexts that are less than 98 % full one after the other, and cut them where a context ends,

@@ -7,6 +7,7 @@ from datasets import Dataset
 from trl import ScriptArguments
 
 from ..corpora.preference_pairs import unit_string
+from ..quickstart import resolve_path
 
 
 PAIR_COLUMNS = ["prompt", "chosen", "rejected"]
@@ -15,8 +16,8 @@ PAIR_COLUMNS = ["prompt", "chosen", "rejected"]
 @dataclass
 class AlignArguments(ScriptArguments):
     r"""
-    Which preference pairs to align with: what every script of TRL takes (`dataset_name`, a Hub id or a folder;
-    `dataset_config`, `dataset_train_split`, `dataset_test_split`), and
+    Which preference pairs to align with: what every script of TRL takes (`dataset_name`, a Hub id, a folder or
+    `"quickstart:preferences"`; `dataset_config`, `dataset_train_split`, `dataset_test_split`), and
 
     Args:
         max_auto_bleu (`float`, *optional*):
@@ -27,6 +28,9 @@ class AlignArguments(ScriptArguments):
     max_auto_bleu: float | None = field(
         default=None, metadata={"help": "Keep pairs of which prompt and chosen text have an auto-BLEU-2 below this."}
     )
+
+    def __post_init__(self):
+        self.dataset_name = self.dataset_name and resolve_path(self.dataset_name)
 
 
 def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset:

@@ -1,0 +1,63 @@
+"""Cards of unit codecs."""
+
+import os
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
+
+from ..configuration_hubert_unit_codec import HubertUnitCodecConfig
+from .markdown import TEMPLATES, count_parameters
+
+
+def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> ModelCard:
+    r"""
+    Render the card of a [`HubertUnitCodec`], of what its configuration and weights show.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Folder of the codec, as `save_pretrained` writes it.
+        repo_id (`str`):
+            The repository that it goes to, which the examples name.
+        license (`str`, *optional*):
+            Its licence, as the Hub names it. The card says so where there is none.
+
+    Returns:
+        [`~huggingface_hub.ModelCard`]
+
+    Raises:
+        FileNotFoundError: the folder has no weights.
+    """
+    validate_repo_id(repo_id)
+    folder = Path(folder)
+    config = HubertUnitCodecConfig.from_pretrained(folder)
+    vocoder = config.vocoder_config
+    figures = {
+        "units": f"{config.num_units:,}",
+        "frames per second": f"{config.sampling_rate / config.hop_length:g}, of {config.hop_length:,} samples",
+        "sampling rate": f"{config.sampling_rate:,} Hz, mono",
+        "encoder": f"HuBERT, output of layer {config.layer}, {count_parameters(folder, 'encoder.'):,} parameters",
+        "codebook": f"{config.num_units:,} centroids of {config.encoder_config.hidden_size:,} values",
+    }
+    if vocoder is not None:
+        durations = "predicts durations" if vocoder.duration_hidden_dim else "needs durations"
+        voices = f"{vocoder.num_speakers:,} voices" if vocoder.num_speakers > 1 else "one voice"
+        size = count_parameters(folder, "vocoder.")
+        figures["vocoder"] = f"unit HiFi-GAN, {size:,} parameters, {voices}, {durations}"
+    data = ModelCardData(
+        license=license,
+        library_name="transformers",
+        pipeline_tag="audio-to-audio",
+        tags=["speech", "speech-units", "slam-hf"],
+    )
+    content = TEMPLATES.get_template("codec_card.md").render(
+        metadata=data.to_yaml(),
+        repo_id=repo_id,
+        title=repo_id.split("/")[-1],
+        config=config,
+        figures=[("codec", "value"), *figures.items()],
+        can_decode=vocoder is not None and vocoder.duration_hidden_dim > 0,
+        has_remote_code=bool(getattr(config, "auto_map", None)),
+        license=license,
+    )
+    return ModelCard(content)

@@ -1,0 +1,111 @@
+"""Spaces for metrics: what `evaluate.load` takes and the Hub shows, made of a metric's own module."""
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import evaluate
+import yaml
+
+from .. import metrics
+from .markdown import TEMPLATES
+
+
+METRICS = Path(metrics.__file__).parent
+
+GRADIO = "6.31.0"
+"""The release of gradio that the demo was tried with."""
+
+
+def metric_space(name: str, output_dir: str | os.PathLike, repo_id: str | None = None) -> Path:
+    r"""
+    Write the folder of a metric's Space: the module, its documentation, a demo and what they need.
+
+    Args:
+        name (`str`):
+            The metric, a folder of `slam_hf/metrics`.
+        output_dir (`str` or `os.PathLike`):
+            The folder to write. `evaluate.load` takes it if it has the metric's name.
+        repo_id (`str`, *optional*):
+            The Space that it goes to, which the example names. Defaults to the metric's name: a folder.
+
+    Returns:
+        `Path` of the folder.
+
+    Raises:
+        ValueError: there is no such metric.
+    """
+    names = sorted(path.parent.name for path in METRICS.glob("*/__init__.py"))
+    if name not in names:
+        raise ValueError(f"There is no metric {name!r}: choose one of {', '.join(names)}.")
+    output_dir, path = Path(output_dir), METRICS / name / f"{name}.py"
+    output_dir.mkdir(parents=True, exist_ok=True)
+    module = importlib.import_module(f"{metrics.__name__}.{name}.{name}")
+    title = module.__doc__.strip().partition(":")[0].partition(",")[0].rstrip(".")
+    app = TEMPLATES.get_template("metric_app.py.jinja").render(name=name, title=title)
+    shutil.copyfile(path, output_dir / path.name)
+    (output_dir / "requirements.txt").write_text("".join(f"{package}\n" for package in list_requirements(path)))
+    (output_dir / "app.py").write_text(app, encoding="utf-8")
+    (output_dir / "README.md").write_text(_readme(module, name, title, repo_id or name), encoding="utf-8")
+    return output_dir
+
+
+def list_requirements(module: Path) -> list[str]:
+    """The packages that a module imports, Python's own left out; each has the name of what is imported."""
+    imported = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    return sorted({name.split(".")[0] for name in imported} - sys.stdlib_module_names)
+
+
+def _readme(module: ModuleType, name: str, title: str, repo_id: str) -> str:
+    [metric] = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if issubclass(cls, evaluate.Metric)]
+    metadata = {
+        "title": title,
+        "sdk": "gradio",
+        "sdk_version": GRADIO,
+        "python_version": "3.11",
+        "app_file": "app.py",
+        "pinned": False,
+        "tags": ["evaluate", "metric"],
+        "description": " ".join(module._DESCRIPTION.split()),
+    }
+    return TEMPLATES.get_template("metric_space.md").render(
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
+        title=title,
+        description=module._DESCRIPTION.strip(),
+        citation=module._CITATION.strip(),
+        urls=metric(keep_in_memory=True).reference_urls,
+        **_document(module, name, repo_id),
+    )
+
+
+def _document(module: ModuleType, name: str, repo_id: str) -> dict[str, str]:
+    """The sections of the inputs' docstring, as lists in Markdown, and its example."""
+    text = module._KWARGS_DESCRIPTION.replace(f"slam_hf/metrics/{name}", repo_id)
+    sections = re.split(r"^(Args|Returns|Example):\n", text, flags=re.MULTILINE)
+    bodies = dict(zip(sections[1::2], map(inspect.cleandoc, sections[2::2]), strict=True))
+    return {
+        "inputs": _list_items(bodies["Args"]),
+        "outputs": _list_items(bodies["Returns"]),
+        "example": bodies["Example"],
+    }
+
+
+def _list_items(section: str) -> str:
+    """``name (`type`):`` and what is indented below it, as the items of a list."""
+    items = re.split(r"^(\S.*):\n", section, flags=re.MULTILINE)[1:]
+    lines = []
+    for heading, body in zip(items[::2], items[1::2], strict=True):
+        names, _, kind = heading.partition(" (")
+        lines.append(f"- `{names}` ({kind}: {' '.join(body.split())}")
+    return "\n".join(lines)

@@ -1,0 +1,227 @@
+"""What only a training run knows of a model, kept beside the model for its card."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import cached_file
+
+from ..corpora.atomic_write import atomic_write
+
+
+RUN_RECORD_NAME = "training_run.json"
+
+
+@dataclass
+class Reference:
+    r"""
+    A model or a dataset by the name that others may know it by: never a path.
+
+    Args:
+        name (`str`):
+            Its id on the Hub; or, of a local one, the name that its card gives it, or that of its folder.
+        revision (`str`, *optional*):
+            Commit on the Hub.
+        is_local (`bool`, *optional*, defaults to `False`):
+            Whether nobody else can have it.
+        url (`str`, *optional*):
+            Where it is, if that is not the Hub.
+    """
+
+    name: str
+    revision: str | None = None
+    is_local: bool = False
+    url: str | None = None
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether `name` is its id on the Hub."""
+        return not self.is_local and self.url is None
+
+    @classmethod
+    def to(cls, name_or_path: str | os.PathLike, revision: str | None = None) -> "Reference":
+        """Of what a user named by a Hub id or a folder. An absolute path is local even where it leads nowhere."""
+        path = Path(name_or_path)
+        if path.exists() or path.is_absolute():
+            return cls(path.resolve().name, is_local=True)
+        return cls(str(name_or_path), revision)
+
+
+@dataclass
+class CorpusRecord:
+    r"""
+    A dataset that a model was trained on.
+
+    Args:
+        source ([`Reference`] or `dict`):
+            Where it is from.
+        config, split (`str`, *optional*):
+            Which part of it.
+        weight (`float`, *optional*):
+            Its share of the tokens, relative to the weights of the others.
+        num_rows, num_units (`int`, or `float` for one that is rounded, *optional*):
+            Its size, without what was held out; not known of a stream.
+        fingerprint (`str`, *optional*):
+            SHA-256 of its rows, which tells a local corpus from others.
+        codec (`str`, *optional*):
+            Name of the codec that its card gives.
+    """
+
+    source: Reference
+    config: str | None = None
+    split: str | None = None
+    weight: float | None = None
+    num_rows: float | None = None
+    num_units: float | None = None
+    fingerprint: str | None = None
+    codec: str | None = None
+
+    def __post_init__(self):
+        self.source = _parse(Reference, self.source)
+
+
+@dataclass
+class Hardware:
+    r"""
+    What a model was trained on.
+
+    Args:
+        device (`str`):
+            Name of the GPU, or of the processor where there is none.
+        count (`int`):
+            Number of GPUs, or of processes on the processor.
+        cpu (`str`, *optional*):
+            Name of the processor beside a GPU.
+        on_cpu (`bool`, *optional*, defaults to `False`):
+            Whether the device is the processor.
+    """
+
+    device: str
+    count: int
+    cpu: str | None = None
+    on_cpu: bool = False
+
+
+@dataclass
+class Emissions:
+    r"""
+    What codecarbon measured.
+
+    Args:
+        energy (`float`):
+            In kWh.
+        co2 (`float`):
+            In kg of CO₂ equivalents.
+        countries (`list[str]`):
+            Where codecarbon took the electricity to be from.
+        seconds (`float`):
+            The time that it measured: parts of a run that were killed are not in it.
+    """
+
+    energy: float
+    co2: float
+    countries: list[str]
+    seconds: float
+
+
+@dataclass
+class RunRecord:
+    r"""
+    A training run. What is `None` is not known.
+
+    Args:
+        objective (`str`):
+            `"pretraining"` or `"preference alignment"`.
+        base_model ([`Reference`] or `dict`, *optional*):
+            What it started from; `None` for random weights.
+        corpora (`list` of [`CorpusRecord`] or `dict`):
+            What it was trained on.
+        recipe (`dict`):
+            Values under the names of the scripts' arguments; `batch_size` counts the rows of a step, over all
+            processes and accumulation.
+        hardware ([`Hardware`] or `dict`, *optional*):
+            What it was trained on.
+        num_steps (`int`, *optional*):
+            Optimizer steps.
+        num_tokens (`int`, or `float` for a number that is rounded, *optional*):
+            Tokens seen, padding not among them.
+        padding (`float`, *optional*):
+            Share of padding in the batches, from 0 to 1. A last batch that is not full counts as padded.
+        seconds (`float`, *optional*):
+            Duration with evaluation and saving, of all parts of an interrupted run, without what they had to repeat.
+        tokens_per_second, mfu (`float`, *optional*):
+            Speed and model FLOPs utilisation: the median over the logs.
+        validation (`dict[str, list[float]]`):
+            The first and the last value of what was measured on held-out data.
+        validation_steps (`list[int]`, *optional*):
+            The steps after which these were measured.
+        emissions ([`Emissions`] or `dict`, *optional*):
+            What codecarbon measured.
+        packages (`dict[str, str]`):
+            Versions.
+    """
+
+    objective: str
+    base_model: Reference | None = None
+    corpora: list[CorpusRecord] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    hardware: Hardware | None = None
+    num_steps: int | None = None
+    num_tokens: float | None = None
+    padding: float | None = None
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    validation: dict[str, list[float]] = field(default_factory=dict)
+    validation_steps: list[int] | None = None
+    emissions: Emissions | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.base_model = _parse(Reference, self.base_model)
+        self.corpora = [_parse(CorpusRecord, corpus) for corpus in self.corpora]
+        self.hardware = _parse(Hardware, self.hardware)
+        self.emissions = _parse(Emissions, self.emissions)
+
+
+def save_run_records(records: list[RunRecord], folder: str | os.PathLike) -> None:
+    r"""
+    Write the records of a model's training into its folder.
+
+    Args:
+        records (`list` of [`RunRecord`]):
+            The runs that made the model, the first one first.
+        folder (`str` or `os.PathLike`):
+            The model's folder.
+    """
+    content = json.dumps([asdict(record) for record in records], indent=2) + "\n"
+    atomic_write(Path(folder) / RUN_RECORD_NAME, content.encode())
+
+
+def read_run_records(name_or_path: str | os.PathLike, revision: str | None = None) -> list[RunRecord]:
+    r"""
+    Read the records of the runs that made a model.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`):
+            The model, a Hub id or a folder.
+        revision (`str`, *optional*):
+            Its revision on the Hub.
+
+    Returns:
+        `list` of [`RunRecord`]: the first one first; empty for a model without records.
+    """
+    path = cached_file(
+        str(name_or_path),
+        RUN_RECORD_NAME,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return [] if path is None else [RunRecord(**record) for record in json.loads(Path(path).read_text("utf-8"))]
+
+
+def _parse(cls: type, value: Any) -> Any:
+    return cls(**value) if isinstance(value, dict) else value

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+from huggingface_hub.constants import HF_HUB_OFFLINE
+
+from slam_hf.training.run_record import (
+    RUN_RECORD_NAME,
+    CorpusRecord,
+    Emissions,
+    Hardware,
+    Reference,
+    RunRecord,
+    read_run_records,
+    save_run_records,
+)
+
+
+RECORD = RunRecord(
+    objective="pretraining",
+    base_model=Reference("org/text-lm", "0123abc"),
+    corpora=[CorpusRecord(Reference("my-corpus", is_local=True), split="train", num_rows=2, num_units=455)],
+    recipe={"batch_size": 4, "lr_scheduler_kwargs": {"min_lr": 5e-05}},
+    hardware=Hardware("AMD EPYC", 2, on_cpu=True),
+    num_steps=20,
+    num_tokens=9180,
+    emissions=Emissions(0.5, 0.1, ["Canada"], 60.0),
+    validation={"loss": [6.0, 5.0]},
+    validation_steps=[0, 20],
+)
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    save_run_records([RECORD, RunRecord("preference alignment")], tmp_path)
+    assert read_run_records(tmp_path) == [RECORD, RunRecord("preference alignment")]
+    assert [path.name for path in tmp_path.iterdir()] == [RUN_RECORD_NAME]
+    assert json.loads((tmp_path / RUN_RECORD_NAME).read_text())[0]["base_model"]["revision"] == "0123abc"
+
+
+def test_a_model_without_records_has_none(tmp_path):
+    assert HF_HUB_OFFLINE
+    assert read_run_records(tmp_path) == []
+
+
+def test_a_folder_is_named_without_its_path(tmp_path, monkeypatch):
+    (tmp_path / "user" / "corpus").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "user" / "corpus", "user/corpus", "user/../user/corpus/", "/nowhere/corpus"):
+        assert Reference.to(path, "main") == Reference("corpus", is_local=True)
+    assert Reference.to("org/corpus", "main") == Reference("org/corpus", "main")
+
+
+@pytest.mark.parametrize(
+    ("reference", "is_on_hub"),
+    [
+        (Reference("org/corpus"), True),
+        (Reference("corpus", is_local=True), False),
+        (Reference("Libri-Light", url="https://example.org"), False),
+    ],
+)
+def test_only_what_is_on_the_hub_has_an_id(reference, is_on_hub):
+    assert reference.is_on_hub is is_on_hub

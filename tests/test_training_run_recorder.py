@@ -1,0 +1,169 @@
+import time
+from datetime import datetime
+
+from datasets import Dataset, IterableDataset
+from loopback_hub import run_with_hub
+from training_utils import CONTEXT_LENGTH, make_trainer
+from transformers import TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
+from trl import ModelConfig
+
+from slam_hf.training.arguments import CorpusConfig
+from slam_hf.training.run_record import (
+    CorpusRecord,
+    Emissions,
+    Reference,
+    RunRecord,
+    read_run_records,
+    save_run_records,
+)
+from slam_hf.training.run_recorder import RunRecorder, fingerprint_rows, read_emissions, record_corpus
+
+
+VALIDATION = {"validation loss": "eval_loss"}
+
+
+class Wait(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        time.sleep(0.1)
+
+
+def train(output_dir, recorder: RunRecorder, resume: bool = False, **arguments):
+    trainer = make_trainer(output_dir, [recorder, Wait()], **arguments)
+    trainer.args.eval_strategy, trainer.eval_dataset = IntervalStrategy.STEPS, trainer.train_dataset
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def test_a_record_has_what_was_measured(tmp_path):
+    recorder = RunRecorder()
+    trainer = train(tmp_path, recorder, max_steps=4, eval_steps=2)
+    corpora = [CorpusRecord(Reference("corpus", is_local=True))]
+    recipe = {"context_length": CONTEXT_LENGTH, "rope_theta": None}
+    recorder.save_record("pretraining", trainer, ModelConfig(dtype="float32"), corpora, VALIDATION, recipe)
+
+    [record] = read_run_records(tmp_path)
+    assert (record.objective, record.base_model, record.corpora) == ("pretraining", None, corpora)
+    assert record.num_steps == 4
+    assert record.num_tokens == trainer.state.num_input_tokens_seen
+    assert record.padding == 1 - record.num_tokens / (4 * 4 * CONTEXT_LENGTH)
+    assert 0.4 < record.seconds < 60
+    losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    assert record.validation == {"validation loss": [losses[0], losses[-1]]}
+    assert record.validation_steps == [2, 4]
+    assert record.hardware.on_cpu
+    assert record.hardware.count == 1
+    assert record.recipe["batch_size"] == 4
+    assert record.recipe["context_length"] == CONTEXT_LENGTH
+    assert record.recipe["lr_scheduler_type"] == "cosine_with_min_lr"
+    assert record.recipe["seed"] == trainer.args.seed
+    assert record.recipe["precision"] == "float32"
+    assert "rope_theta" not in record.recipe
+    assert record.packages.keys() >= {"slam-hf", "torch", "transformers"}
+    assert record.emissions is None
+
+
+def test_the_parts_of_an_interrupted_run_add_up(tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 3, "eval_steps": 3}
+    first, second = RunRecorder(), RunRecorder()
+    train(tmp_path, first, max_steps=3, **saving)
+    trainer = train(tmp_path, second, resume=True, max_steps=6, **saving)
+    second.save_record("pretraining", trainer, ModelConfig(), [], VALIDATION, {})
+    assert second.started_at == first.started_at
+    assert 0.6 < read_run_records(tmp_path)[0].seconds < 60
+
+
+def test_the_records_of_the_model_that_was_trained_further_come_first(tmp_path):
+    base = tmp_path / "base"
+    recorder = RunRecorder()
+    trainer = train(tmp_path / "aligned", recorder, max_steps=1, eval_steps=1)
+    trainer.model.save_pretrained(base)
+    save_run_records([RunRecord("pretraining")], base)
+    recorder.save_record(
+        "preference alignment", trainer, ModelConfig(model_name_or_path=str(base)), [], VALIDATION, {"beta": 0.1}
+    )
+    pretraining, alignment = read_run_records(tmp_path / "aligned")
+    assert pretraining == RunRecord("pretraining")
+    assert alignment.base_model == Reference("base", is_local=True)
+    assert (alignment.padding, alignment.recipe["beta"]) == (None, 0.1)
+
+
+def test_a_fingerprint_tells_rows_and_not_how_they_are_stored():
+    rows = [[3, 1], [], [2, 7, 4]]
+    fingerprint, num_units = fingerprint_rows(Dataset.from_dict({"units": rows}))
+    assert num_units == 5
+    assert fingerprint_rows(Dataset.from_dict({"units": [[9], *rows]}).skip(1)) == (fingerprint, 5)
+    assert fingerprint_rows(Dataset.from_dict({"units": rows[::-1]}).select([2, 1, 0])) == (fingerprint, 5)
+    for other in ([[3], [1], [2, 7, 4]], [[3, 1], [2, 7, 4], []], [[3, 1], [], [2, 7, 5]]):
+        assert fingerprint_rows(Dataset.from_dict({"units": other}))[0] != fingerprint
+    pairs = {"prompt": ["<Un3>"], "chosen": ["<Un1>"], "rejected": ["<Un2>"]}
+    swapped = {"prompt": ["<Un3>"], "chosen": ["<Un2>"], "rejected": ["<Un1>"]}
+    assert fingerprint_rows(Dataset.from_dict(pairs))[1] is None
+    assert fingerprint_rows(Dataset.from_dict(pairs)) != fingerprint_rows(Dataset.from_dict(swapped))
+
+
+def test_a_local_corpus_is_named_by_its_card(tmp_path):
+    folder = tmp_path / "my-corpus"
+    folder.mkdir()
+    rows = Dataset.from_dict({"units": [[3, 1], [2]]})
+    corpus = CorpusConfig(str(folder), split="train", weight=2.0)
+    record = record_corpus(corpus, rows)
+    assert (record.source, record.codec) == (Reference("my-corpus", is_local=True), None)
+    assert (record.split, record.weight, record.num_rows, record.num_units) == ("train", 2.0, 2, 3)
+    (folder / "README.md").write_text("---\npretty_name: My corpus\ncodec: org/codec\n---\n")
+    record = record_corpus(corpus, rows)
+    assert (record.source, record.codec) == (Reference("My corpus", is_local=True), "org/codec")
+
+
+def test_of_a_stream_the_size_is_not_known(tmp_path):
+    record = record_corpus(CorpusConfig(str(tmp_path)), IterableDataset.from_generator(lambda: iter([])))
+    assert (record.num_rows, record.num_units, record.fingerprint) == (None, None, None)
+
+
+def test_files_read_by_a_builder_are_local():
+    rows = Dataset.from_dict({"units": [[1]]})
+    assert record_corpus(CorpusConfig("parquet", data_files="a.parquet"), rows).source.is_local
+
+
+def test_a_corpus_of_the_hub_has_its_commit(tmp_path):
+    script = """
+from datasets import Dataset, load_dataset
+from huggingface_hub import HfApi
+from slam_hf.training.arguments import CorpusConfig
+from slam_hf.training.run_record import Reference
+from slam_hf.training.run_recorder import record_corpus
+
+Dataset.from_dict({"units": [[3, 1], [2]]}).push_to_hub("user/units")
+commit = HfApi().dataset_info("user/units").sha
+record = record_corpus(CorpusConfig("user/units"), load_dataset("user/units", split="train"))
+assert record.source == Reference("user/units", commit), record
+assert record.num_units == 3
+print("recorded")
+"""
+    assert run_with_hub(script, tmp_path).split()[-1] == "recorded"
+
+
+def test_energy_is_that_of_the_run(tmp_path):
+    start = datetime(2026, 1, 1, 12).timestamp()
+    (tmp_path / "emissions.csv").write_text(
+        "timestamp,duration,emissions,energy_consumed,country_name\n"
+        "2026-01-01T11:00:00,99,9,9,France\n"
+        "2026-01-01T13:00:00,60,0.5,1.25,Canada\n"
+        "2026-01-01T14:00:00,30,0.25,0.5,Canada\n"
+    )
+    assert read_emissions(tmp_path, start) == Emissions(1.75, 0.75, ["Canada"], 90.0)
+    assert read_emissions(tmp_path, datetime(2026, 1, 2).timestamp()) is None
+    assert read_emissions(tmp_path / "elsewhere", start) is None
+
+
+def test_no_energy_is_measured_without_codecarbon(tmp_path, monkeypatch):
+    from slam_hf.training import run_recorder
+
+    args = make_trainer(tmp_path).args
+    monkeypatch.setattr(run_recorder, "is_codecarbon_available", lambda: False)
+    assert run_recorder.energy_callbacks(args) == []
+    monkeypatch.setattr(run_recorder, "is_codecarbon_available", lambda: True)
+    monkeypatch.setattr(run_recorder, "CodeCarbonCallback", lambda: "callback")
+    assert run_recorder.energy_callbacks(args) == ["callback"]
+    args.report_to = ["codecarbon"]
+    assert run_recorder.energy_callbacks(args) == []
