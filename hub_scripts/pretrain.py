@@ -11,15 +11,18 @@ from transformers import AutoModelForAudioTokenization, EncodecFeatureExtractor,
 from trl import ModelConfig, TrlParser
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
+from slam_hf.hub.model_card import save_model_card
 from slam_hf.training.arguments import PretrainArguments
+from slam_hf.training.benchmarks import score_benchmarks
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import checkpoint_to_resume
-from slam_hf.training.continuation import continue_document
+from slam_hf.training.continuation import continue_document, continue_recording
 from slam_hf.training.curve import save_training_curve
 from slam_hf.training.initialization import initial_model
 from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
+from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
 from slam_hf.training.throughput import ThroughputCallback, peak_flops
 
 
@@ -41,6 +44,7 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
     tokenizer = HubertUnitTokenizer(num_units=args.num_units)
     processor = SpeechLMProcessor(feature_extractor, tokenizer, audio_tokenizer=codec)
 
+    recorder = RunRecorder()
     trainer = Trainer(
         model=initial_model(args, model_args, training_args.seed),
         args=training_args,
@@ -48,7 +52,7 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
         train_dataset=contexts,
         eval_dataset=validation_contexts,
         processing_class=tokenizer,
-        callbacks=budget,
+        callbacks=[*budget, recorder, *energy_callbacks(training_args)],
     )
     throughput = ThroughputCallback(
         num_parameters=trainer.model.num_parameters(),
@@ -61,6 +65,7 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
     trainer.accelerator.print(describe_plan(args, training_args, trainer.model, contexts))
     if trainer.is_world_process_zero():
         processor.save_pretrained(output_dir)
+        records = [record_corpus(corpus, rows) for corpus, rows in zip(args.datasets, corpora, strict=True)]
 
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     trainer.evaluate()
@@ -69,17 +74,34 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
-        print(f"Validation loss: {losses[0]:.3f} at first, {losses[-1]:.3f} after training.")
-        print(f"Model, tokenizer and processor: {output_dir}")
+        recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
+        recorder.save_record(
+            "pretraining", trainer, model_args, records, {"validation loss (nats per unit)": "eval_loss"}, recipe
+        )
         try:
             save_training_curve(trainer.state, output_dir / "training_curve.png")
         except ImportError as error:
             print(error)
-        document = next(iter(validation))["units"]
-        prompt, continuation = continue_document(output_dir, document, training_args.seed)
-        print(f"Prompt: {prompt}")
-        print(f"Continuation: {continuation}")
+
+    trainer.accelerator.wait_for_everyone()
+    for line in score_benchmarks(output_dir, args.benchmarks, trainer.state.num_input_tokens_seen):
+        trainer.accelerator.print(line)
+
+    if trainer.is_world_process_zero():
+        losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+        print(f"Validation loss: {losses[0]:.3f} at first, {losses[-1]:.3f} after training.")
+        save_model_card(trainer, [output_dir / "evaluation"] if args.benchmarks else [])
+        print(f"Model, tokenizer, processor and card: {output_dir}")
+        if args.prompt is None:
+            document = next(iter(validation))["units"]
+            prompt, continuation = continue_document(output_dir, document, training_args.seed)
+            print(f"Prompt: {prompt}")
+            print(f"Continuation: {continuation}")
+        else:
+            audio, transcript = continue_recording(output_dir, args.prompt, training_args.seed, args.asr_model)
+            print(f"Continuation of {args.prompt}: {audio}")
+            if transcript is not None:
+                print(f"Transcript: {transcript}")
     trainer.end()
 
 

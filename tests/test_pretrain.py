@@ -22,7 +22,10 @@ TINY = [
     "--base_config",
     '{"model_type": "qwen2", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, '
     '"num_attention_heads": 2, "num_key_value_heads": 1, "attention_dropout": 0.1}',
-    *("--context_length", "32", "--disable_tqdm", "True", "--eval_steps", "100"),
+    *("--context_length", "32", "--disable_tqdm", "True", "--eval_steps", "100", "--logging_steps", "5"),
+    *("--datasets", str(ROOT / "tests" / "fixtures" / "librispeech-units"), "--per_device_train_batch_size", "4"),
+    *("--learning_rate", "1e-3", "--lr_scheduler_kwargs", '{"min_lr": 5e-5}', "--warmup_steps", "0.1"),
+    *("--benchmarks", "null", "--codec", "", "--prompt", ""),
 ]
 
 # Programs that run the script with something changed.
@@ -119,6 +122,23 @@ def test_training_goes_on_from_a_speech_lm_with_lora(pretrain, tmp_path):
     assert changed == {f"lm.model.layers.0.self_attn.{name}_proj.weight" for name in "qv"}
 
 
+def test_the_model_is_scored_and_continues_a_recording(pretrain, tmp_path, tiny_codec, recordings, capsys):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    units = [[i % 50 for i in range(start, start + 20)] for start in range(4)]
+    names = ["1_correct", "1_incorrect", "2_correct", "2_incorrect"]
+    Dataset.from_dict({"id": names, "units": units}).to_parquet(tmp_path / "tstorycloze" / "units.parquet")
+    for split in ("train", "validation"):
+        Dataset.from_dict({"units": units}).to_parquet(tmp_path / "corpus" / f"{split}.parquet")
+    arguments = ["--num_units", 50, "--datasets", tmp_path / "corpus", "--codec", tmp_path / "codec", "--max_steps", 1]
+    arguments += ["--benchmarks", json.dumps({"tstorycloze": str(tmp_path / "tstorycloze")})]
+    pretrain("--output_dir", tmp_path / "model", *arguments, "--prompt", recordings[0])
+    summary = json.loads((tmp_path / "model" / "evaluation" / "tstorycloze.json").read_text())
+    printed = capsys.readouterr().out
+    assert f"tstorycloze: {summary['results']['accuracy']:.1%} of 2 pairs" in printed
+    assert f"Continuation of {recordings[0]}: {tmp_path / 'model' / 'continuation.wav'}" in printed
+    assert (tmp_path / "model" / "continuation.wav").read_bytes().startswith(b"RIFF")
+
+
 def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: HubertUnitCodec):
     tiny_codec.save_pretrained(tmp_path / "codec")
     for split in ("train", "validation"):
@@ -192,7 +212,7 @@ def test_a_corpus_is_streamed_from_the_hub_and_the_model_pushed_to_it(tmp_path):
     arguments = ["--config", str(QUICKSTART), *TINY, "--output_dir", str(tmp_path / "model"), "--max_steps", "4"]
     arguments += [
         "--datasets",
-        "someone/units",
+        "user/units",
         "--streaming",
         "True",
         "--save_strategy",
@@ -200,14 +220,13 @@ def test_a_corpus_is_streamed_from_the_hub_and_the_model_pushed_to_it(tmp_path):
         "--save_steps",
         "2",
     ]
-    arguments += ["--push_to_hub", "True", "--hub_model_id", "someone/model", "--hub_strategy", "every_save"]
+    arguments += ["--push_to_hub", "True", "--hub_model_id", "user/model", "--hub_strategy", "every_save"]
     script = f"""
 import runpy, sys
 from datasets import load_dataset
 from huggingface_hub import HfApi
-from slam_hf.quickstart import QUICKSTART_CORPUS
 
-load_dataset(str(QUICKSTART_CORPUS)).push_to_hub("someone/units")
+load_dataset({str(ROOT / "tests" / "fixtures" / "librispeech-units")!r}).push_to_hub("user/units")
 upload_folder, messages = HfApi.upload_folder, []
 
 def upload(self, **kwargs):
@@ -219,8 +238,8 @@ sys.argv = [{str(SCRIPT)!r}, *{arguments!r}]
 runpy.run_path(sys.argv[0], run_name="__main__")
 
 from transformers import AutoModelForCausalLM, AutoProcessor
-model = AutoModelForCausalLM.from_pretrained("someone/model")
-processor = AutoProcessor.from_pretrained("someone/model")
+model = AutoModelForCausalLM.from_pretrained("user/model")
+processor = AutoProcessor.from_pretrained("user/model")
 print("loaded", type(model).__name__, type(processor).__name__, messages)
 """
     printed = run_with_hub(script, tmp_path / "cache", timeout=280).splitlines()[-1]

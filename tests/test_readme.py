@@ -29,7 +29,7 @@ vocoder = slam_hf.modeling_unit_hifigan.UnitHifiGan(
     slam_hf.configuration_hubert_unit_codec.UnitHifiGanConfig(upsample_initial_channel=32)
 )
 codec = slam_hf.HubertUnitCodec.from_parts("path/to/hubert", torch.randn(500, 48), layer=11, vocoder=vocoder)
-patch("slam_hf.pipeline_audio_to_audio.published_codec", lambda: codec).start()
+patch("slam_hf.conversion.published_codec", lambda: codec).start()
 """
 
 CHECKS = """
@@ -54,7 +54,7 @@ def test_every_python_block_runs(tmp_path, published_checkpoint, recordings):
     shutil.copy(fixtures / "unit-hifigan/g_00500000", tmp_path / "path/to")
     shutil.copy(fixtures / "unit-hifigan/config.json", tmp_path / "path/to")
     shutil.copy(recordings[0], tmp_path / "recording.flac")
-    shutil.copytree(README.parent / "slam_hf/quickstart/corpus", tmp_path / "corpora/librispeech")
+    shutil.copytree(fixtures / "librispeech-units", tmp_path / "corpora/librispeech")
     shutil.copytree(README.parent / "slam_hf/metrics", tmp_path / "slam_hf/metrics")
     prepare = PREPARE.format(checkpoint=str(published_checkpoint), folder=str(tmp_path))
     assert len(python_blocks()) >= 3

@@ -8,7 +8,13 @@ from datasets import Dataset, IterableDataset
 from transformers import GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config
 
 from slam_hf import SpeechLMConfig, SpeechLMForCausalLM
-from slam_hf.training.packing import PackingCollator, encode_documents, pack_documents, refill_contexts
+from slam_hf.training.packing import (
+    PackingCollator,
+    encode_documents,
+    pack_documents,
+    refill_contexts,
+    separate_documents,
+)
 
 
 BASES = {
@@ -162,3 +168,14 @@ def test_streams_are_packed_lazily():
 
     stream = pack_documents(IterableDataset.from_generator(endless), context_length=6)
     assert next(iter(stream)) == {"input_ids": [1, 2, 3, 1, 2, 3], "seq_lengths": [3, 3]}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_separate_documents_have_contexts_of_their_own_and_are_cut(streaming):
+    documents = Dataset.from_dict({"input_ids": [[1, 5, 6, 1], [1, 7, 8, 9, 10, 1]]})
+    if streaming:
+        documents = documents.to_iterable_dataset()
+    assert list(separate_documents(documents, context_length=5)) == [
+        {"input_ids": [1, 5, 6, 1], "seq_lengths": [4]},
+        {"input_ids": [1, 7, 8, 9, 10], "seq_lengths": [5]},
+    ]

@@ -1,7 +1,37 @@
-"""A very small corpus of real speech units, so that training runs before a corpus is at hand."""
+"""What comes with the package, so that everything can be tried before anything is downloaded: a small codec, a corpus
+of synthetic speech as its units, preference pairs, benchmarks in miniature, and a recording to continue.
+
+`hub_scripts/build_quickstart.py` makes them. Recipes and scripts name them `quickstart:codec`, `quickstart:corpus`,
+`quickstart:preferences`, `quickstart:benchmarks/<task>` and `quickstart:prompt.flac`.
+"""
 
 from pathlib import Path
 
 
-QUICKSTART_CORPUS = Path(__file__).parent / "corpus"
+QUICKSTART = Path(__file__).parent
+"""The folder of it all."""
+
+QUICKSTART_CORPUS = QUICKSTART / "corpus"
 """Parquet folder of a tokenised corpus, with its card: what `load_dataset` takes."""
+
+PREFIX = "quickstart:"
+
+
+def resolve_path(name: str) -> str:
+    r"""
+    A path or a Hub id as it is, and `quickstart:<path>` as the path of what comes with the package.
+
+    Args:
+        name (`str`):
+            What a recipe or a user names.
+
+    Raises:
+        FileNotFoundError: the package has nothing by that name.
+    """
+    if not name.startswith(PREFIX):
+        return name
+    path = QUICKSTART / name.removeprefix(PREFIX)
+    if not path.exists():
+        found = sorted(entry.name for entry in QUICKSTART.iterdir() if not entry.name.startswith("_"))
+        raise FileNotFoundError(f"'{name}': slam-hf brings no such data with it, but {', '.join(found)}.")
+    return str(path)

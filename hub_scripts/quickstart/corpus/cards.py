@@ -1,0 +1,115 @@
+"""Cards of what the build publishes."""
+
+from typing import Any
+
+import yaml
+
+
+_CORPUS = """---
+{metadata}---
+
+# slam-hf quickstart corpus
+
+Synthetic speech as units of the quickstart codec: one voice reads English sentences (part `sentences`: examples from
+WordNet 3.0 and clauses of the King James Bible) and short stories from a hand-written grammar (part `stories`:
+{scenarios} scenarios with two outcomes each, {heroes} heroes). `default` is both.
+
+| part | split | rows | hours | units | units a second |
+|---|---|---|---|---|---|
+{table}
+
+| column | type | |
+|---|---|---|
+| `id` | string | part, split and number |
+| `units` | list of uint16 | no two neighbours are equal |
+| `durations` | list of uint16 | frames of 40 ms that each unit lasts |
+| `num_frames` | int32 | their sum |
+| `text` | string | what is read |
+| `aligned_text` | list | null: the voice gives no word times |
+
+Every sentence of a story names its hero, and who does what is divided: a pair of hero and scenario is in the training
+split, in the validation split or in the miniature benchmarks. So these three share no sentence.
+
+The voice is hibari-tts 0.2.1 (Apache-2.0), `heart`. WordNet is licensed by Princeton University
+([WordNet 3.0 license](https://wordnet.princeton.edu/license-and-commercial-use)); the Bible is in the public domain.
+`hub_scripts/build_quickstart.py` makes all of it.
+"""
+
+_PREFERENCES = """---
+{metadata}---
+
+# slam-hf quickstart preference pairs
+
+{train} preference pairs to train on and {validation} to validate with, in the form of SpokenSwag, as units of the
+quickstart codec: `prompt` is the beginning of a story (four sentences), `chosen` its ending and `rejected` a worse
+one, which by turns contradicts the story and is of another. The stories are of the same grammar as the training
+stories of the quickstart corpus, but none of them is among them; no sentence is in the miniature benchmarks. TRL's
+`DPOTrainer` takes the columns `prompt`, `chosen` and `rejected`; `*_text` is their text.
+"""
+
+_BENCHMARKS = """# slam-hf quickstart benchmarks
+
+Three benchmarks in miniature, as units of the quickstart codec, in the layouts and with the definitions of the real
+ones.
+
+| folder | pairs | the wrong utterance |
+|---|---|---|
+| `sblimp` | {sblimp}: {phenomena} phenomena, {voices} voices | breaks a rule of grammar |
+| `sstorycloze` | {storycloze} | ends a story with what contradicts it |
+| `tstorycloze` | {storycloze} | ends a story with the ending of another |
+
+The stories are of the same grammar as those of the quickstart corpus, and share no sentence with them. Scores tell
+small models that were trained on this corpus from each other; they do not compare with scores on the real benchmarks.
+"""
+
+
+def corpus_card(codec: dict[str, Any], figures: dict[str, dict[str, float]], scenarios: int, heroes: int) -> str:
+    r"""
+    The card of the corpus.
+
+    Args:
+        codec (`dict`):
+            What the YAML says of the codec.
+        figures (`dict`):
+            `rows`, `hours` and `units` of each `<part>/<split>`.
+        scenarios, heroes (`int`):
+            Size of the story grammar.
+    """
+    configs = [
+        {
+            "config_name": config,
+            "data_files": [{"split": split, "path": f"{folder}/{split}.parquet"} for split in ("train", "validation")],
+        }
+        for config, folder in (("default", "*"), ("sentences", "sentences"), ("stories", "stories"))
+    ]
+    metadata = _metadata("slam-hf quickstart corpus", codec) | {"configs": configs}
+    table = "\n".join(
+        f"| {name.replace('/', ' | ')} | {part['rows']:,} | {part['hours']:.2f} | {part['units']:,} | "
+        f"{part['units'] / part['hours'] / 3600:.1f} |"
+        for name, part in figures.items()
+    )
+    dumped = yaml.safe_dump(metadata, sort_keys=False)
+    return _CORPUS.format(metadata=dumped, table=table, scenarios=scenarios, heroes=heroes)
+
+
+def preference_card(codec: dict[str, Any], counts: dict[str, int]) -> str:
+    """The card of the preference pairs, with the number of them in each split."""
+    data_files = [{"split": split, "path": f"{split}.parquet"} for split in counts]
+    metadata = _metadata("slam-hf quickstart preference pairs", codec)
+    metadata |= {"configs": [{"config_name": "default", "data_files": data_files}]}
+    return _PREFERENCES.format(metadata=yaml.safe_dump(metadata, sort_keys=False), **counts)
+
+
+def benchmark_card(sblimp: int, phenomena: int, voices: int, storycloze: int) -> str:
+    """The card of the benchmarks, from their numbers of pairs, and of phenomena and voices in `sblimp`."""
+    return _BENCHMARKS.format(sblimp=sblimp, phenomena=phenomena, voices=voices, storycloze=storycloze)
+
+
+def _metadata(name: str, codec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "license": "other",
+        "license_name": "wordnet-3.0-and-public-domain",
+        "language": ["en"],
+        "pretty_name": name,
+        "tags": ["speech", "speech-units", "synthetic"],
+    } | codec

@@ -1,0 +1,61 @@
+"""Try the findings of the Slamming paper (arXiv 2502.15814) in miniature, on what comes with the package.
+
+python hub_scripts/reproduce_findings.py --output_dir outputs/findings --text_lm path/to/small-text-lm
+
+Every pretraining has the same time, and each run is repeated with other seeds. Without a text LM it takes half an hour
+on two CPU cores. A run that is done is not done again: the same command goes on where it was stopped. `findings.md`,
+`findings.json` and `findings.png` come into the output folder.
+"""
+
+import argparse
+from pathlib import Path
+
+from findings.compare import Finding, compare
+from findings.report import save_report
+from findings.runs import Alignment, Pretraining, complete_run
+
+
+NATURAL = [{"path": "quickstart:corpus", "name": "sentences"}]
+
+RUNS = {
+    "base": Pretraining(),
+    "natural": Pretraining(datasets=NATURAL),
+    "padded": Pretraining(packing=False),
+    "aligned": Alignment("base"),
+}
+"""Runs by name. `base` is the quickstart recipe: natural sentences and stories, packed, from random weights."""
+
+TEXT_LM_RUNS = {"twist": Pretraining(twist=True), "scratch": Pretraining(twist=False)}
+"""Runs with the architecture of a text LM, from its weights and from random ones."""
+
+FINDINGS = [
+    Finding("synthetic stories beside natural speech", "base", "natural"),
+    Finding("packing, at equal time", "base", "padded"),
+    Finding("preference alignment", "aligned", "base"),
+]
+
+TEXT_LM_FINDINGS = [Finding("TWIST initialisation", "twist", "scratch")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/findings"), help="Folder of runs and report.")
+    parser.add_argument("--minutes", type=float, default=2.5, help="Training time of each run. Default: 2.5.")
+    parser.add_argument("--seeds", type=int, default=2, help="Number of seeds. Default: 2.")
+    parser.add_argument("--text_lm", help="Small text LM for TWIST initialisation: a Hub id or a folder.")
+    args = parser.parse_args()
+
+    runs, findings = dict(RUNS), list(FINDINGS)
+    if args.text_lm is not None:
+        runs, findings = runs | TEXT_LM_RUNS, findings + TEXT_LM_FINDINGS
+    for seed in range(args.seeds):
+        for name, run in runs.items():
+            complete_run(run, args.output_dir / f"{name}-{seed}", seed, args.minutes, args.text_lm)
+    folders = {name: [args.output_dir / f"{name}-{seed}" for seed in range(args.seeds)] for name in runs}
+    comparisons = [compare(finding, folders) for finding in findings]
+    save_report(args.output_dir, folders, comparisons)
+    print((args.output_dir / "findings.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

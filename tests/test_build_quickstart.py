@@ -1,0 +1,123 @@
+"""Tests of the parts of the quickstart build that need its packages; `test_quickstart_*` are those of the others."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+
+pytest.importorskip("rapidfuzz")
+pytest.importorskip("soxr")
+pytest.importorskip("scipy")
+
+from quickstart_utils import import_quickstart
+
+
+augmentation, measures, speech_bank, stages, targets = map(
+    import_quickstart, ("codec.augmentation", "codec.measures", "speech_bank", "stages", "codec.targets")
+)
+
+
+def test_units_that_are_phones_remove_all_uncertainty_about_them():
+    phones = np.array(["a", "a", "b", "c", "b"])
+    assert measures.phone_normalized_mutual_information(np.array([7, 7, 1, 4, 1]), phones) == pytest.approx(1.0)
+
+
+def test_units_independent_of_phones_remove_none():
+    units, phones = np.array([0, 0, 1, 1]), np.array(["a", "b", "a", "b"])
+    assert measures.phone_normalized_mutual_information(units, phones) == pytest.approx(0.0)
+
+
+def test_mutual_information_of_a_half_informative_unit():
+    # H(phone) = log 4; the unit says which half, which is log 2.
+    units, phones = np.array([0, 0, 1, 1]), np.array(["a", "b", "c", "d"])
+    assert measures.phone_normalized_mutual_information(units, phones) == pytest.approx(0.5)
+
+
+def test_unit_edit_rate_compares_deduplicated_units():
+    first, second = [np.array([1, 1, 2, 3, 3])], [np.array([1, 2, 2, 4])]
+    assert measures.unit_edit_rate(first, second) == pytest.approx(1 / 3)
+
+
+def test_word_error_rate_ignores_case_and_punctuation():
+    assert measures.word_error_rate(["The cat sat.", "Yes!"], [" the CAT sat", "no"]) == pytest.approx(1 / 4)
+
+
+def test_phone_labels_are_those_at_the_middle_of_frames():
+    row = speech_bank.Row(0, 3 * 640, "", True, "voice", [("a", 0.03), ("b", 0.1), ("c", 0.12)])
+    assert measures.phone_labels(row).tolist() == ["a", "b", "b"]
+
+
+def test_bank_returns_utterances_in_whole_frames(tmp_path):
+    first = speech_bank.Utterance(np.linspace(-0.7, 0.7, 1500, dtype=np.float32), 16_000, "one", True, "anna")
+    second = speech_bank.Utterance(np.full(700, 0.7, np.float32), 16_000, "two", False, "ben")
+    speech_bank.write_bank(tmp_path, "voice", [first, second])
+    bank = speech_bank.SpeechBank(tmp_path, "voice")
+    assert [row.num_frames for row in bank.rows] == [2, 1]
+    assert bank.indices(held_out=True) == [0]
+    np.testing.assert_allclose(bank.waveform(0), first.samples[:1280], atol=1e-4)
+    assert bank.frames(1) == slice(2, 3)
+    assert bank.speakers().tolist() == ["anna", "anna", "ben"]
+    assert bank.training_frames().tolist() == [False, False, True]
+
+
+def test_bank_leaves_out_what_ends_too_late(tmp_path):
+    utterances = [speech_bank.Utterance(np.ones(16_000, np.float32), 16_000, str(i), False, "anna") for i in range(3)]
+    speech_bank.write_bank(tmp_path, "voice", utterances)
+    assert [row.text for row in speech_bank.SpeechBank(tmp_path, "voice", max_hours=2 / 3600).rows] == ["0", "1"]
+
+
+def test_kmeans_finds_separate_clusters():
+    rng = np.random.default_rng(0)
+    centers = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], np.float32)
+    points = (np.repeat(centers, 50, axis=0) + 0.1 * rng.standard_normal((150, 2))).astype(np.float32)
+    centroids = targets.fit_kmeans(points, 3)
+    labels = targets.assign(points, centroids)
+    assert len(set(labels[:50])) == len(set(labels[50:100])) == len(set(labels[100:])) == 1
+    assert len(set(labels)) == 3
+    np.testing.assert_allclose(centroids[labels[[0, 50, 100]]], centers, atol=0.1)
+
+
+def test_student_makes_one_state_per_frame():
+    student = import_quickstart("codec.student")
+    config = student.student_config()
+    assert np.prod(config.conv_stride) == 640
+    model = student.Student((3,)).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3 * 640)).shape == (1, 3, 256)
+
+
+def test_vocoder_makes_640_samples_of_a_frame():
+    training = import_quickstart("codec.vocoder_training")
+    assert training.vocoder_config(10).hop_length == 640
+
+
+def test_speed_changes_length():
+    waveform = np.arange(100, dtype=np.float32)
+    np.testing.assert_allclose(augmentation.change_speed(waveform, 2.0), np.arange(0, 99, 2))
+    assert augmentation.change_speed(waveform, 1.0) is waveform
+
+
+def test_augmentation_is_reproducible_and_keeps_length():
+    waveform = np.sin(np.arange(16_000) / 10).astype(np.float32)
+    first, second = (augmentation.augment(waveform, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == waveform.shape and np.isfinite(first).all()
+
+
+def test_stage_runs_once_and_keeps_its_figures(tmp_path):
+    calls = []
+    runner = stages.Stages(tmp_path)
+    for _ in range(2):
+        runner.run("count", lambda: calls.append(1) or {"answer": 42})
+    assert len(calls) == 1
+    assert stages.Stages(tmp_path).figures()["count"]["answer"] == 42
+    assert json.loads((tmp_path / "done" / "count.json").read_text())["answer"] == 42
+
+
+def test_failed_stage_leaves_no_marker(tmp_path):
+    runner = stages.Stages(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        runner.run("fail", lambda: {"answer": 1 / 0})
+    assert not runner.is_done("fail")

@@ -1,0 +1,29 @@
+"""What comes with the package is what its cards and the recipes say."""
+
+import pytest
+from datasets import load_dataset
+
+from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, resolve_path
+
+
+def test_only_names_with_the_prefix_are_of_the_package():
+    assert resolve_path("corpora/librispeech") == "corpora/librispeech"
+    assert resolve_path("quickstart:corpus") == str(QUICKSTART_CORPUS)
+
+
+def test_what_is_not_there_is_an_error():
+    with pytest.raises(FileNotFoundError, match="'quickstart:corpse': slam-hf brings no such data with it"):
+        resolve_path("quickstart:corpse")
+
+
+def test_the_corpus_has_the_schema_of_tokenised_corpora(tmp_path):
+    corpus = load_dataset(str(QUICKSTART_CORPUS), cache_dir=tmp_path)
+    assert set(corpus) == {"train", "validation"}
+    for split in corpus.values():
+        for row in split.take(50):
+            assert len(row["units"]) == len(row["durations"]) and sum(row["durations"]) == row["num_frames"]
+            assert all(unit != other for unit, other in zip(row["units"], row["units"][1:], strict=False))
+
+
+def test_no_file_is_larger_than_ten_megabytes():
+    assert max(path.stat().st_size for path in QUICKSTART.rglob("*")) < 10_000_000

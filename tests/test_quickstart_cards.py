@@ -1,0 +1,57 @@
+import yaml
+from quickstart_utils import import_quickstart
+
+
+cards = import_quickstart("corpus.cards")
+
+CODEC = {"codec": "quickstart:codec", "codec_sha256": "abc", "frame_rate": 25.0, "num_units": 500}
+
+
+def metadata(card: str) -> dict:
+    return yaml.safe_load(card.split("---")[1])
+
+
+def test_the_corpus_card_names_the_codec_the_parts_and_their_sizes():
+    figures = {
+        f"{part}/{split}": {"rows": 1200, "hours": 2.0, "units": 144_000}
+        for part in ("sentences", "stories")
+        for split in ("train", "validation")
+    }
+    card = cards.corpus_card(CODEC, figures, scenarios=33, heroes=36)
+    assert CODEC.items() <= metadata(card).items()
+    configs = {config["config_name"]: config["data_files"][0]["path"] for config in metadata(card)["configs"]}
+    assert configs == {
+        "default": "*/train.parquet",
+        "sentences": "sentences/train.parquet",
+        "stories": "stories/train.parquet",
+    }
+    assert "| stories | validation | 1,200 | 2.00 | 144,000 | 20.0 |" in card
+    assert "33 scenarios with two outcomes each, 36 heroes" in card.replace("\n", " ")
+
+
+def test_the_preference_card_names_its_splits():
+    card = cards.preference_card(CODEC, {"train": 900, "validation": 100})
+    files = metadata(card)["configs"][0]["data_files"]
+    assert files == [{"split": split, "path": f"{split}.parquet"} for split in ("train", "validation")]
+    assert "900 preference pairs to train on and 100 to validate with" in card
+
+
+def test_the_benchmark_card_counts_pairs():
+    card = cards.benchmark_card(sblimp=560, phenomena=7, voices=2, storycloze=250)
+    assert "| `sblimp` | 560: 7 phenomena, 2 voices |" in card
+    assert "| `tstorycloze` | 250 |" in card
+
+
+def test_the_codec_card_has_what_the_stages_measured():
+    measured = {"pnmi_unseen": 0.7251, "edit_rate_flite-slt_flite-rms": 0.6449}
+    rates = {"original": 0.025, "true_durations": 0.18, "predicted_durations": 0.24}
+    figures = {
+        "targets": {"training_hours": 6.28},
+        "baselines": {"mfcc_500": measured, "teacher_500": measured},
+        "codebook": {"student_500": measured},
+        "student": {"cpu_minutes": 45.0},
+        "resynthesis": {"hibari_word_error_rates": rates, "audiobooks_word_error_rates": rates},
+    }
+    card = import_quickstart("codec.card").codec_card(figures, encoder_parameters=3.5, vocoder_parameters=1.2, num_units=500)
+    assert "| this codec | 0.73 | 0.64 |" in card
+    assert "| hibari, 40 held-out sentences | 2.5 % | 18.0 % | 24.0 % |" in card

@@ -1,0 +1,99 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from datasets import Dataset
+from transformers import Qwen2Config
+
+
+sys.path.append(str(Path(__file__).parents[1] / "hub_scripts"))
+
+from findings import compare, report, runs
+
+
+def write_scores(folder: Path, right: list[bool]) -> Path:
+    """A run that has some pairs of each benchmark right."""
+    for task in runs.TASKS:
+        correct_scores = [-1.0 if is_right else -3.0 for is_right in right]
+        scores = {"correct_score": correct_scores, "incorrect_score": [-2.0] * len(right)}
+        Dataset.from_dict(scores).to_parquet(folder / "evaluation" / f"{task}.parquet")
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two seeds of a good and of a bad run, on 40 pairs."""
+    return {
+        "good": [write_scores(tmp_path / f"good-{seed}", [True] * 30 + [seed == 0] * 10) for seed in range(2)],
+        "bad": [write_scores(tmp_path / f"bad-{seed}", [True] * 20 + [False] * 20) for seed in range(2)],
+    }
+
+
+def test_differences_are_those_of_the_same_items_averaged_over_seeds(folders):
+    comparison = compare.compare(compare.Finding("good is better", "good", "bad"), folders)
+    assert [change.task for change in comparison.differences] == list(runs.TASKS)
+    change = comparison.differences[0]
+    assert change.value == pytest.approx((10 + 0.5 * 10) / 40)
+    assert change.by_seed == pytest.approx([20 / 40, 10 / 40])
+    assert 0.2 < change.interval[0] < change.value < change.interval[1] < 0.6
+    assert change.verdict == "holds"
+
+
+def test_the_opposite_and_nothing_are_told_apart(folders):
+    reverse = compare.compare(compare.Finding("bad is better", "bad", "good"), folders)
+    same = compare.compare(compare.Finding("good is better than itself", "good", "good"), folders)
+    assert {change.verdict for change in reverse.differences} == {"does not hold"}
+    assert {change.verdict for change in same.differences} == {"undecided"}
+
+
+def test_the_report_is_a_table_json_and_a_picture(folders, tmp_path):
+    comparison = compare.compare(compare.Finding("good is better", "good", "bad"), folders)
+    report.save_report(tmp_path, folders, [comparison])
+    table = (tmp_path / "findings.md").read_text()
+    assert "| bad | 50.0% [" in table
+    assert "| good is better | +37.5 [" in table and "]: holds |" in table
+    written = json.loads((tmp_path / "findings.json").read_text())
+    assert written["findings"][0]["verdicts"] == dict.fromkeys(runs.TASKS, "holds")
+    assert written["scores"]["good"]["sblimp"][0] == pytest.approx(35 / 40)
+    assert (tmp_path / "findings.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_is_the_recipe_with_other_values_and_is_done_once(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
+    natural = runs.Pretraining(datasets=[{"path": "quickstart:corpus", "name": "sentences"}], packing=False)
+    for _ in range(2):
+        runs.complete_run(natural, tmp_path / "natural-3", seed=3, minutes=6)
+    (command,) = called
+    assert Path(command[4]).name == "pretrain.py" and command[5] == "--config"
+    recipe = yaml.safe_load(Path(command[6]).read_text())
+    expected = {"seed": 3, "max_steps": -1, "max_train_hours": 0.1, "packing": False, "datasets": natural.datasets}
+    assert {name: recipe[name] for name in expected} == expected
+    assert recipe["output_dir"] == str(tmp_path / "natural-3")
+    assert recipe["base_config"]["model_type"] == "qwen2"
+    with pytest.raises(ValueError, match="natural-3' is of a run with other settings"):
+        runs.complete_run(natural, tmp_path / "natural-3", seed=3, minutes=5)
+
+
+def test_alignment_starts_from_the_run_of_the_same_seed_and_is_scored(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
+    runs.complete_run(runs.Alignment("base"), tmp_path / "aligned-1", seed=1, minutes=6)
+    assert [Path(command[4]).name for command in called] == ["align_dpo.py"] + ["evaluate_model.py"] * 3
+    assert yaml.safe_load(Path(called[0][6]).read_text())["model_name_or_path"] == str(tmp_path / "base-1")
+
+
+def test_twist_and_its_rival_have_one_architecture(tmp_path):
+    Qwen2Config(hidden_size=48).save_pretrained(tmp_path)
+    twist = runs.Pretraining(twist=True).arguments(0, 1.0, str(tmp_path))
+    scratch = runs.Pretraining(twist=False).arguments(0, 1.0, str(tmp_path))
+    assert (twist["model_name_or_path"], twist["base_config"]) == (str(tmp_path), None)
+    assert "model_name_or_path" not in scratch
+    assert (scratch["base_config"]["model_type"], scratch["base_config"]["hidden_size"]) == ("qwen2", 48)
+
+
+def test_intervals_of_equal_items_have_no_width():
+    assert compare.mean_with_interval(np.full(10, 0.5)) == (0.5, (0.5, 0.5))
