@@ -63,7 +63,9 @@ small models that were trained on this corpus from each other; they do not compa
 """
 
 
-def corpus_card(codec: dict[str, Any], figures: dict[str, dict[str, float]], scenarios: int, heroes: int) -> str:
+def corpus_card(
+    codec: dict[str, Any], figures: dict[str, dict[str, float]], sha256: str, scenarios: int, heroes: int
+) -> str:
     r"""
     The card of the corpus.
 
@@ -72,12 +74,16 @@ def corpus_card(codec: dict[str, Any], figures: dict[str, dict[str, float]], sce
             What the YAML says of the codec.
         figures (`dict`):
             `rows`, `hours` and `units` of each `<part>/<split>`.
+        sha256 (`str`):
+            Hash of the files. With it in the configurations, `datasets` notices when files in a folder change; by
+            itself, it keeps what it has read once under the same configuration.
         scenarios, heroes (`int`):
             Size of the story grammar.
     """
     configs = [
         {
             "config_name": config,
+            "description": f"SHA-256 of the files: {sha256}",
             "data_files": [{"split": split, "path": f"{folder}/{split}.parquet"} for split in ("train", "validation")],
         }
         for config, folder in (("default", "*"), ("sentences", "sentences"), ("stories", "stories"))
@@ -94,9 +100,7 @@ def corpus_card(codec: dict[str, Any], figures: dict[str, dict[str, float]], sce
 
 def preference_card(codec: dict[str, Any], counts: dict[str, int]) -> str:
     """The card of the preference pairs, with the number of them in each split."""
-    data_files = [{"split": split, "path": f"{split}.parquet"} for split in counts]
     metadata = _metadata("slam-hf quickstart preference pairs", codec)
-    metadata |= {"configs": [{"config_name": "default", "data_files": data_files}]}
     return _PREFERENCES.format(metadata=yaml.safe_dump(metadata, sort_keys=False), **counts)
 
 

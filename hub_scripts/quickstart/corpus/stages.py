@@ -1,5 +1,6 @@
 """The stages that make the corpus, the benchmarks and the preference pairs: voices read, the codec gives the units."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,12 @@ class CorpusStages:
 
     def cards(self) -> dict[str, Any]:
         """Write the card of the corpus, whose parts are read by two jobs."""
-        names = [f"{part}/{split}" for part in PARTS for split in SPLITS]
-        figures = {name: part_figures(self.out / "corpus" / f"{name}.parquet") for name in names}
-        grammar = {"scenarios": len(SCENARIOS), "heroes": len(HEROES)}
-        (self.out / "corpus" / "README.md").write_text(cards.corpus_card(self._codec_metadata(), figures, **grammar))
+        folder = self.out / "corpus"
+        files = {f"{part}/{split}": folder / part / f"{split}.parquet" for part in PARTS for split in SPLITS}
+        figures = {name: part_figures(path) for name, path in files.items()}
+        sha256 = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()
+        card = cards.corpus_card(self._codec_metadata(), figures, sha256, len(SCENARIOS), len(HEROES))
+        (folder / "README.md").write_text(card)
         return figures
 
     def _write_part(self, part: str, documents: dict[str, list]) -> dict[str, Any]:
