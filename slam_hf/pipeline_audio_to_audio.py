@@ -1,5 +1,6 @@
 """`pipeline("audio-to-audio")`: hear how a speech language model continues a recording."""
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -166,9 +167,8 @@ def _default_codec(num_units: int) -> HubertUnitCodec:
             f"This model of {num_units} units names no codec. Pass `codec=`, the codec that it was trained on."
         )
     try:
-        from . import conversion  # not at the top: as remote code, the pipeline works without the package
-
-        return conversion.published_codec()
+        # By name: as remote code, the pipeline has no package around it, and every import statement is looked for.
+        return importlib.import_module(".conversion.published", __package__).published_codec()
     except (ImportError, OSError) as error:
         raise OSError(
             f"This model names no codec. Pass `codec=`, the codec that it was trained on. {error}"

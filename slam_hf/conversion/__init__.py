@@ -3,7 +3,6 @@
 from .hifigan import read_hifigan
 from .hubert import read_hubert
 from .kmeans import read_kmeans
-from .published import published_codec
 
 
-__all__ = ["published_codec", "read_hifigan", "read_hubert", "read_kmeans"]
+__all__ = ["read_hifigan", "read_hubert", "read_kmeans"]
