@@ -15,6 +15,7 @@ from slam_hf import SpeechLMForCausalLM
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.training.arguments import CorpusConfig
 from slam_hf.training.checkpoints import checkpoint_to_resume
+from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.preferences import AlignArguments, prepare_pairs
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
 
@@ -23,6 +24,7 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
     training_args.include_num_input_tokens_seen = "non_padding"
     output_dir = Path(training_args.output_dir)
 
+    use_all_cores(training_args)
     with training_args.main_process_first(desc="preparing pairs"):
         train, test = (
             prepare_pairs(load_dataset(args.dataset_name, args.dataset_config, split=split), args.max_auto_bleu)

@@ -17,6 +17,7 @@ from slam_hf.training.benchmarks import score_benchmarks
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import checkpoint_to_resume
 from slam_hf.training.continuation import continue_document, continue_recording
+from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.curve import save_training_curve
 from slam_hf.training.initialization import initial_model
 from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
@@ -27,6 +28,7 @@ from slam_hf.training.throughput import ThroughputCallback, peak_flops
 
 
 def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelConfig) -> None:
+    use_all_cores(training_args)
     # The collator reads a column that the model does not take; budget and throughput count tokens.
     training_args.remove_unused_columns = False
     training_args.include_num_input_tokens_seen = "non_padding"

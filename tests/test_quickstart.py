@@ -3,7 +3,7 @@
 import pytest
 from datasets import load_dataset
 
-from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, resolve_path
+from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, name_path, resolve_path
 
 
 def test_only_names_with_the_prefix_are_of_the_package():
@@ -27,3 +27,8 @@ def test_the_corpus_has_the_schema_of_tokenised_corpora(tmp_path):
 
 def test_no_file_is_larger_than_ten_megabytes():
     assert max(path.stat().st_size for path in QUICKSTART.rglob("*")) < 10_000_000
+
+
+def test_paths_in_the_package_have_the_name_that_finds_them(tmp_path):
+    assert name_path(resolve_path("quickstart:benchmarks/sblimp")) == "quickstart:benchmarks/sblimp"
+    assert name_path(tmp_path) is None

@@ -1,3 +1,4 @@
+from itertools import groupby
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,10 +93,23 @@ def test_stories_are_laid_out_as_storycloze(reader, tmp_path, clozes):
         pairs = read_storycloze(tmp_path / task, utterances.hashes.keys())
         assert len(pairs) == 3
         for cloze, pair in zip(clozes, pairs, strict=False):
-            correct = reader.row("", cloze.story.sentences)["units"]
-            incorrect = reader.row("", [*cloze.story.context, wrong(cloze)])["units"]
-            assert utterances.units[pair.correct].tolist() == correct
-            assert utterances.units[pair.incorrect].tolist() == incorrect
+            context = reader.row("", cloze.story.context, goes_on=True)["units"]
+            for utterance, ending in ((pair.correct, cloze.story.ending), (pair.incorrect, wrong(cloze))):
+                units = context + reader.row("", [ending])["units"]
+                assert utterances.units[utterance].tolist() == [unit for unit, _ in groupby(units)]
+
+
+def test_rows_are_joined_without_equal_neighbours():
+    first = {"units": [4, 7], "durations": [1, 2], "num_frames": 3, "text": "One."}
+    for second, units, durations in (([7, 5], [4, 7, 5], [1, 5, 1]), ([5, 7], [4, 7, 5, 7], [1, 2, 3, 1])):
+        row = tokenized.join_rows("a", first, {"units": second, "durations": [3, 1], "num_frames": 4, "text": "Two."})
+        assert (row["units"], row["durations"], row["num_frames"]) == (units, durations, 7)
+        assert (row["id"], row["text"]) == ("a", "One. Two.")
+
+
+def test_a_row_that_goes_on_ends_with_a_pause(reader):
+    frames = [reader.row("a", ["The first one."], goes_on=goes_on)["num_frames"] for goes_on in (False, True)]
+    assert frames[1] - frames[0] == 5
 
 
 def test_preference_pairs_are_what_dpo_takes(reader, tmp_path, clozes):

@@ -17,7 +17,7 @@ from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from .arguments import ContinuationArguments, EvaluationArguments
 from .benchmarks import read_storycloze
 from .continuation import continue_recordings, load_recogniser
-from .fingerprints import describe_model, hash_model, hash_rows
+from .fingerprints import describe_model, hash_model, hash_rows, name_data
 from .pairs import load_pipeline
 from .report import Evaluation, keep_scored
 from .units import hash_files, list_audio
@@ -88,7 +88,7 @@ def evaluate_continuations(
         results=score_records(args.task, records),
         records=records,
         model=described,
-        data={"name": "/".join(Path(args.data).resolve().parts[-2:]), "hash": data_hash},
+        data={"name": name_data(args.data), "hash": data_hash},
         codec=describe_codec(speak.processor.audio_tokenizer),
         settings=settings,
     )

@@ -11,12 +11,19 @@ from transformers import PreTrainedModel
 
 import slam_hf
 
+from ..quickstart import name_path
+
 
 def describe_model(model: PreTrainedModel) -> dict[str, str | None]:
     """A model's repository and revision, or the name of its folder, and the hash of its configuration and weights."""
     revision = getattr(model.config, "_commit_hash", None)
     name = model.name_or_path if revision is not None else Path(model.name_or_path).name
     return {"name": name, "revision": revision, "weights": hash_model(model)}
+
+
+def name_data(folder: str) -> str:
+    """The name of a benchmark's folder, and of the one that it is in: never a whole path."""
+    return name_path(folder) or "/".join(Path(folder).resolve().parts[-2:])
 
 
 def hash_model(model: PreTrainedModel) -> str:

@@ -18,7 +18,7 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from .arguments import EvaluationArguments
 from .benchmarks import Pair, read_salmon, read_sblimp, read_storycloze, read_swuggy
-from .fingerprints import describe_model, hash_rows
+from .fingerprints import describe_model, hash_rows, name_data
 from .report import Evaluation, keep_scored
 from .scoring import score_pairs
 from .units import Utterances, encode_files, list_audio, read_tokenized
@@ -82,7 +82,7 @@ def evaluate_pairs(args: EvaluationArguments, model: SpeechLMForCausalLM) -> Eva
         records=records,
         model=described,
         data={
-            "name": "/".join(Path(args.data).resolve().parts[-2:]),
+            "name": name_data(args.data),
             "hash": hash_rows(
                 [*astuple(pair), utterances.hashes[pair.correct], utterances.hashes[pair.incorrect]] for pair in pairs
             ),

@@ -93,7 +93,7 @@ def make_model_card(model: ModelDescription) -> ModelCard:
         run_table=lambda record: [("run", "value"), *_run_rows(record)],
         recipe_table=lambda record: [("recipe", "value"), *_recipe_rows(record)],
         results=_result_rows(model),
-        notes=[f"{_benchmark(task)}: {model.notes[task]}." for task in COLUMNS if task in model.notes],
+        notes=[f"{_benchmark(model, task)}: {model.notes[task]}." for task in COLUMNS if task in model.notes],
     )
     return ModelCard(content)
 
@@ -121,14 +121,14 @@ def make_metadata(model: ModelDescription) -> ModelCardData:
 
 def _eval_result(model: ModelDescription, task: str) -> EvalResult:
     _, measure, factor = COLUMNS[task]
-    name = _benchmark(task)
+    name = _benchmark(model, task)
     score, interval = model.scores[task], ""
     if score.interval is not None:
         interval = ", 95 % interval {:.4g} to {:.4g}".format(*score.interval)
     return EvalResult(
         task_type="audio-to-audio",
         task_name="Speech continuation",
-        dataset_type=task,
+        dataset_type=f"slam-hf-quickstart-{task}" if task in model.miniatures else task,
         dataset_name=name,
         metric_type="perplexity" if measure == "genppl" else measure,
         metric_name=f"{name}{' (%)' if factor == 100 else ''}{interval}",
@@ -139,9 +139,13 @@ def _eval_result(model: ModelDescription, task: str) -> EvalResult:
     )
 
 
-def _benchmark(task: str) -> str:
+def _benchmark(model: ModelDescription, task: str) -> str:
     """Name of a benchmark, without the arrow of its heading."""
-    return COLUMNS[task][0].rstrip(" ↑↓")
+    return COLUMNS[task][0].rstrip(" ↑↓") + _miniature(model, task)
+
+
+def _miniature(model: ModelDescription, task: str) -> str:
+    return " in miniature" if task in model.miniatures else ""
 
 
 def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:
@@ -180,7 +184,7 @@ def _result_rows(model: ModelDescription) -> list[list[str]]:
     for task in COLUMNS:
         if task in model.scores:
             score = model.scores[task]
-            row = [COLUMNS[task][0], f"{score.value:.2f}"]
+            row = [COLUMNS[task][0] + _miniature(model, task), f"{score.value:.2f}"]
             if not model.reported_by:
                 low, high = score.interval
                 row += [f"{low:.2f} to {high:.2f}", f"{score.num_scored:,} of {score.num_items:,}"]

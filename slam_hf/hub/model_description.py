@@ -15,6 +15,7 @@ from ..evaluation.fingerprints import hash_model
 from ..evaluation.results_table import Score, read_summaries, summary_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import MHUBERT_25HZ_UNITS
+from ..quickstart import PREFIX
 from ..training.run_record import Reference, RunRecord, read_run_records
 from .markdown import count_parameters
 
@@ -52,6 +53,8 @@ class ModelDescription:
             Its results by task.
         notes (`dict[str, str]`):
             What to know about the results, by task.
+        miniatures (`set[str]`):
+            The tasks whose data is a small one of this package, which has the benchmark's form and not its items.
         about (`str`, *optional*):
             More about it, in a sentence or two.
         reported_by (`str`, *optional*):
@@ -74,6 +77,7 @@ class ModelDescription:
     records: list[RunRecord] = field(default_factory=list)
     scores: dict[str, Score] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    miniatures: set[str] = field(default_factory=set)
     about: str | None = None
     reported_by: str | None = None
     training_command: str | None = None
@@ -115,7 +119,7 @@ def describe_folder(
     """
     config = SpeechLMConfig.from_pretrained(folder)
     records = read_run_records(folder)
-    scores, notes = _read_evaluations(folder, evaluations)
+    scores, notes, miniatures = _read_evaluations(folder, evaluations)
     return ModelDescription(
         title=repo_id.split("/")[-1],
         repo_id=repo_id,
@@ -129,6 +133,7 @@ def describe_folder(
         records=records,
         scores=scores,
         notes=notes,
+        miniatures=miniatures,
         license=license,
     )
 
@@ -156,25 +161,28 @@ def _codec(folder: Path) -> Reference | None:
 
 def _read_evaluations(
     folder: Path, evaluations: Sequence[str | os.PathLike]
-) -> tuple[dict[str, Score], dict[str, str]]:
+) -> tuple[dict[str, Score], dict[str, str], set[str]]:
     if not evaluations:
-        return {}, {}
+        return {}, {}, set()
     model = SpeechLMForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    weights, notes = hash_model(model), {}
+    weights, notes, miniatures = hash_model(model), {}, set()
     for path in evaluations:
         for file in summary_files(Path(path)):
             summary = json.loads(file.read_text("utf-8"))
             if summary["model"]["weights"] != weights:
                 raise ValueError(f"'{file}' has results of other weights than those in '{folder}': evaluate these.")
             notes[summary["task"]] = _note(summary)
+            if summary["data"]["name"].startswith(PREFIX):
+                miniatures.add(summary["task"])
     [row] = read_summaries(evaluations)
-    return row.scores, notes
+    return row.scores, notes, miniatures
 
 
 def _note(summary: dict[str, Any]) -> str:
     """What was scored, and by which models. Of the data's folder the last name only: others may be those of users."""
     settings = summary["settings"]
-    note = f"data `{summary['data']['name'].split('/')[-1]}`"
+    name = summary["data"]["name"]
+    note = f"data `{name if name.startswith(PREFIX) else name.split('/')[-1]}`"
     if "asr_model" in settings:
         note += f", transcribed by `{settings['asr_model']['name']}`"
     if "text_lm" in settings:

@@ -35,3 +35,9 @@ def resolve_path(name: str) -> str:
         found = sorted(entry.name for entry in QUICKSTART.iterdir() if not entry.name.startswith("_"))
         raise FileNotFoundError(f"'{name}': slam-hf brings no such data with it, but {', '.join(found)}.")
     return str(path)
+
+
+def name_path(path: str | Path) -> str | None:
+    """`quickstart:<path>` for a path of what comes with the package, and `None` for any other."""
+    path = Path(path).resolve()
+    return PREFIX + path.relative_to(QUICKSTART).as_posix() if path.is_relative_to(QUICKSTART) else None

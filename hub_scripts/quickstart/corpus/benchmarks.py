@@ -11,7 +11,7 @@ from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 from .minimal_pairs import MinimalPair
 from .texts import Cloze
-from .tokenized import Reader, write_rows
+from .tokenized import Reader, join_rows, write_rows
 
 
 GOLD_COLUMNS = ("filename", "id", "voice", "type", "subtype", "transcription", "correct")
@@ -54,7 +54,9 @@ def write_sblimp(folder: Path, pairs: list[MinimalPair], readers: Mapping[str, R
 def write_storycloze(folder: Path, clozes: list[Cloze], reader: Reader) -> int:
     r"""
     Write `sstorycloze` (the wrong ending contradicts the story) and `tstorycloze` (it is of another story) as TWIST
-    released them: `{n}_correct` and `{n}_incorrect`, as units.
+    released them: `{n}_correct` and `{n}_incorrect`, as units. Context and ending are encoded apart, so that both have
+    the same context: HuBERT's first layer normalises over the whole of an utterance, and another ending would change
+    the units of what comes before it.
 
     Args:
         folder (`Path`):
@@ -69,9 +71,17 @@ def write_storycloze(folder: Path, clozes: list[Cloze], reader: Reader) -> int:
     """
     spoken, topic = [], []
     for number, (story, foreign_ending) in enumerate(clozes, start=1):
-        correct = reader.row(f"{number}_correct", story.sentences)
-        spoken += [correct, reader.row(f"{number}_incorrect", [*story.context, story.wrong_ending])]
-        topic += [correct, reader.row(f"{number}_incorrect", [*story.context, foreign_ending])]
+        context = reader.row("", story.context, goes_on=True)
+        correct, wrong, foreign = (
+            join_rows(f"{number}_{name}", context, reader.row("", [ending]))
+            for name, ending in (
+                ("correct", story.ending),
+                ("incorrect", story.wrong_ending),
+                ("incorrect", foreign_ending),
+            )
+        )
+        spoken += [correct, wrong]
+        topic += [correct, foreign]
     write_rows(folder / "sstorycloze" / "units.parquet", spoken, TRANSCRIBED)
     write_rows(folder / "tstorycloze" / "units.parquet", topic, TRANSCRIBED)
     return len(clozes)

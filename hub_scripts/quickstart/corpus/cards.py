@@ -58,7 +58,8 @@ ones.
 | `sstorycloze` | {storycloze} | ends a story with what contradicts it |
 | `tstorycloze` | {storycloze} | ends a story with the ending of another |
 
-The stories are of the same grammar as those of the quickstart corpus, and share no sentence with them. Scores tell
+The stories are of the same grammar as those of the quickstart corpus, and share no sentence with them. A story's
+context and its endings are encoded apart, so that both utterances of a pair have the same context. Scores tell
 small models that were trained on this corpus from each other; they do not compare with scores on the real benchmarks.
 """
 

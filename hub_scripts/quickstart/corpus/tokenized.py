@@ -50,10 +50,10 @@ class Reader:
         # The stories of a pair share their context.
         self.read = lru_cache(maxsize=100)(self._read)
 
-    def row(self, id: str, sentences: Sequence[str]) -> dict[str, Any]:
-        """A row of a tokenised corpus with the sentences read one after the other."""
+    def row(self, id: str, sentences: Sequence[str], goes_on: bool = False) -> dict[str, Any]:
+        """A row of a tokenised corpus: sentences read one after the other, with a last pause where speech goes on."""
         parts = [part for sentence in sentences for part in (self.read(sentence), self.pause)]
-        waveform = torch.from_numpy(np.concatenate(parts[:-1]))
+        waveform = torch.from_numpy(np.concatenate(parts if goes_on else parts[:-1]))
         units, durations = self.codec.deduplicate(self.codec.encode(waveform[None]).audio_codes[0, 0])
         return {
             "id": id,
@@ -69,6 +69,23 @@ class Reader:
         samples = torch.from_numpy(np.asarray(speech.samples, dtype=np.float32))
         samples = torchaudio.functional.resample(samples, speech.sampling_rate, self.codec.sampling_rate).numpy()
         return samples * (PEAK / np.abs(samples).max())
+
+
+def join_rows(id: str, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """One row of two, as if what the second says came after the first; neither changes the other's units."""
+    units, durations = first["units"] + second["units"], first["durations"] + second["durations"]
+    seam = len(first["units"])
+    if units[seam - 1] == units[seam]:
+        durations[seam - 1 : seam + 1] = [durations[seam - 1] + durations[seam]]
+        del units[seam]
+    return {
+        "id": id,
+        "units": units,
+        "durations": durations,
+        "num_frames": first["num_frames"] + second["num_frames"],
+        "text": f"{first['text']} {second['text']}",
+        "aligned_text": None,
+    }
 
 
 def write_split(path: Path, documents: Sequence[Sequence[str]], reader: Reader, shards: Path) -> dict[str, float]:

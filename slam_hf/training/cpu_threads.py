@@ -1,0 +1,13 @@
+"""All cores of a machine without a GPU."""
+
+import os
+
+import torch
+from transformers import TrainingArguments
+
+
+def use_all_cores(args: TrainingArguments) -> None:
+    """Divide the cores among the processes of a training on a CPU: `accelerate launch` gives each a single thread."""
+    if args.device.type == "cpu" and torch.get_num_threads() == 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, cores // args.world_size))
