@@ -55,6 +55,17 @@ def tiny_model():
     return SpeechLMForCausalLM(SpeechLMConfig(base_config=base_config.to_dict(), vocab_size=52)).eval()
 
 
+@pytest.fixture
+def checkpoint(tmp_path, tiny_model, tiny_codec) -> Path:
+    """A folder with `model`, which names no codec, and `codec`."""
+    from slam_hf import HubertUnitTokenizer
+
+    tiny_model.save_pretrained(tmp_path / "model")
+    HubertUnitTokenizer(num_units=50).save_pretrained(tmp_path / "model")
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def recordings() -> list[Path]:
     """Two LibriSpeech recordings, 14.1 and 15.9 seconds long."""

@@ -12,19 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from slam_hf import HubertUnitTokenizer
-
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "evaluate_model.py"
 DDP = SCRIPT.parent / "accelerate_configs" / "ddp.yaml"
-
-
-@pytest.fixture
-def checkpoint(tmp_path, tiny_model, tiny_codec):
-    tiny_model.save_pretrained(tmp_path / "model")
-    HubertUnitTokenizer(num_units=50).save_pretrained(tmp_path / "model")
-    tiny_codec.save_pretrained(tmp_path / "codec")
-    return tmp_path
 
 
 @pytest.fixture

@@ -8,20 +8,10 @@ import pytest
 import soundfile
 import torch
 
-from slam_hf import HubertUnitTokenizer
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
 from slam_hf.evaluation.arguments import EvaluationArguments
 from slam_hf.evaluation.pairs import evaluate_pairs, score_records
 from slam_hf.evaluation.report import save_evaluation
-
-
-@pytest.fixture
-def checkpoint(tmp_path, tiny_model, tiny_codec):
-    """A model that names no codec, and a codec."""
-    tiny_model.save_pretrained(tmp_path / "model")
-    HubertUnitTokenizer(num_units=50).save_pretrained(tmp_path / "model")
-    tiny_codec.save_pretrained(tmp_path / "codec")
-    return tmp_path
 
 
 @pytest.fixture

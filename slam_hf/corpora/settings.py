@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,13 @@ def describe_codec(codec: "HubertUnitCodec") -> CodecDescription:
         sampling_rate=codec.sampling_rate,
         frame_rate=codec.frame_rate,
     )
+
+
+def update_with_tensors(hash: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Feed tensors, with their names, types and shapes, to a hash of `hashlib`; their order does not matter."""
+    for name, tensor in sorted(tensors.items()):
+        hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hash.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 
 def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) -> dict[str, Any]:
@@ -89,8 +97,6 @@ def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _hash_weights(codec: "HubertUnitCodec") -> str:
     """SHA-256 of the weights that units depend on, and of their names, types and shapes; the vocoder is not in it."""
     hash = hashlib.sha256(json.dumps(codec.config.encoder_config.to_diff_dict(), sort_keys=True).encode())
-    for name, tensor in sorted(codec.state_dict().items()):
-        if not name.startswith("vocoder."):
-            hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            hash.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    weights = {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("vocoder.")}
+    update_with_tensors(hash, weights)
     return hash.hexdigest()

@@ -90,19 +90,7 @@ def tokenize_corpus(
             shares = share_parts(ledger.pending(source.parts), source.parts, state.num_processes)
     shares = broadcast_object_list([shares])[0]
     if shares is not None:
-        batches = PieceBatches(
-            source.parts,
-            shares[state.process_index],
-            rules,
-            codec.sampling_rate,
-            codec.frame_rate,
-            source.chunk_seconds,
-            batch_seconds,
-        )
-        progress = JobProgress(source.parts, ledger, disable=not state.is_main_process)
-        encode_chunks(make_loader(batches, num_workers), codec, ledger, source.has_pairs, progress)
-        state.wait_for_everyone()
-        progress.close()
+        encode_share(source, shares[state.process_index], codec, rules, ledger, batch_seconds, num_workers)
     if state.is_main_process:
         ledger.refresh()
         if shares is not None:
@@ -147,6 +135,26 @@ def share_parts(pending: Sequence[PendingPart], parts: Sequence[Part], num_proce
         shares[process].append(item)
         totals[process] += loads[item.next_chunk.part]
     return [sorted(share, key=lambda item: item.next_chunk) for share in shares]
+
+
+def encode_share(
+    source: Source,
+    share: Sequence[PendingPart],
+    codec: "HubertUnitCodec",
+    rules: PieceRules,
+    ledger: Ledger,
+    batch_seconds: float,
+    num_workers: int,
+) -> None:
+    """Encode a process's share of a source into the ledger, with a progress bar, and wait for the other processes."""
+    state = get_process_state()
+    batches = PieceBatches(
+        source.parts, share, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds, batch_seconds
+    )
+    progress = JobProgress(source.parts, ledger, disable=not state.is_main_process)
+    encode_chunks(make_loader(batches, num_workers), codec, ledger, source.has_pairs, progress)
+    state.wait_for_everyone()
+    progress.close()
 
 
 def encode_chunks(

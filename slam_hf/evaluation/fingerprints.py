@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 import slam_hf
 
+from ..corpora.settings import update_with_tensors
 from ..quickstart import name_path
 
 
@@ -31,9 +31,7 @@ def hash_model(model: PreTrainedModel) -> str:
     incidental = ("transformers_version", "auto_map")
     config = {key: value for key, value in model.config.to_diff_dict().items() if key not in incidental}
     hash = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        hash.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    update_with_tensors(hash, model.state_dict())
     return hash.hexdigest()
 
 

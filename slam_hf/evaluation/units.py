@@ -15,13 +15,11 @@ import pyarrow.parquet as pq
 from ..corpora.decoding import PieceRules
 from ..corpora.ledger import Ledger
 from ..corpora.listing import AUDIO_EXTENSIONS, list_audio_folder
-from ..corpora.loading import PieceBatches, make_loader
-from ..corpora.progress import JobProgress
 from ..corpora.recordings import Recording
 from ..corpora.segmentation import Segmentation
 from ..corpora.settings import describe_codec
 from ..corpora.sources import file_source
-from ..corpora.tokenization import encode_chunks, get_process_state, share_parts
+from ..corpora.tokenization import encode_share, get_process_state, share_parts
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from .fingerprints import hash_rows
 
@@ -165,19 +163,7 @@ def _encode(
     shares = share_parts(ledger.pending(source.parts), source.parts, state.num_processes)
     # Whatever has a frame is scored: long, short and silent utterances too.
     rules = PieceRules(Segmentation(max_seconds=1e6), min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
-    batches = PieceBatches(
-        source.parts,
-        shares[state.process_index],
-        rules,
-        codec.sampling_rate,
-        codec.frame_rate,
-        source.chunk_seconds,
-        batch_seconds,
-    )
-    progress = JobProgress(source.parts, ledger, disable=not state.is_main_process)
-    encode_chunks(make_loader(batches, num_workers), codec, ledger, source.has_pairs, progress)
-    state.wait_for_everyone()
-    progress.close()
+    encode_share(source, shares[state.process_index], codec, rules, ledger, batch_seconds, num_workers)
 
 
 def _read_cache(folder: Path, hashes: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

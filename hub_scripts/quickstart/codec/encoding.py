@@ -49,11 +49,6 @@ def encode_utterance(codec: HubertUnitCodec, bank: SpeechBank, index: int) -> np
     return encode(codec, bank.waveform(index))
 
 
-def encode_bank(codec: HubertUnitCodec, bank: SpeechBank, indices: list[int]) -> list[np.ndarray]:
-    """The units of some of a bank's utterances."""
-    return [encode_utterance(codec, bank, index) for index in indices]
-
-
 @torch.no_grad()
 def student_states(student: Student, bank: SpeechBank, indices: list[int]) -> np.ndarray:
     """States of shape `(num_frames, 256)` of some of a bank's utterances, one after the other."""

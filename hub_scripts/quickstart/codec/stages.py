@@ -13,7 +13,7 @@ from slam_hf import HubertUnitCodec
 from ..speech_bank import SpeechBank
 from . import speech, student, targets, teacher, vocoder_training, whisper
 from .card import codec_card
-from .encoding import encode, encode_bank, encode_utterance, make_codec, round_to_half, save_codec, student_states
+from .encoding import encode, encode_utterance, make_codec, round_to_half, save_codec, student_states
 from .measures import word_error_rate
 from .resynthesis import resynthesize, save_examples
 from .unit_evaluation import EVALUATED, evaluate_units, mfcc_frames, mfcc_units
@@ -137,7 +137,7 @@ class CodecStages:
         """Encode the speech that the vocoder learns from."""
         codec, bank = self.encoder(), SpeechBank(self.speech_dir, "hibari", VOCODER_HOURS)
         started = time.process_time()
-        sequences = encode_bank(codec, bank, list(range(len(bank.rows))))
+        sequences = [encode_utterance(codec, bank, index) for index in range(len(bank.rows))]
         speed = bank.hours * 3600 / (time.process_time() - started)
         np.save(self.work_dir / "units" / "hibari.npy", np.concatenate(sequences))
         return {"times_real_time": speed}
