@@ -11,9 +11,13 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-torch.set_num_threads(1)
-
 FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two test processes share two cores; and a child that is forked after threads have run waits for them for ever."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
