@@ -16,7 +16,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Two test processes share two cores; and a child that is forked after threads have run waits for them for ever."""
+    """Two test processes share two cores; and a child forked where threads have run would wait for them for ever."""
     torch.set_num_threads(1)
 
 
