@@ -2,7 +2,7 @@
 
 python hub_scripts/build_quickstart.py --work_dir quickstart-build
 
-`hub_scripts/quickstart/packages.py` lists what to install. It takes about two hours on one CPU core. A build that was
+`hub_scripts/quickstart/packages.py` lists what to install. It takes about four hours on one CPU core. A build that was
 stopped goes on where it was; two may work in one folder at the same time, on different `--stages`. The results and a
 report of all figures come to `<work_dir>/out`.
 """
@@ -27,10 +27,11 @@ def main() -> None:
     parser.add_argument("--work_dir", type=Path, required=True, help="Folder for everything that is made (6 GB).")
     parser.add_argument("--librispeech", type=Path, required=True, help="Folder of LibriSpeech clips to evaluate on.")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="Default: all.")
+    parser.add_argument("--threads", type=int, default=1, help="Of this process; trainings count the time of all.")
     args = parser.parse_args()
 
     check_packages()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     stages = Stages(args.work_dir)
     codec = CodecStages(args.work_dir, args.librispeech)
     for name in filter(args.stages.__contains__, CODEC_STAGES):

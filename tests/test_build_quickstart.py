@@ -1,6 +1,8 @@
 """Tests of the parts of the quickstart build that need its packages; `test_quickstart_*` are those of the others."""
 
+import itertools
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -104,6 +106,85 @@ def test_augmentation_is_reproducible_and_keeps_length():
     first, second = (augmentation.augment(waveform, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.shape == waveform.shape and np.isfinite(first).all()
+
+
+def test_formants_move_and_the_pitch_stays():
+    # A pulse train at 100 Hz through a resonance at 2 kHz.
+    pulses = np.zeros(16_000, np.float32)
+    pulses[::160] = 1.0
+    time = np.arange(400) / 16_000
+    resonance = np.exp(-800 * time) * np.sin(2 * np.pi * 2_000 * time)
+    waveform = np.convolve(pulses, resonance)[:16_000].astype(np.float32)
+
+    moved = augmentation._reshape_spectrum(waveform, 1.15, np.zeros(7))
+
+    power = np.square(np.abs(np.fft.rfft(np.stack([waveform, moved]))))
+    harmonics = power[:, 100:8_000:100]
+    assert (100 * (1 + harmonics.argmax(axis=1))).tolist() == [2_000, 2_300]
+    assert (harmonics.sum(axis=1) > 0.95 * power[:, 50:].sum(axis=1)).all()
+
+
+def test_gains_along_frequency_are_in_decibels():
+    waveform = np.sin(2 * np.pi * 4_000 * np.arange(16_000) / 16_000).astype(np.float32)
+    louder = augmentation._reshape_spectrum(waveform, 1.0, np.array([0, 0, 0, 6, 0, 0, 0]))
+    assert louder[2_000:-2_000].std() / waveform[2_000:-2_000].std() == pytest.approx(10 ** (6 / 20), rel=0.02)
+
+
+def test_lines_are_found_in_the_game(tmp_path, monkeypatch):
+    games = import_quickstart("codec.game_dialogue")
+    monkeypatch.setattr(games, "STEEL_SKY", tmp_path)
+    monkeypatch.setattr(games, "_unpack", lambda content: content.removeprefix(b"RNC"))
+    line, effect, short = bytes([128, 192] * 5_000), bytes(9_000), bytes(100)
+    data, table = b"", [struct.pack("<I", 4)]
+    for number, content in ((50_101, line), (59_000, effect), (50_102, short), (60_000, line)):
+        data += bytes(-len(data) % 16)
+        content = bytes(games.STEEL_SKY_HEADER) + b"RNC" + content
+        place = len(data) // 16 | 1 << 23
+        table.append(struct.pack("<H", number) + place.to_bytes(3, "little") + len(content).to_bytes(3, "little"))
+        data += content
+    (tmp_path / "sky.dnr").write_bytes(b"".join(table))
+    (tmp_path / "sky.dsk").write_bytes(data)
+
+    (found,) = games.steel_sky()
+
+    np.testing.assert_array_equal(found.samples, np.tile(np.float32([0, 0.5]), 5_000))
+    assert (found.sampling_rate, found.speaker, found.held_out) == (11_025, "lines 1002", False)
+
+
+def test_training_ends_with_its_time_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    training = import_quickstart("codec.timed_training")
+    clock = itertools.count()
+    monkeypatch.setattr(training.time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    rates = []
+
+    def train(checkpoint, stop_at=None):
+        model = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(model.weight)
+        torch.nn.init.zeros_(model.bias)
+        optimizer = torch.optim.AdamW(model.parameters())
+
+        def compute_loss():
+            if len(rates) == stop_at:
+                raise KeyboardInterrupt
+            return (model(torch.ones(1)) - 1).square().sum()
+
+        def learning_rate(share, step):
+            rates.append((round(share, 3), step))
+            return 0.1 * (1 - share)
+
+        figures = training.train_for(0.1, model, optimizer, compute_loss, learning_rate, 1.0, checkpoint)
+        return figures, model.weight.item()
+
+    whole, expected = train(tmp_path / "whole.pt")
+    assert (whole["steps"], whole["cpu_minutes"]) == (6, pytest.approx(0.1))
+    shares = rates.copy()
+    rates.clear()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped.pt", stop_at=4)
+    rates.pop()
+    assert train(tmp_path / "stopped.pt") == (whole | {"loss": pytest.approx(whole["loss"], abs=1)}, expected)
+    assert rates == shares == [(round(step / 6, 3), step) for step in range(6)]
 
 
 def test_stage_runs_once_and_keeps_its_figures(tmp_path):

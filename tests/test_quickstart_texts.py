@@ -21,7 +21,7 @@ def chosen():
 def test_the_amounts_are_as_asked(chosen):
     assert {split: len(part) for split, part in chosen.sentences.items()} == {"train": 7_000, "validation": 200}
     assert {split: len(part) for split, part in chosen.stories.items()} == {"train": 2_600, "validation": 100}
-    assert (len(chosen.preferences), len(chosen.clozes), len(chosen.pairs)) == (1_000, 250, 280)
+    assert (len(chosen.preferences), len(chosen.clozes), len(chosen.pairs)) == (1_000, 600, 280)
 
 
 def test_no_sentence_is_in_two_of_training_validation_and_benchmarks(chosen):

@@ -15,11 +15,13 @@ PYPI_PACKAGES = {
 """`pip install --no-deps` these, and onnxruntime, soxr, scipy, scikit-learn and rapidfuzz."""
 
 DEBIAN_PACKAGES = (
+    "ancient",
     "asterisk-core-sounds-en-g722",
     "asterisk-core-sounds-es-g722",
     "asterisk-core-sounds-fr-g722",
     "asterisk-core-sounds-it-g722",
     "asterisk-core-sounds-ru-g722",
+    "beneath-a-steel-sky",
     "bible-kjv",
     "ffmpeg",
     "flight-of-the-amazon-queen",

@@ -1,6 +1,13 @@
 """Augmentation of waveforms at 16 kHz, on NumPy arrays."""
 
 import numpy as np
+import torch
+
+
+WINDOW = 512
+HOP = 128
+NUM_CEPSTRA = 24
+"""Quefrencies of a spectral envelope at 16 kHz: what is left of the shortest pitch period."""
 
 
 def change_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
@@ -12,9 +19,12 @@ def change_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
 
 
 def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another microphone, room and background: each effect in a share of the waveforms; the result has unit power."""
-    if rng.random() < 0.5:
-        waveform = _filter(waveform, np.array([1.0, *rng.uniform(-0.45, 0.45, 2)]))
+    """
+    Another vocal tract, microphone, room and background: each effect in a share of the waveforms; the result has unit
+    power.
+    """
+    if rng.random() < 0.6:
+        waveform = _reshape_spectrum(waveform, rng.uniform(0.85, 1.18), rng.uniform(-6, 6, 7))
     if rng.random() < 0.25:
         decay = np.exp(-np.arange(3_200) / rng.uniform(80, 800))
         waveform = _filter(waveform, np.concatenate([[1.0], 0.3 * rng.standard_normal(3_200) * decay]))
@@ -27,6 +37,23 @@ def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             noise = _filter(noise, 0.97 ** np.arange(200))
         waveform = waveform + noise / noise.std() * 10 ** (-rng.uniform(12, 40) / 20)
     return waveform.astype(np.float32)
+
+
+def _reshape_spectrum(waveform: np.ndarray, stretch: float, gains: np.ndarray) -> np.ndarray:
+    """Move the formants to `stretch` times their frequency, at the same pitch; add gains (dB) along frequency."""
+    window = torch.hann_window(WINDOW)
+    spectrum = torch.stft(torch.from_numpy(waveform), WINDOW, HOP, window=window, return_complex=True)
+    cepstrum = torch.fft.irfft((spectrum.abs() + 1e-5).log(), dim=0)
+    cepstrum[NUM_CEPSTRA + 1 : -NUM_CEPSTRA] = 0
+    envelope = torch.fft.rfft(cepstrum, dim=0).real
+    bins = len(envelope)
+    sources = torch.arange(bins) / stretch
+    below = sources.long().clamp(max=bins - 2)
+    share = (sources - below).clamp(max=1)[:, None]
+    moved = envelope[below] * (1 - share) + envelope[below + 1] * share
+    equalizer = np.interp(np.arange(bins), np.linspace(0, bins - 1, len(gains)), gains) * np.log(10) / 20
+    spectrum *= (moved - envelope + torch.from_numpy(equalizer).float()[:, None]).exp()
+    return torch.istft(spectrum, WINDOW, HOP, window=window, length=len(waveform)).numpy()
 
 
 def _filter(waveform: np.ndarray, response: np.ndarray) -> np.ndarray:

@@ -1,8 +1,5 @@
-"""People's voices in Debian packages: telephone prompts, the actors of an adventure game, and audiobook readers."""
+"""People's voices in Debian packages: telephone prompts and audiobook readers."""
 
-import io
-import random
-import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +14,6 @@ PROMPTS = Path("/usr/share/asterisk/sounds")
 """Where Debian's `asterisk-core-sounds-*-g722` put their prompts, one folder per speaker."""
 
 PROMPT_SPEAKERS = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
-
-GAME = Path("/usr/share/scummvm/flight-of-the-amazon-queen/queen.1c")
-"""The data file of Debian's `flight-of-the-amazon-queen`: 4.6 hours of dialogue by dozens of actors, under a licence
-that allows to modify it and to pass it on."""
 
 _NO_SPEECH = ("silence", "beep", "digits", "letters", "phonetic", "monkeys", "tt-")
 
@@ -42,28 +35,6 @@ def telephone_prompts(speaker: str) -> Iterator[Utterance]:
     samples = np.frombuffer(decoded, np.int16).astype(np.float32) / 32768
     for prompt in np.split(samples, np.cumsum([2 * len(encoded) for encoded in content])[:-1]):
         yield Utterance(prompt, 16_000, "", False, speaker)
-
-
-def game_dialogue() -> Iterator[Utterance]:
-    r"""
-    Lines of the game's dialogue.
-
-    The file begins with a table (`queen/resource.cpp` in ScummVM): "QTBL", a version of 8 bytes, the compression, a
-    count as big-endian uint16, and for each resource its name (12 bytes), bundle (1), offset and size (uint32 each).
-    A line is an MP3 named after its place (3 characters), number and who speaks: J is the player's character, P
-    another person of that place.
-    """
-    data = GAME.read_bytes()
-    (count,) = struct.unpack_from(">H", data, 13)
-    for index in random.Random(0).sample(range(count), count):
-        name, _, offset, size = struct.unpack_from(">12sBII", data, 15 + 21 * index)
-        name = name.rstrip(b"\0").decode("latin1")
-        if not name.endswith(".SB") or name[6] == "S":
-            continue
-        samples, sampling_rate = soundfile.read(io.BytesIO(data[offset : offset + size]), dtype="float32")
-        if len(samples) > sampling_rate * 0.6:
-            speaker = "Joe" if name[6] == "J" or name.startswith("JOE") else f"place {name[:3]}"
-            yield Utterance(samples, sampling_rate, "", False, speaker)
 
 
 def audiobook_clips(librispeech: Path) -> Iterator[Utterance]:

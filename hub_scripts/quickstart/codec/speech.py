@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import sentences
 from ..speech_bank import Utterance, write_bank
 from ..voices import VOICES, Voice
-from . import recordings
+from . import game_dialogue, recordings
 
 
 RATES = (0.85, 0.92, 1.0, 1.0, 1.08, 1.15)
@@ -15,8 +15,9 @@ RATES = (0.85, 0.92, 1.0, 1.0, 1.08, 1.15)
 EVALUATED_VOICES = ("hibari", "piper-joe", "flite-awb", "flite-slt", "flite-rms")
 """Voices that read the held-out sentences."""
 
-HUMAN_BANKS = dict.fromkeys(recordings.PROMPT_SPEAKERS, 0.25) | {"amazon-queen": 2.5}
-"""Banks of recorded people that are trained on, and their hours."""
+GAMES = {"amazon-queen": game_dialogue.amazon_queen, "steel-sky": game_dialogue.steel_sky}
+
+PROMPT_HOURS = 0.25
 
 TRAINING_HOURS = {
     "hibari": 0.6,
@@ -24,9 +25,10 @@ TRAINING_HOURS = {
     "flite-awb": 0.5,
     "flite-kal16": 0.3,
     "piper-joe": 0.4,
-    "amazon-queen": 2.5,
-} | dict.fromkeys(recordings.PROMPT_SPEAKERS, 0.25)
-"""Hours of each bank that the teacher listens to and the student learns from."""
+    "amazon-queen": 5.0,
+    "steel-sky": 2.0,
+} | dict.fromkeys(recordings.PROMPT_SPEAKERS, PROMPT_HOURS)
+"""Hours of each bank that the teacher listens to and the student learns from, or all where there are fewer."""
 
 UNSEEN_BANKS = (*(name for name, (_, hours) in VOICES.items() if not hours), "audiobooks")
 
@@ -40,12 +42,12 @@ def fill_bank(folder: Path, name: str, librispeech: Path) -> None:
     if name in VOICES:
         make_voice, hours = VOICES[name]
         write_bank(folder, name, _readings(name, make_voice(), for_training=hours > 0), hours or float("inf"))
-    elif name == "amazon-queen":
-        write_bank(folder, name, recordings.game_dialogue(), HUMAN_BANKS[name])
+    elif name in GAMES:
+        write_bank(folder, name, GAMES[name]())
     elif name == "audiobooks":
         write_bank(folder, name, recordings.audiobook_clips(librispeech))
     else:
-        write_bank(folder, name, recordings.telephone_prompts(name), HUMAN_BANKS[name])
+        write_bank(folder, name, recordings.telephone_prompts(name), PROMPT_HOURS)
 
 
 def _readings(name: str, voice: Voice, for_training: bool) -> Iterator[Utterance]:

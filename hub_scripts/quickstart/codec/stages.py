@@ -27,7 +27,7 @@ CLUSTER_COUNTS = (200, 500)
 NUM_UNITS = 500
 """Size of the published codebook, as of mHuBERT-25Hz: the more units, the more they keep of the phones."""
 
-STUDENT_MINUTES = 45.0
+STUDENT_MINUTES = 55.0
 VOCODER_MINUTES = 45.0
 """CPU time that training takes on one core."""
 

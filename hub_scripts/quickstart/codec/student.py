@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from transformers import HubertConfig, HubertModel
 
 from ..speech_bank import HOP_LENGTH, SpeechBank
 from .augmentation import augment, change_speed
+from .timed_training import train_for
 
 
 CROP_FRAMES = 100
@@ -129,7 +129,7 @@ def train_student(
     sampler: CropSampler, cluster_counts: tuple[int, ...], minutes: float, checkpoint: Path, peak_rate: float = 1e-3
 ) -> dict[str, float]:
     r"""
-    Train the student for a given CPU time of the process, so that pauses cost nothing.
+    Train the student for a given CPU time.
 
     Args:
         sampler ([`CropSampler`]):
@@ -144,46 +144,30 @@ def train_student(
             Highest learning rate, after 200 steps of warm-up; it falls to 0 linearly in time.
 
     Returns:
-        `dict`: steps, hours of audio seen, CPU minutes and the last loss.
+        `dict`: steps, CPU minutes, the last loss and hours of audio seen.
     """
     torch.manual_seed(0)
     student = Student(cluster_counts)
     optimizer = torch.optim.AdamW(student.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-    step, spent = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        student.load_state_dict(state["student"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
     batches = _prefetch(sampler)
-    started, loss_sum, last_log = time.process_time() - spent * 60, [], time.time()
-    while spent < minutes:
-        spent = (time.process_time() - started) / 60
-        for group in optimizer.param_groups:
-            group["lr"] = peak_rate * min(1.0, (step + 1) / 200) * max(0.01, 1 - spent / minutes)
+
+    def compute_loss() -> torch.Tensor:
         waveforms, labels, components = batches.get()
         with torch.autocast("cpu", torch.bfloat16):
             states = student(waveforms)
-        loss = _loss(student, states.float(), labels, components)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        loss_sum.append(loss.item())
-        if time.time() - last_log > 60:
-            last_log = time.time()
-            print(f"{spent:.1f} CPU min, step {step}, loss {np.mean(loss_sum[-100:]):.3f}", flush=True)
-            _save(checkpoint, student, optimizer, step, spent)
-    _save(checkpoint, student, optimizer, step, spent)
-    hours = step * BATCH_SIZE * CROP_FRAMES / 25 / 3600
-    return {"steps": step, "audio_hours_seen": hours, "cpu_minutes": spent, "loss": float(np.mean(loss_sum[-100:]))}
+        return _loss(student, states.float(), labels, components)
+
+    def learning_rate(share: float, step: int) -> float:
+        return peak_rate * min(1.0, (step + 1) / 200) * max(0.01, 1 - share)
+
+    figures = train_for(minutes, student, optimizer, compute_loss, learning_rate, 1.0, checkpoint)
+    return figures | {"audio_hours_seen": figures["steps"] * BATCH_SIZE * CROP_FRAMES / 25 / 3600}
 
 
 def load_student(checkpoint: Path, cluster_counts: tuple[int, ...]) -> Student:
     """The trained student, in evaluation mode."""
     student = Student(cluster_counts)
-    student.load_state_dict(torch.load(checkpoint, weights_only=True)["student"])
+    student.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
     return student.eval()
 
 
@@ -207,10 +191,3 @@ def _prefetch(sampler: CropSampler) -> queue.Queue:
 
     threading.Thread(target=fill, daemon=True).start()
     return batches
-
-
-def _save(checkpoint: Path, student: Student, optimizer: torch.optim.Optimizer, step: int, spent: float) -> None:
-    temporary = checkpoint.with_suffix(".tmp")
-    state = {"student": student.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
-    torch.save(state, temporary)
-    temporary.rename(checkpoint)

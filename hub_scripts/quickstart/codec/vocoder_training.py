@@ -1,6 +1,5 @@
 """Trains the vocoder of one voice: the generator on spectral losses, and then the duration predictor."""
 
-import time
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from slam_hf.modeling_unit_hifigan import UnitHifiGan
 
 from ..speech_bank import HOP_LENGTH, SpeechBank
 from .spectral_loss import SpectralLoss
+from .timed_training import train_for
 
 
 CROP_FRAMES = 48
@@ -83,7 +83,7 @@ def train_generator(
     vocoder: UnitHifiGan, sampler: VoiceSampler, minutes: float, checkpoint: Path, peak_rate: float, final_rate: float
 ) -> dict[str, float]:
     r"""
-    Train the generator and the unit embeddings for a given CPU time of the process, so that pauses cost nothing.
+    Train the generator and the unit embeddings for a given CPU time.
 
     Args:
         vocoder ([`UnitHifiGan`]):
@@ -103,34 +103,17 @@ def train_generator(
     spectral_loss = SpectralLoss()
     weights = [*vocoder.hifi_gan.parameters(), vocoder.unit_embedding.weight]
     optimizer = torch.optim.AdamW(weights, betas=(0.8, 0.99), weight_decay=0.0)
-    step, spent = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        vocoder.load_state_dict(state["vocoder"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
-    started, losses, last_log = time.process_time() - spent * 60, [], time.time()
-    while spent < minutes:
-        spent = (time.process_time() - started) / 60
-        rate = final_rate + (peak_rate - final_rate) * max(0.0, 1 - spent / minutes)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100)
+
+    def compute_loss() -> torch.Tensor:
         units, waveforms = sampler.batch()
         with torch.autocast("cpu", torch.bfloat16):
             predicted = vocoder.hifi_gan(vocoder.unit_embedding(units).transpose(1, 2))
-        loss = spectral_loss(predicted.float(), waveforms)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 5.0)
-        optimizer.step()
-        step += 1
-        losses.append(loss.item())
-        if time.time() - last_log > 60:
-            last_log = time.time()
-            print(f"{spent:.1f} CPU min, step {step}, loss {np.mean(losses[-200:]):.3f}", flush=True)
-            _save(checkpoint, vocoder, optimizer, step, spent)
-    _save(checkpoint, vocoder, optimizer, step, spent)
-    return {"steps": step, "cpu_minutes": spent, "loss": float(np.mean(losses[-200:]))}
+        return spectral_loss(predicted.float(), waveforms)
+
+    def learning_rate(share: float, step: int) -> float:
+        return (final_rate + (peak_rate - final_rate) * max(0.0, 1 - share)) * min(1.0, (step + 1) / 100)
+
+    return train_for(minutes, vocoder, optimizer, compute_loss, learning_rate, 5.0, checkpoint)
 
 
 def train_durations(vocoder: UnitHifiGan, sequences: list[np.ndarray], steps: int = 600) -> float:
@@ -168,10 +151,3 @@ def train_durations(vocoder: UnitHifiGan, sequences: list[np.ndarray], steps: in
         losses.append(loss.item())
     predictor.eval()
     return float(np.mean(losses[-200:]))
-
-
-def _save(checkpoint: Path, vocoder: UnitHifiGan, optimizer: torch.optim.Optimizer, step: int, spent: float) -> None:
-    temporary = checkpoint.with_suffix(".tmp")
-    state = {"vocoder": vocoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
-    torch.save(state, temporary)
-    temporary.rename(checkpoint)

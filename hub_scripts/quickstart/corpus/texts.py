@@ -11,9 +11,9 @@ from .stories import Story, generate_stories
 
 
 NUM_SENTENCES = {"train": 7_000, "validation": 200}
-NUM_STORIES = {"train": 2_600, "validation": 100}
+NUM_STORIES = {"train": 3_600, "validation": 100}
 NUM_PREFERENCES = 1_000
-NUM_CLOZES = 250
+NUM_CLOZES = 600
 PAIRS_PER_PHENOMENON = 40
 
 

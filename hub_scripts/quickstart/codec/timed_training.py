@@ -1,0 +1,76 @@
+"""A training that has a given CPU time, and goes on where it was stopped."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+
+SECONDS_BETWEEN_CHECKPOINTS = 60
+
+
+def train_for(
+    minutes: float,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    compute_loss: Callable[[], torch.Tensor],
+    learning_rate: Callable[[float, int], float],
+    max_grad_norm: float,
+    checkpoint: Path,
+) -> dict[str, float]:
+    r"""
+    Train for a given CPU time of the process, so that pauses cost nothing.
+
+    Args:
+        minutes (`float`):
+            CPU minutes to train.
+        model (`nn.Module`):
+            The model, trained in place.
+        optimizer (`torch.optim.Optimizer`):
+            Optimizer of its weights.
+        compute_loss (`Callable[[], torch.Tensor]`):
+            Draws a batch and gives its loss.
+        learning_rate (`Callable[[float, int], float]`):
+            The learning rate, from the share of the time that is spent and the number of the step.
+        max_grad_norm (`float`):
+            Largest norm of the gradient.
+        checkpoint (`Path`):
+            File for the state; training goes on from it where it exists.
+
+    Returns:
+        `dict`: steps, CPU minutes and the mean of the last 100 losses.
+    """
+    step, spent = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent = state["step"], state["spent"]
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
+        temporary = checkpoint.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.rename(checkpoint)
+
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    started, saved, losses = time.process_time() - 60 * spent, time.time(), []
+    while spent < minutes:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(spent / minutes, step)
+        loss = compute_loss()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, max_grad_norm)
+        optimizer.step()
+        losses.append(loss.item())
+        step, spent = step + 1, (time.process_time() - started) / 60
+        if time.time() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            saved = time.time()
+            print(f"{spent:.1f} CPU min, step {step}, loss {np.mean(losses[-100:]):.3f}", flush=True)
+            save()
+    save()
+    return {"steps": step, "cpu_minutes": spent, "loss": float(np.mean(losses[-100:]))}
