@@ -34,12 +34,14 @@ def folders(tmp_path):
 
 def test_differences_are_those_of_the_same_items_averaged_over_seeds(folders):
     comparison = compare.compare(compare.Finding("good is better", "good", "bad"), folders)
-    assert [change.task for change in comparison.differences] == list(runs.TASKS)
-    change = comparison.differences[0]
-    assert change.value == pytest.approx((10 + 0.5 * 10) / 40)
-    assert change.by_seed == pytest.approx([20 / 40, 10 / 40])
-    assert 0.2 < change.interval[0] < change.value < change.interval[1] < 0.6
-    assert change.verdict == "holds"
+    assert [change.measure for change in comparison.differences] == list(compare.MEASURES)
+    accuracy, log_likelihood = comparison.differences[0], comparison.differences[-1]
+    assert accuracy.value == pytest.approx(100 * (10 + 0.5 * 10) / 40)
+    assert accuracy.by_seed == pytest.approx([50.0, 25.0])
+    assert 20 < accuracy.interval[0] < accuracy.value < accuracy.interval[1] < 60
+    assert accuracy.verdict == "holds"
+    # On the pairs that only the good run has right, -1 in place of -3.
+    assert log_likelihood.value == pytest.approx(2 * (10 + 0.5 * 10) / 40)
 
 
 def test_the_opposite_and_nothing_are_told_apart(folders):
@@ -53,11 +55,12 @@ def test_the_report_is_a_table_json_and_a_picture(folders, tmp_path):
     comparison = compare.compare(compare.Finding("good is better", "good", "bad"), folders)
     report.save_report(tmp_path, folders, [comparison])
     table = (tmp_path / "findings.md").read_text()
-    assert "| bad | 50.0% [" in table
+    assert "| bad | 50.0 [" in table
     assert "| good is better | +37.5 [" in table and "]: holds |" in table
     written = json.loads((tmp_path / "findings.json").read_text())
-    assert written["findings"][0]["verdicts"] == dict.fromkeys(runs.TASKS, "holds")
-    assert written["scores"]["good"]["sblimp"][0] == pytest.approx(35 / 40)
+    assert written["findings"][0]["verdicts"] == dict.fromkeys(compare.MEASURES, "holds")
+    assert written["scores"]["good"]["sBLIMP"][0] == pytest.approx(100 * 35 / 40)
+    assert written["scores"]["bad"]["log-likelihood of stories"][0] == pytest.approx(-2.0)
     assert (tmp_path / "findings.png").read_bytes().startswith(b"\x89PNG")
 
 

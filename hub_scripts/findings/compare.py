@@ -1,6 +1,6 @@
 """Does one way of training score higher than another, beyond what chance among items explains?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,10 +10,55 @@ import pyarrow.parquet as pq
 
 from slam_hf.metrics.storycloze.storycloze import pair_outcomes
 
-from .runs import TASKS
-
 
 NUM_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Measure:
+    r"""
+    Something that is measured on each pair of a benchmark.
+
+    Args:
+        task (`str`):
+            The benchmark.
+        of_pairs (`Callable[[np.ndarray, np.ndarray], np.ndarray]`):
+            The measure of each pair, from the scores of the correct and of the incorrect utterances.
+        format (`str`):
+            How to write it.
+        unit (`str`):
+            Of differences.
+    """
+
+    task: str
+    of_pairs: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    format: str
+    unit: str
+
+    def of_runs(self, folders: Sequence[Path]) -> np.ndarray:
+        """The measure of each run and pair, of shape `(runs, pairs)`."""
+        tables = [pq.read_table(folder / "evaluation" / f"{self.task}.parquet") for folder in folders]
+        return np.stack(
+            [self.of_pairs(np.array(table["correct_score"]), np.array(table["incorrect_score"])) for table in tables]
+        )
+
+
+def _accuracy(task: str) -> Measure:
+    return Measure(task, lambda correct, incorrect: 100 * pair_outcomes(correct, incorrect), ".1f", "points")
+
+
+def _log_likelihood(task: str) -> Measure:
+    return Measure(task, lambda correct, incorrect: correct, ".3f", "nats a unit")
+
+
+MEASURES = {
+    "sBLIMP": _accuracy("sblimp"),
+    "sStoryCloze": _accuracy("sstorycloze"),
+    "tStoryCloze": _accuracy("tstorycloze"),
+    "log-likelihood of sentences": _log_likelihood("sblimp"),
+    "log-likelihood of stories": _log_likelihood("tstorycloze"),
+}
+"""Accuracies in percent, and mean log-likelihoods of the correct utterances, which tell runs apart much earlier."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +81,20 @@ class Finding:
 @dataclass(frozen=True)
 class Difference:
     r"""
-    What a finding changed on a benchmark.
+    What a finding changed in a measure.
 
     Args:
-        task (`str`):
-            The benchmark.
+        measure (`str`):
+            Name of the measure.
         value (`float`):
-            Accuracy with what is said to help, less accuracy without it: between -1 and 1.
+            The measure with what is said to help, less the measure without it.
         interval (`tuple[float, float]`):
             95 % interval over the benchmark's items, the seeds being averaged.
         by_seed (`list[float]`):
             The difference of each seed.
     """
 
-    task: str
+    measure: str
     value: float
     interval: tuple[float, float]
     by_seed: list[float]
@@ -63,7 +108,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finding, and what it changed on each benchmark."""
+    """A finding, and what it changed in each measure."""
 
     finding: Finding
     differences: list[Difference]
@@ -72,17 +117,11 @@ class Comparison:
 def compare(finding: Finding, folders: Mapping[str, Sequence[Path]]) -> Comparison:
     """Compare the runs of a finding, seed by seed and item by item. `folders` are those of the seeds by run."""
     differences = []
-    for task in TASKS:
-        gains = outcomes(folders[finding.better], task) - outcomes(folders[finding.worse], task)
+    for name, measure in MEASURES.items():
+        gains = measure.of_runs(folders[finding.better]) - measure.of_runs(folders[finding.worse])
         value, interval = mean_with_interval(gains.mean(axis=0))
-        differences.append(Difference(task, value, interval, gains.mean(axis=1).tolist()))
+        differences.append(Difference(name, value, interval, gains.mean(axis=1).tolist()))
     return Comparison(finding, differences)
-
-
-def outcomes(folders: Sequence[Path], task: str) -> np.ndarray:
-    """Which pairs of a benchmark runs have right, of shape `(runs, pairs)`: 1, 0, or 0.5 for a tie."""
-    tables = [pq.read_table(folder / "evaluation" / f"{task}.parquet") for folder in folders]
-    return np.stack([pair_outcomes(table["correct_score"], table["incorrect_score"]) for table in tables])
 
 
 def mean_with_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .compare import Comparison, mean_with_interval, outcomes
-from .runs import TASKS
+from .compare import MEASURES, Comparison, mean_with_interval
 
 
 def save_report(output_dir: Path, folders: Mapping[str, Sequence[Path]], comparisons: Sequence[Comparison]) -> None:
@@ -24,12 +23,12 @@ def save_report(output_dir: Path, folders: Mapping[str, Sequence[Path]], compari
             The findings.
     """
     scores = {
-        run: {task: mean_with_interval(outcomes(seeds, task).mean(axis=0)) for task in TASKS}
+        run: {name: mean_with_interval(measure.of_runs(seeds).mean(axis=0)) for name, measure in MEASURES.items()}
         for run, seeds in folders.items()
     }
     (output_dir / "findings.md").write_text(_markdown(scores, comparisons))
     findings = [
-        asdict(comparison) | {"verdicts": {change.task: change.verdict for change in comparison.differences}}
+        asdict(comparison) | {"verdicts": {change.measure: change.verdict for change in comparison.differences}}
         for comparison in comparisons
     ]
     (output_dir / "findings.json").write_text(json.dumps({"scores": scores, "findings": findings}, indent=2) + "\n")
@@ -39,35 +38,41 @@ def save_report(output_dir: Path, folders: Mapping[str, Sequence[Path]], compari
 def _markdown(
     scores: Mapping[str, Mapping[str, tuple[float, tuple[float, float]]]], comparisons: Sequence[Comparison]
 ) -> str:
-    lines = [f"| run | {' | '.join(TASKS)} |", "|---|" + "---|" * len(TASKS)]
-    for run, by_task in scores.items():
-        cells = (f"{value:.1%} [{low:.1%}, {high:.1%}]" for value, (low, high) in by_task.values())
-        lines.append(f"| {run} | {' | '.join(cells)} |")
-    lines += ["", f"| finding | {' | '.join(TASKS)} |", "|---|" + "---|" * len(TASKS)]
-    for comparison in comparisons:
+    lines = [f"| run | {' | '.join(MEASURES)} |", "|---|" + "---|" * len(MEASURES)]
+    for run, by_measure in scores.items():
         cells = (
-            "{:+.1f} [{:+.1f}, {:+.1f}]: {}".format(
-                *(100 * number for number in (change.value, *change.interval)), change.verdict
-            )
-            for change in comparison.differences
+            f"{value:{MEASURES[name].format}} [{low:{MEASURES[name].format}}, {high:{MEASURES[name].format}}]"
+            for name, (value, (low, high)) in by_measure.items()
         )
+        lines.append(f"| {run} | {' | '.join(cells)} |")
+    lines += ["", f"| finding | {' | '.join(MEASURES)} |", "|---|" + "---|" * len(MEASURES)]
+    for comparison in comparisons:
+        cells = []
+        for change in comparison.differences:
+            digits = MEASURES[change.measure].format
+            value, low, high = (f"{number:+{digits}}" for number in (change.value, *change.interval))
+            cells.append(f"{value} [{low}, {high}]: {change.verdict}")
         lines.append(f"| {comparison.finding.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _picture(comparisons: Sequence[Comparison]) -> Figure:
-    figure = Figure(figsize=(8, 1 + 0.9 * len(comparisons)), layout="constrained")
-    axes = figure.subplots()
-    for row, comparison in enumerate(comparisons):
-        for number, change in enumerate(comparison.differences):
-            height = row + 0.2 * (number - 1)
-            axes.plot([100 * end for end in change.interval], [height] * 2, color=f"C{number}")
-            label = change.task if row == 0 else None
-            axes.plot(100 * change.value, height, "o", color=f"C{number}", label=label)
-            axes.plot([100 * value for value in change.by_seed], [height] * len(change.by_seed), "|", color="black")
-    axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set(xlabel="change of accuracy (points), with 95 % interval; a stroke is a seed")
-    axes.set_yticks(range(len(comparisons)), [comparison.finding.name for comparison in comparisons])
-    axes.invert_yaxis()
-    axes.legend(loc="upper left", bbox_to_anchor=(0.0, 1.15), ncols=3, frameon=False)
+    """A panel for each unit: accuracies in points, log-likelihoods in nats."""
+    units = list(dict.fromkeys(measure.unit for measure in MEASURES.values()))
+    figure = Figure(figsize=(11, 1.4 + 0.9 * len(comparisons)), layout="constrained")
+    panels = figure.subplots(1, len(units), sharey=True)
+    for axes, unit in zip(panels, units, strict=True):
+        names = [name for name, measure in MEASURES.items() if measure.unit == unit]
+        for number, name in enumerate(names):
+            heights = [row + 0.2 * (number - (len(names) - 1) / 2) for row in range(len(comparisons))]
+            changes = [change for of_one in comparisons for change in of_one.differences if change.measure == name]
+            for height, change in zip(heights, changes, strict=True):
+                axes.plot(change.interval, [height] * 2, color=f"C{number}")
+                axes.plot(change.by_seed, [height] * len(change.by_seed), "|", color="black")
+            axes.plot([change.value for change in changes], heights, "o", color=f"C{number}", label=name)
+        axes.axvline(0, color="grey", linewidth=0.8)
+        axes.set_xlabel(f"change in {unit}, with 95 % interval; a stroke is a seed")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
+    panels[0].set_yticks(range(len(comparisons)), [comparison.finding.name for comparison in comparisons])
+    panels[0].invert_yaxis()
     return figure
