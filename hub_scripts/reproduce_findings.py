@@ -2,9 +2,9 @@
 
 python hub_scripts/reproduce_findings.py --output_dir outputs/findings --text_lm path/to/small-text-lm
 
-Every pretraining has the same time, and each run is repeated with other seeds. Without a text LM it takes half an hour
-on two CPU cores. A run that is done is not done again: the same command goes on where it was stopped. `findings.md`,
-`findings.json` and `findings.png` come into the output folder.
+Runs that are compared have the same time, and each run is repeated with other seeds. Without a text LM it takes half
+an hour on two CPU cores. A run that is done is not done again: the same command goes on where it was stopped.
+`findings.md`, `findings.json` and `findings.png` come into the output folder.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.5, help="Training time of each run. Default: 2.5.")
     parser.add_argument("--seeds", type=int, default=2, help="Number of seeds. Default: 2.")
     parser.add_argument("--text_lm", help="Small text LM for TWIST initialisation: a Hub id or a folder.")
+    parser.add_argument("--text_lm_minutes", type=float, default=10, help="Of runs of its size. Default: 10.")
     args = parser.parse_args()
 
     runs, findings = dict(RUNS), list(FINDINGS)
@@ -50,7 +51,8 @@ def main() -> None:
         runs, findings = runs | TEXT_LM_RUNS, findings + TEXT_LM_FINDINGS
     for seed in range(args.seeds):
         for name, run in runs.items():
-            complete_run(run, args.output_dir / f"{name}-{seed}", seed, args.minutes, args.text_lm)
+            minutes = args.text_lm_minutes if name in TEXT_LM_RUNS else args.minutes
+            complete_run(run, args.output_dir / f"{name}-{seed}", seed, minutes, args.text_lm)
     folders = {name: [args.output_dir / f"{name}-{seed}" for seed in range(args.seeds)] for name in runs}
     comparisons = [compare(finding, folders) for finding in findings]
     save_report(args.output_dir, folders, comparisons)

@@ -13,7 +13,8 @@ from ..speech_bank import Utterance
 PROMPTS = Path("/usr/share/asterisk/sounds")
 """Where Debian's `asterisk-core-sounds-*-g722` put their prompts, one folder per speaker."""
 
-PROMPT_SPEAKERS = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
+FOREIGN_SPEAKERS = ("es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
+PROMPT_SPEAKERS = ("en_US_f_Allison", *FOREIGN_SPEAKERS)
 
 _NO_SPEECH = ("silence", "beep", "digits", "letters", "phonetic", "monkeys", "tt-")
 

@@ -15,6 +15,7 @@ from . import speech, student, targets, teacher, vocoder_training, whisper
 from .card import codec_card
 from .encoding import encode, encode_utterance, make_codec, round_to_half, save_codec, student_states
 from .measures import word_error_rate
+from .recordings import FOREIGN_SPEAKERS
 from .resynthesis import resynthesize, save_examples
 from .unit_evaluation import EVALUATED, evaluate_units, mfcc_frames, mfcc_units
 
@@ -196,9 +197,9 @@ class CodecStages:
         return SpeechBank(self.speech_dir, name, speech.TRAINING_HOURS.get(name, float("inf")))
 
     def _utterances_to_fit(self) -> list[tuple[SpeechBank, list[int]]]:
-        """Of each training bank, 80 utterances to fit codebooks on."""
+        """Of each English training bank, 80 utterances to fit codebooks on."""
         rng = np.random.default_rng(0)
-        banks = [self.bank(name) for name in speech.TRAINING_HOURS]
+        banks = [self.bank(name) for name in speech.TRAINING_HOURS if name not in FOREIGN_SPEAKERS]
         return [(bank, sorted(rng.permutation(bank.indices(held_out=False))[:80])) for bank in banks]
 
     def write_card(self, figures: dict[str, Any]) -> None:

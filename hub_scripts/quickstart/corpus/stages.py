@@ -34,7 +34,7 @@ class CorpusStages:
 
     def __init__(self, work_dir: Path, codec: HubertUnitCodec):
         self.codec = codec
-        self.shards, self.out = work_dir / "shards", work_dir / "out"
+        self.shards, self.out = work_dir / "shards" / describe_codec(codec).weights[:16], work_dir / "out"
         self.texts = read_texts()
 
     def sentences(self) -> dict[str, Any]:
