@@ -20,7 +20,7 @@ def chosen():
 
 def test_the_amounts_are_as_asked(chosen):
     assert {split: len(part) for split, part in chosen.sentences.items()} == {"train": 7_000, "validation": 200}
-    assert {split: len(part) for split, part in chosen.stories.items()} == {"train": 2_600, "validation": 100}
+    assert {split: len(part) for split, part in chosen.stories.items()} == {"train": 3_600, "validation": 100}
     assert (len(chosen.preferences), len(chosen.clozes), len(chosen.pairs)) == (1_000, 600, 280)
 
 
