@@ -22,36 +22,39 @@ RUNS = {
     "natural": Pretraining(datasets=NATURAL),
     "padded": Pretraining(packing=False),
     "aligned": Alignment("base"),
+    "twist": Pretraining(twist=True),
+    "scratch": Pretraining(twist=False),
 }
-"""Runs by name. `base` is the quickstart recipe: natural sentences and stories, packed, from random weights."""
+"""Runs by name, each after those that it needs. `base` is the quickstart recipe: natural sentences and stories,
+packed, from random weights; `twist` and `scratch` have the architecture of a text LM, and its weights or random ones."""
 
-TEXT_LM_RUNS = {"twist": Pretraining(twist=True), "scratch": Pretraining(twist=False)}
-"""Runs with the architecture of a text LM, from its weights and from random ones."""
-
-FINDINGS = [
-    Finding("synthetic stories beside natural speech", "base", "natural"),
-    Finding("packing, at equal time", "base", "padded"),
-    Finding("preference alignment", "aligned", "base"),
-]
-
-TEXT_LM_FINDINGS = [Finding("TWIST initialisation", "twist", "scratch")]
+FINDINGS = {
+    "stories": Finding("synthetic stories beside natural speech", "base", "natural"),
+    "packing": Finding("packing, at equal time", "base", "padded"),
+    "alignment": Finding("preference alignment", "aligned", "base"),
+    "twist": Finding("TWIST initialisation", "twist", "scratch"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/findings"), help="Folder of runs and report.")
+    parser.add_argument("--findings", nargs="+", choices=FINDINGS, help="Default: all that can be tried.")
     parser.add_argument("--minutes", type=float, default=2.5, help="Training time of each run. Default: 2.5.")
     parser.add_argument("--seeds", type=int, default=2, help="Number of seeds. Default: 2.")
     parser.add_argument("--text_lm", help="Small text LM for TWIST initialisation: a Hub id or a folder.")
     parser.add_argument("--text_lm_minutes", type=float, default=10, help="Of runs of its size. Default: 10.")
     args = parser.parse_args()
+    if args.text_lm is None and "twist" in (args.findings or ()):
+        parser.error("TWIST initialisation needs --text_lm.")
 
-    runs, findings = dict(RUNS), list(FINDINGS)
-    if args.text_lm is not None:
-        runs, findings = runs | TEXT_LM_RUNS, findings + TEXT_LM_FINDINGS
+    names = args.findings or [name for name in FINDINGS if name != "twist" or args.text_lm is not None]
+    findings = [FINDINGS[name] for name in names]
+    needed = {run for finding in findings for run in (finding.better, finding.worse)}
+    runs = {name: run for name, run in RUNS.items() if name in needed}
     for seed in range(args.seeds):
         for name, run in runs.items():
-            minutes = args.text_lm_minutes if name in TEXT_LM_RUNS else args.minutes
+            minutes = args.text_lm_minutes if name in ("twist", "scratch") else args.minutes
             complete_run(run, args.output_dir / f"{name}-{seed}", seed, minutes, args.text_lm)
     folders = {name: [args.output_dir / f"{name}-{seed}" for seed in range(args.seeds)] for name in runs}
     comparisons = [compare(finding, folders) for finding in findings]

@@ -98,5 +98,31 @@ def test_twist_and_its_rival_have_one_architecture(tmp_path):
     assert (scratch["base_config"]["model_type"], scratch["base_config"]["hidden_size"]) == ("qwen2", 48)
 
 
+def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, capsys):
+    import reproduce_findings
+
+    made = []
+
+    def make(run, folder, seed, minutes, text_lm):
+        made.append((folder.name, minutes))
+        write_scores(folder, [True, folder.name.startswith("twist")])
+
+    monkeypatch.setattr(reproduce_findings, "complete_run", make)
+    options = ["--seeds", "1", "--text_lm", "a-text-lm", "--findings"]
+
+    def reproduce(*findings):
+        arguments = ["reproduce_findings.py", "--output_dir", str(tmp_path), *options, *findings]
+        monkeypatch.setattr(sys, "argv", arguments)
+        reproduce_findings.main()
+
+    reproduce("twist", "alignment")
+    assert made == [("base-0", 2.5), ("aligned-0", 2.5), ("twist-0", 10), ("scratch-0", 10)]
+    assert "| TWIST initialisation | +50.0 [" in capsys.readouterr().out
+    options = options[:2] + options[4:]
+    with pytest.raises(SystemExit):
+        reproduce("twist")
+    assert "TWIST initialisation needs --text_lm" in capsys.readouterr().err
+
+
 def test_intervals_of_equal_items_have_no_width():
     assert compare.mean_with_interval(np.full(10, 0.5)) == (0.5, (0.5, 0.5))
