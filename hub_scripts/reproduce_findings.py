@@ -26,7 +26,7 @@ RUNS = {
     "scratch": Pretraining(twist=False),
 }
 """Runs by name, each after those that it needs. `base` is the quickstart recipe: natural sentences and stories,
-packed, from random weights; `twist` and `scratch` have the architecture of a text LM, and its weights or random ones."""
+packed, from random weights. `twist` and `scratch` have the architecture of a text LM: its weights, or random ones."""
 
 FINDINGS = {
     "stories": Finding("synthetic stories beside natural speech", "base", "natural"),
