@@ -30,8 +30,8 @@ NUM_UNITS = 500
 
 STUDENT_MINUTES = 100.0
 VOCODER_MINUTES = 80.0
-"""CPU time that training takes on one core. The published parts had it in two goes, of 45 minutes and the rest: at first
-the student heard neither `steel-sky` nor moved formants, and the vocoder spoke that student's units."""
+"""CPU time that training takes on one core. The published parts had it in two goes, of 45 minutes and the rest: at
+first the student heard neither `steel-sky` nor moved formants, and the vocoder spoke that student's units."""
 
 VOCODER_HOURS = 2.0
 """Speech that the vocoder learns from."""
