@@ -9,10 +9,8 @@ from slam_hf.training.cpu_threads import use_all_cores
 
 @pytest.fixture
 def arguments(monkeypatch, tmp_path):
-    before = torch.get_num_threads()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
-    yield TrainingArguments(str(tmp_path), use_cpu=True)
-    torch.set_num_threads(before)
+    return TrainingArguments(str(tmp_path), use_cpu=True)
 
 
 @pytest.mark.parametrize(("processes", "threads"), [(1, 6), (2, 3), (8, 1)])

@@ -40,20 +40,21 @@ def _markdown(
 ) -> str:
     lines = [f"| run | {' | '.join(MEASURES)} |", "|---|" + "---|" * len(MEASURES)]
     for run, by_measure in scores.items():
-        cells = (
-            f"{value:{MEASURES[name].format}} [{low:{MEASURES[name].format}}, {high:{MEASURES[name].format}}]"
-            for name, (value, (low, high)) in by_measure.items()
-        )
+        cells = (_with_interval(*score, MEASURES[name].format) for name, score in by_measure.items())
         lines.append(f"| {run} | {' | '.join(cells)} |")
     lines += ["", f"| finding | {' | '.join(MEASURES)} |", "|---|" + "---|" * len(MEASURES)]
     for comparison in comparisons:
-        cells = []
-        for change in comparison.differences:
-            digits = MEASURES[change.measure].format
-            value, low, high = (f"{number:+{digits}}" for number in (change.value, *change.interval))
-            cells.append(f"{value} [{low}, {high}]: {change.verdict}")
+        cells = (
+            f"{_with_interval(change.value, change.interval, '+' + MEASURES[change.measure].format)}: {change.verdict}"
+            for change in comparison.differences
+        )
         lines.append(f"| {comparison.finding.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _with_interval(value: float, interval: tuple[float, float], format: str) -> str:
+    low, high = interval
+    return f"{value:{format}} [{low:{format}}, {high:{format}}]"
 
 
 def _picture(comparisons: Sequence[Comparison]) -> Figure:

@@ -17,8 +17,6 @@ EVALUATED_VOICES = ("hibari", "piper-joe", "flite-awb", "flite-slt", "flite-rms"
 
 GAMES = {"amazon-queen": game_dialogue.amazon_queen, "steel-sky": game_dialogue.steel_sky}
 
-PROMPT_HOURS = 0.25
-
 TRAINING_HOURS = {
     "hibari": 0.6,
     "hibari-varied": 1.0,
@@ -27,7 +25,7 @@ TRAINING_HOURS = {
     "piper-joe": 0.4,
     "amazon-queen": 5.0,
     "steel-sky": 2.0,
-} | dict.fromkeys(recordings.PROMPT_SPEAKERS, PROMPT_HOURS)
+} | dict.fromkeys(recordings.PROMPT_SPEAKERS, 0.25)
 """Hours of each bank that the teacher listens to and the student learns from, or all where there are fewer."""
 
 UNSEEN_BANKS = (*(name for name, (_, hours) in VOICES.items() if not hours), "audiobooks")
@@ -47,7 +45,7 @@ def fill_bank(folder: Path, name: str, librispeech: Path) -> None:
     elif name == "audiobooks":
         write_bank(folder, name, recordings.audiobook_clips(librispeech))
     else:
-        write_bank(folder, name, recordings.telephone_prompts(name), PROMPT_HOURS)
+        write_bank(folder, name, recordings.telephone_prompts(name), TRAINING_HOURS[name])
 
 
 def _readings(name: str, voice: Voice, for_training: bool) -> Iterator[Utterance]:
