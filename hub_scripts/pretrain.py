@@ -7,11 +7,12 @@ Every value of a recipe can be overridden on the command line; `--help` lists th
 
 from pathlib import Path
 
-from transformers import AutoModelForAudioTokenization, EncodecFeatureExtractor, Trainer, TrainingArguments
+from transformers import EncodecFeatureExtractor, Trainer, TrainingArguments
 from trl import ModelConfig, TrlParser
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.hub.model_card import save_model_card
+from slam_hf.processing_speech_lm import load_codec
 from slam_hf.training.arguments import PretrainArguments
 from slam_hf.training.benchmarks import score_benchmarks
 from slam_hf.training.budget import set_budget
@@ -41,7 +42,7 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
         contexts = mix_contexts([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
         validation_contexts = pack_corpus(validation, args)
 
-    codec = None if args.codec is None else AutoModelForAudioTokenization.from_pretrained(args.codec)
+    codec = None if args.codec is None else load_codec(args.codec)
     feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
     tokenizer = HubertUnitTokenizer(num_units=args.num_units)
     processor = SpeechLMProcessor(feature_extractor, tokenizer, audio_tokenizer=codec)

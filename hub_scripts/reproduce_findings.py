@@ -45,16 +45,17 @@ def main() -> None:
     parser.add_argument("--text_lm", help="Small text LM for TWIST initialisation: a Hub id or a folder.")
     parser.add_argument("--text_lm_minutes", type=float, default=10, help="Of runs of its size. Default: 10.")
     args = parser.parse_args()
-    if args.text_lm is None and "twist" in (args.findings or ()):
-        parser.error("TWIST initialisation needs --text_lm.")
+    possible = [name for name in FINDINGS if args.text_lm is not None or not RUNS[FINDINGS[name].better].needs_text_lm]
+    for name in args.findings or ():
+        if name not in possible:
+            parser.error(f"The finding '{name}' needs --text_lm.")
 
-    names = args.findings or [name for name in FINDINGS if name != "twist" or args.text_lm is not None]
-    findings = [FINDINGS[name] for name in names]
+    findings = [FINDINGS[name] for name in args.findings or possible]
     needed = {run for finding in findings for run in (finding.better, finding.worse)}
     runs = {name: run for name, run in RUNS.items() if name in needed}
     for seed in range(args.seeds):
         for name, run in runs.items():
-            minutes = args.text_lm_minutes if name in ("twist", "scratch") else args.minutes
+            minutes = args.text_lm_minutes if run.needs_text_lm else args.minutes
             complete_run(run, args.output_dir / f"{name}-{seed}", seed, minutes, args.text_lm)
     folders = {name: [args.output_dir / f"{name}-{seed}" for seed in range(args.seeds)] for name in runs}
     comparisons = [compare(finding, folders) for finding in findings]

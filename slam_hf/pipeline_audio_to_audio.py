@@ -12,6 +12,7 @@ from transformers.pipelines.base import Pipeline
 
 from .audio_utils import load_audio
 from .modeling_hubert_unit_codec import HubertUnitCodec
+from .processing_speech_lm import load_codec
 
 
 MHUBERT_25HZ_UNITS = 500
@@ -59,7 +60,7 @@ class AudioToAudioPipeline(Pipeline):
         if codec is None:
             codec = processor.audio_tokenizer or _default_codec(self.tokenizer.num_units)
         elif not isinstance(codec, HubertUnitCodec):
-            codec = HubertUnitCodec.from_pretrained(codec)
+            codec = load_codec(os.fspath(codec))
         if codec.codebook_size != self.tokenizer.num_units:
             raise ValueError(
                 f"The codec has {codec.codebook_size} units and the model {self.tokenizer.num_units}. Pass `codec=`, "

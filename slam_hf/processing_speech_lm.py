@@ -1,6 +1,7 @@
 """Audio to the ids of a speech language model and back, through the unit codec that the model was trained on."""
 
 import copy
+import importlib
 import os
 from typing import Any
 
@@ -27,8 +28,8 @@ class SpeechLMProcessor(ProcessorMixin):
         tokenizer ([`HubertUnitTokenizer`]):
             Units to ids.
         audio_tokenizer ([`HubertUnitCodec`], *optional*):
-            The codec. `processor_config.json` names it, under `codec`: `name_or_path`, and `revision`, the commit of a
-            codec from the Hub, at which it is loaded again.
+            The codec. `processor_config.json` names it, under `codec`: `name_or_path`, which may be
+            `quickstart:codec`, and `revision`, the commit of a codec from the Hub, at which it is loaded again.
     """
 
     _auto_class = "AutoProcessor"
@@ -65,9 +66,7 @@ class SpeechLMProcessor(ProcessorMixin):
         reference = processor_dict.pop("codec", None)
         if reference is not None:
             hub_kwargs = {key: kwargs[key] for key in AUDIO_TOKENIZER_KWARGS if key in kwargs}
-            processor_dict["audio_tokenizer"] = HubertUnitCodec.from_pretrained(
-                reference["name_or_path"], revision=reference.get("revision") or "main", **hub_kwargs
-            )
+            processor_dict["audio_tokenizer"] = load_codec(**reference, **hub_kwargs)
         return processor_dict, unused_kwargs
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,3 +153,24 @@ class SpeechLMProcessor(ProcessorMixin):
                 "this is not the codec that the model was trained on."
             )
         return codec
+
+
+def load_codec(name_or_path: str, revision: str | None = None, **kwargs: Any) -> HubertUnitCodec:
+    r"""
+    Load a codec that keeps the name by which other machines find it too.
+
+    Args:
+        name_or_path (`str`):
+            A Hub id, a folder, or `quickstart:codec`, which comes with the package.
+        revision (`str`, *optional*, defaults to `"main"`):
+            Its revision on the Hub.
+        kwargs:
+            As for `HubertUnitCodec.from_pretrained`.
+    """
+    path = name_or_path
+    if name_or_path.startswith("quickstart:"):
+        # Imported by name: a model's repository, from which this module runs too, brings no such data along.
+        path = importlib.import_module("slam_hf.quickstart").resolve_path(name_or_path)
+    codec = HubertUnitCodec.from_pretrained(path, revision=revision or "main", **kwargs)
+    codec.name_or_path = name_or_path
+    return codec

@@ -1,8 +1,11 @@
 """Tests of the parts of the quickstart build that need its packages; `test_quickstart_*` are those of the others."""
 
+import hashlib
+import io
 import itertools
 import json
 import struct
+import tarfile
 
 import numpy as np
 import pytest
@@ -185,6 +188,37 @@ def test_training_ends_with_its_time_and_goes_on_where_it_was_stopped(tmp_path, 
     rates.pop()
     assert train(tmp_path / "stopped.pt") == (whole | {"loss": pytest.approx(whole["loss"], abs=1)}, expected)
     assert rates == shares == [(round(step / 6, 3), step) for step in range(6)]
+
+
+def test_step_takes_the_mean_gradient_of_its_batches(tmp_path, monkeypatch):
+    training = import_quickstart("codec.timed_training")
+    clock = itertools.count()
+    monkeypatch.setattr(training.time, "process_time", lambda: next(clock))
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters())
+    batches = iter([1.0, 3.0])
+    figures = training.train_for(
+        1 / 60, model, optimizer, lambda: model.weight.sum() * next(batches), lambda *_: 0.5, 9.0, tmp_path / "x.pt", 2
+    )
+    assert (figures["steps"], model.weight.item()) == (1, -0.5 * 2)
+
+
+def test_kokoro_takes_the_styles_of_a_checked_archive(tmp_path, monkeypatch):
+    kokoro = import_quickstart("codec.kokoro")
+    style = np.arange(510 * 256, dtype=np.float32)
+    archive = tmp_path / "kokoro-js-1.2.1.tgz"
+    with tarfile.open(archive, "w:gz") as files:
+        for name, content in (("package/voices/af_x.bin", style.tobytes()), ("package/README.md", b"read me")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            files.addfile(entry, io.BytesIO(content))
+    with pytest.raises(ValueError, match="kokoro-js-1.2.1.tgz has SHA-256"):
+        kokoro._load_styles(tmp_path)
+    monkeypatch.setattr(kokoro, "STYLES_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+    styles = kokoro._load_styles(tmp_path)
+    assert list(styles) == ["af_x"]
+    np.testing.assert_array_equal(styles["af_x"], style.reshape(510, 1, 256))
 
 
 def test_stage_runs_once_and_keeps_its_figures(tmp_path):

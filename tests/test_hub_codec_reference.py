@@ -3,10 +3,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loopback_hub import hub_environment, serve_hub
 from loopback_repositories import Repository
+from safetensors.numpy import save
 
+from slam_hf.quickstart import QUICKSTART
+
+
+OLD, NEW = (save({"codebook": np.float32([value])}) for value in (0, 1))
 
 PIN = """
 import sys
@@ -29,8 +35,8 @@ def pin(tmp_path):
             model_type = "bert" if num_units is None else "hubert_unit_codec"
             config = json.dumps({"model_type": model_type, "num_units": num_units}).encode()
             repository = hub.repositories["models", f"user/{name}"] = Repository("user", private=True)
-            repository.tags["v1"] = repository.commit({"config.json": config, "model.safetensors": b"old"}, "main")
-            repository.commit({"config.json": config, "model.safetensors": b"new"}, "main")
+            repository.tags["v1"] = repository.commit({"config.json": config, "model.safetensors": OLD}, "main")
+            repository.commit({"config.json": config, "model.safetensors": NEW}, "main")
 
         def run(reference: dict | None, *codec: str) -> str:
             processor = {"processor_class": "SpeechLMProcessor", **({} if reference is None else {"codec": reference})}
@@ -67,8 +73,14 @@ def test_a_codec_that_is_not_that_of_the_model_is_refused(pin):
 def test_the_published_codec_is_the_one_that_the_processor_was_saved_with(pin, tmp_path):
     local = tmp_path / "local"
     local.mkdir()
-    (local / "model.safetensors").write_bytes(b"old")
+    (local / "model.safetensors").write_bytes(OLD)
     named = {"name_or_path": str(local), "revision": None}
     assert "ValueError: The processor names its codec by a folder" in pin(named)
     assert "ValueError: user/codec has other weights" in pin(named, "user/codec")
     assert pin(named, "user/codec@v1").startswith("user/codec@")
+
+
+def test_the_codec_of_the_package_is_published_before_it_is_named(pin):
+    named = {"name_or_path": "quickstart:codec", "revision": None}
+    assert f"--folder {QUICKSTART / 'codec'} --repo_id" in pin(named)
+    assert "ValueError: user/codec has other weights" in pin(named, "user/codec")

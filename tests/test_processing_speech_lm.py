@@ -7,6 +7,7 @@ from transformers import AutoModelForAudioTokenization, AutoProcessor, EncodecFe
 
 import slam_hf  # noqa: F401 (registers the Auto classes)
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, load_audio
+from slam_hf.processing_speech_lm import load_codec
 
 
 @pytest.fixture
@@ -50,6 +51,21 @@ def test_processor_names_its_codec(processor, tiny_codec, tmp_path):
     loaded = AutoProcessor.from_pretrained(tmp_path / "model")
     assert isinstance(loaded, SpeechLMProcessor)
     waveform = 0.1 * np.random.default_rng(0).standard_normal(16_000, dtype=np.float32)
+    expected = processor(waveform, sampling_rate=16_000)["input_ids"]
+    assert torch.equal(loaded(waveform, sampling_rate=16_000)["input_ids"], expected)
+
+
+def test_the_codec_of_the_package_is_named_as_on_every_machine(recordings, tmp_path):
+    codec = load_codec("quickstart:codec")
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    processor = SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=500), codec)
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path / "again")
+    for folder in (tmp_path, tmp_path / "again"):
+        saved = json.loads((folder / "processor_config.json").read_text())
+        assert saved["codec"] == {"name_or_path": "quickstart:codec", "revision": None}
+    waveform = load_audio(recordings[0], 16_000)[:32_000]
     expected = processor(waveform, sampling_rate=16_000)["input_ids"]
     assert torch.equal(loaded(waveform, sampling_rate=16_000)["input_ids"], expected)
 

@@ -121,7 +121,7 @@ def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, ca
     options = options[:2] + options[4:]
     with pytest.raises(SystemExit):
         reproduce("twist")
-    assert "TWIST initialisation needs --text_lm" in capsys.readouterr().err
+    assert "The finding 'twist' needs --text_lm" in capsys.readouterr().err
 
 
 def test_intervals_of_equal_items_have_no_width():

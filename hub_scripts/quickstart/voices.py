@@ -11,11 +11,15 @@ import soxr
 
 
 class Speech(NamedTuple):
-    """A synthesised sentence: float samples, their rate in Hz, and `(phone, end in seconds)` pairs where known."""
+    """
+    A synthesised sentence: float samples, their rate in Hz, `(phone, end in seconds)` pairs where known, and who
+    speaks, where the synthesiser has several voices.
+    """
 
     samples: np.ndarray
     sampling_rate: int
     phones: list[tuple[str, float]] | None = None
+    speaker: str | None = None
 
 
 Voice = Callable[[str, float], Speech]

@@ -9,7 +9,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HTTPError
 
-from .model_folder import WEIGHTS, read_json
+from ..quickstart import resolve_path
+from .model_folder import read_json, weight_files
 
 
 def pin_codec(folder: Path, codec: str | None = None) -> str | None:
@@ -39,8 +40,8 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
     name, revision = reference["name_or_path"], reference.get("revision")
     if os.path.isdir(name) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ValueError(
-            f"The processor names its codec by a folder, '{name}', which only this machine has. Publish the codec "
-            f"first, `hub_scripts/push_to_hub.py --folder {name} --repo_id <user>/<codec>`, and then name it: "
+            f"The processor names its codec by a folder, '{name}', which is not on the Hub. Publish the codec first, "
+            f"`hub_scripts/push_to_hub.py --folder {resolve_path(name)} --repo_id <user>/<codec>`, and then name it: "
             "`--codec <user>/<codec>`."
         )
     if codec is not None or not re.fullmatch("[0-9a-f]{40}", revision or ""):
@@ -53,7 +54,7 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
             ) from None
         _check_units(folder, name, revision)
         if named is not None:
-            _check_weights(Path(named["name_or_path"]) / WEIGHTS, name, revision)
+            _check_weights(Path(resolve_path(named["name_or_path"])), name, revision)
     config["codec"] = {"name_or_path": name, "revision": revision}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return f"{name}@{revision}"
@@ -78,12 +79,15 @@ def _check_units(folder: Path, codec: str, revision: str) -> None:
 
 def _check_weights(local: Path, codec: str, revision: str) -> None:
     """Where the processor named a folder that is still there, the published codec must be the same."""
-    if not local.is_file():
+    if not local.is_dir():
         return
-    [published] = HfApi().get_paths_info(codec, [WEIGHTS], revision=revision)
-    with open(local, "rb") as file:
-        if published.lfs.sha256 != hashlib.file_digest(file, "sha256").hexdigest():
-            raise ValueError(
-                f"{codec} has other weights than '{local.parent}', which the processor was saved with: this is not "
-                "the codec that the model was trained on."
-            )
+    paths = weight_files(local)
+    found = HfApi().get_paths_info(codec, [path.name for path in paths], revision=revision)
+    published = {file.path: file.lfs.sha256 for file in found}
+    for path in paths:
+        with open(path, "rb") as file:
+            if published.get(path.name) != hashlib.file_digest(file, "sha256").hexdigest():
+                raise ValueError(
+                    f"{codec} has other weights than '{local}', which the processor was saved with: this is not the "
+                    "codec that the model was trained on."
+                )

@@ -89,7 +89,8 @@ class ModelDescription:
         """The folder to pass to the pipeline, where it does not find a codec by itself."""
         if self.codec is None:
             return None if self.num_units == MHUBERT_25HZ_UNITS else "path/to/codec"
-        return f"path/to/{self.codec.name}" if self.codec.is_local else None
+        is_elsewhere = not self.codec.is_local or self.codec.name.startswith(PREFIX)
+        return None if is_elsewhere else f"path/to/{self.codec.name}"
 
     def __post_init__(self):
         for name in ("twist_base", "codec"):
@@ -154,7 +155,7 @@ def _codec(folder: Path) -> Reference | None:
     # A codec from the Hub has a commit.
     reference = Reference.to(codec["name_or_path"], codec["revision"])
     reference.is_local = codec["revision"] is None
-    if reference.is_local:
+    if reference.is_local and not reference.name.startswith(PREFIX):
         reference.name = Path(codec["name_or_path"]).name
     return reference
 

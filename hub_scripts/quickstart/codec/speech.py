@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import sentences
 from ..speech_bank import Utterance, write_bank
 from ..voices import VOICES, Voice
-from . import game_dialogue, recordings
+from . import game_dialogue, kokoro, recordings
 
 
 RATES = (0.85, 0.92, 1.0, 1.0, 1.08, 1.15)
@@ -23,10 +23,26 @@ TRAINING_HOURS = {
     "flite-awb": 0.5,
     "flite-kal16": 0.3,
     "piper-joe": 0.4,
+    kokoro.ENGLISH: 0.5,
+    kokoro.ACCENTED: 0.5,
     "amazon-queen": 5.0,
     "steel-sky": 2.0,
 } | dict.fromkeys(recordings.PROMPT_SPEAKERS, 0.25)
 """Hours of each bank that the teacher listens to and the student learns from, or all where there are fewer."""
+
+TRAINING_SHARES = {
+    "hibari": 8,
+    "hibari-varied": 9,
+    "flite-awb": 7,
+    "flite-kal16": 5,
+    "piper-joe": 7,
+    kokoro.ENGLISH: 20,
+    kokoro.ACCENTED: 12,
+    "amazon-queen": 16,
+    "steel-sky": 10,
+    "en_US_f_Allison": 2,
+} | dict.fromkeys(recordings.FOREIGN_SPEAKERS, 1)
+"""Per cent of what the student hears: many voices before many hours, clear speech before that of old games."""
 
 UNSEEN_BANKS = (*(name for name, (_, hours) in VOICES.items() if not hours), "audiobooks")
 
@@ -40,6 +56,9 @@ def fill_bank(folder: Path, name: str, librispeech: Path) -> None:
     if name in VOICES:
         make_voice, hours = VOICES[name]
         write_bank(folder, name, _readings(name, make_voice(), for_training=hours > 0), hours or float("inf"))
+    elif name in (kokoro.ENGLISH, kokoro.ACCENTED):
+        voice = kokoro.kokoro_voice(name, folder)
+        write_bank(folder, name, _readings(name, voice, for_training=True), TRAINING_HOURS[name])
     elif name in GAMES:
         write_bank(folder, name, GAMES[name]())
     elif name == "audiobooks":
@@ -57,4 +76,4 @@ def _readings(name: str, voice: Voice, for_training: bool) -> Iterator[Utterance
     rng.shuffle(training)
     for sentence in training if for_training else ():
         speech = voice(sentence, rng.choice(RATES))
-        yield Utterance(speech.samples, speech.sampling_rate, sentence, False, name)
+        yield Utterance(speech.samples, speech.sampling_rate, sentence, False, speech.speaker or name)

@@ -28,10 +28,11 @@ CLUSTER_COUNTS = (200, 500)
 NUM_UNITS = 500
 """Size of the published codebook, as of mHuBERT-25Hz: the more units, the more they keep of the phones."""
 
-STUDENT_MINUTES = 100.0
-VOCODER_MINUTES = 80.0
-"""CPU time that training takes on one core. The published parts had it in two goes, of 45 minutes and the rest: at
-first the student heard neither `steel-sky` nor moved formants, and the vocoder spoke that student's units."""
+STUDENT_MINUTES = 166.0
+VOCODER_MINUTES = 104.0
+"""CPU time that training takes. The published parts had it in three goes (of 45, 55 and 66 minutes; 45, 35 and 24): at
+first the student heard neither `steel-sky` nor moved formants, then not Kokoro's voices, and had batches of half the
+size; the vocoder spoke each student's units, from the mean old embedding of each unit's frames."""
 
 VOCODER_HOURS = 2.0
 """Speech that the vocoder learns from."""
@@ -105,7 +106,8 @@ class CodecStages:
         training_targets = [
             student.Targets(self.work_dir / "targets" / f"{name}.npz", CLUSTER_COUNTS) for name in names
         ]
-        sampler = student.CropSampler([self.bank(name) for name in names], training_targets, seed=0)
+        shares = [speech.TRAINING_SHARES[name] for name in names]
+        sampler = student.CropSampler([self.bank(name) for name in names], shares, training_targets, seed=0)
         return student.train_student(sampler, CLUSTER_COUNTS, STUDENT_MINUTES, self.work_dir / "student.pt")
 
     def baselines(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from .timed_training import train_for
 
 CROP_FRAMES = 100
 BATCH_SIZE = 16
+BATCHES_PER_STEP = 2
 NUM_REGRESSED = 64
 PAD = 40
 """Zeros on both sides of a waveform, in samples: `n` samples then give `n // 640` frames."""
@@ -78,21 +79,22 @@ class CropSampler:
 
     Args:
         banks (`list[SpeechBank]`):
-            Where utterances come from; a bank is drawn with a probability proportional to the root of its hours.
+            Where utterances come from.
+        shares (`list[float]`):
+            How often each bank is drawn, relative to the others.
         targets (`list[Targets]`):
             The targets of each bank.
         seed (`int`):
             Seed of the draws.
     """
 
-    def __init__(self, banks: list[SpeechBank], targets: list[Targets], seed: int):
+    def __init__(self, banks: list[SpeechBank], shares: list[float], targets: list[Targets], seed: int):
         self.banks, self.targets = banks, targets
         self.rng = np.random.default_rng(seed)
         self.utterances = [
             [index for index in bank.indices(held_out=False) if bank.rows[index].num_frames >= 10] for bank in banks
         ]
-        hours = np.sqrt([bank.hours for bank in banks])
-        self.probabilities = hours / hours.sum()
+        self.probabilities = np.array(shares) / sum(shares)
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Waveforms `(16, 64000)`, labels `(16, 100, num_cluster_counts)` (-100: none), components `(16, 100, 64)`."""
@@ -160,8 +162,9 @@ def train_student(
     def learning_rate(share: float, step: int) -> float:
         return peak_rate * min(1.0, (step + 1) / 200) * max(0.01, 1 - share)
 
-    figures = train_for(minutes, student, optimizer, compute_loss, learning_rate, 1.0, checkpoint)
-    return figures | {"audio_hours_seen": figures["steps"] * BATCH_SIZE * CROP_FRAMES / 25 / 3600}
+    figures = train_for(minutes, student, optimizer, compute_loss, learning_rate, 1.0, checkpoint, BATCHES_PER_STEP)
+    num_crops = figures["steps"] * BATCHES_PER_STEP * BATCH_SIZE
+    return figures | {"audio_hours_seen": num_crops * CROP_FRAMES / 25 / 3600}
 
 
 def load_student(checkpoint: Path, cluster_counts: tuple[int, ...]) -> Student:
