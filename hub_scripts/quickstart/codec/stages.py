@@ -32,7 +32,7 @@ STUDENT_MINUTES = 166.0
 VOCODER_MINUTES = 104.0
 """CPU time that training takes. The published parts had it in three goes (of 45, 55 and 66 minutes; 45, 35 and 24): at
 first the student heard neither `steel-sky` nor moved formants, then not Kokoro's voices, and had batches of half the
-size; the vocoder spoke each student's units, from the mean old embedding of each unit's frames."""
+size; the vocoder spoke each student's units, starting from the mean old embedding of each unit's frames."""
 
 VOCODER_HOURS = 2.0
 """Speech that the vocoder learns from."""
