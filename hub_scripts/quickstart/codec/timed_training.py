@@ -1,8 +1,9 @@
 """A training that has a given CPU time, and goes on where it was stopped."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,23 +67,32 @@ def train_for(
         (loss / batches_per_step).backward()
         return loss.item()
 
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(num_threads)
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     started, saved, losses = time.process_time() - 60 * spent, time.time(), []
-    while spent < minutes:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(spent / minutes, step)
-        optimizer.zero_grad()
-        losses.append(np.mean(list(pool.map(backward, range(batches_per_step)))))
-        nn.utils.clip_grad_norm_(weights, max_grad_norm)
-        optimizer.step()
-        step, spent = step + 1, (time.process_time() - started) / 60
-        if time.time() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-            saved = time.time()
-            print(f"{spent:.1f} CPU min, step {step}, loss {np.mean(losses[-100:]):.3f}", flush=True)
-            save()
+    with _thread_pool() as pool:
+        while spent < minutes:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(spent / minutes, step)
+            optimizer.zero_grad()
+            losses.append(np.mean(list(pool.map(backward, range(batches_per_step)))))
+            nn.utils.clip_grad_norm_(weights, max_grad_norm)
+            optimizer.step()
+            step, spent = step + 1, (time.process_time() - started) / 60
+            if time.time() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                saved = time.time()
+                print(f"{spent:.1f} CPU min, step {step}, loss {np.mean(losses[-100:]):.3f}", flush=True)
+                save()
     save()
-    torch.set_num_threads(num_threads)
     return {"steps": step, "cpu_minutes": spent, "loss": float(np.mean(losses[-100:]))}
+
+
+@contextmanager
+def _thread_pool() -> Iterator[ThreadPoolExecutor]:
+    """PyTorch's threads as a pool; no operation takes more than one of them."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(num_threads) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(num_threads)
