@@ -93,6 +93,11 @@ def test_twist_and_its_rival_have_one_architecture(tmp_path):
     Qwen2Config(hidden_size=48).save_pretrained(tmp_path)
     twist = runs.Pretraining(twist=True).arguments(0, 1.0, str(tmp_path))
     scratch = runs.Pretraining(twist=False).arguments(0, 1.0, str(tmp_path))
+    assert {name for name in scratch | twist if scratch.get(name) != twist.get(name)} == {
+        "model_name_or_path",
+        "base_config",
+    }
+    assert twist["learning_rate"] == runs.TEXT_LM_SIZE["learning_rate"]
     assert (twist["model_name_or_path"], twist["base_config"]) == (str(tmp_path), None)
     assert "model_name_or_path" not in scratch
     assert (scratch["base_config"]["model_type"], scratch["base_config"]["hidden_size"]) == ("qwen2", 48)
