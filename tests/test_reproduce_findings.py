@@ -121,7 +121,7 @@ def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, ca
         reproduce_findings.main()
 
     reproduce("twist", "alignment")
-    assert made == [("base-0", 2.5), ("aligned-0", 2.5), ("twist-0", 10), ("scratch-0", 10)]
+    assert made == [("base-0", 2.0), ("aligned-0", 2.0), ("twist-0", 10), ("scratch-0", 10)]
     assert "| TWIST initialisation | +50.0 [" in capsys.readouterr().out
     options = options[:2] + options[4:]
     with pytest.raises(SystemExit):
