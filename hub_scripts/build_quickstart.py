@@ -2,9 +2,9 @@
 
 python hub_scripts/build_quickstart.py --work_dir quickstart-build --librispeech tests/fixtures
 
-`hub_scripts/quickstart/packages.py` lists what to install. It takes about six hours on one CPU core. A build that was
-stopped goes on where it was; two may work in one folder at the same time, on different `--stages`. The results and a
-report of all figures come to `<work_dir>/out`.
+`hub_scripts/quickstart/packages.py` lists what to install. It takes about six and a half hours on one CPU core. A
+build that was stopped goes on where it was; two may work in one folder at the same time, on different `--stages`. The
+results and a report of all figures come to `<work_dir>/out`.
 """
 
 import argparse

@@ -99,7 +99,7 @@ def test_vocoder_makes_640_samples_of_a_frame():
 
 
 def test_the_vocoder_hears_a_voice_augmented_and_between_pauses_and_learns_it_as_it_is(tiny_codec, tmp_path):
-    training = import_quickstart("codec.vocoder_training")
+    voices = import_quickstart("codec.voice_sampler")
     rng = np.random.default_rng(0)
     utterances = [
         speech_bank.Utterance(0.1 * rng.standard_normal(640 * length), 16_000, "", length == 40, "a")
@@ -107,20 +107,20 @@ def test_the_vocoder_hears_a_voice_augmented_and_between_pauses_and_learns_it_as
     ]
     speech_bank.write_bank(tmp_path, "a", utterances)
     bank = speech_bank.SpeechBank(tmp_path, "a")
-    units = training.encode_versions(tiny_codec, bank)
-    assert units.shape == (1 + training.NUM_AUGMENTED, 50 + 40 + 60 + 6 * training.PAUSE_FRAMES)
-    padded = np.pad(bank.waveform(1), training.PAUSE_FRAMES * 640)
-    start = 50 + 2 * training.PAUSE_FRAMES
+    units = voices.encode_versions(tiny_codec, bank)
+    assert units.shape == (1 + voices.NUM_AUGMENTED, 50 + 40 + 60 + 6 * voices.PAUSE_FRAMES)
+    padded = np.pad(bank.waveform(1), voices.PAUSE_FRAMES * 640)
+    start = 50 + 2 * voices.PAUSE_FRAMES
     clean = tiny_codec.encode(torch.from_numpy(padded)[None]).audio_codes[0, 0].numpy()
     np.testing.assert_array_equal(units[0, start : start + len(clean)], clean)
 
     numbers = np.stack([np.arange(units.shape[1]), -np.arange(units.shape[1])])
-    sampler = training.VoiceSampler(bank, numbers, seed=0)
+    sampler = voices.VoiceSampler(bank, numbers, seed=0)
     assert [sequence.tolist() for sequence in sampler.sequences()[:2]] == [
-        [*range(training.PAUSE_FRAMES, training.PAUSE_FRAMES + 50)],
-        [*range(-training.PAUSE_FRAMES, -training.PAUSE_FRAMES - 50, -1)],
+        [*range(voices.PAUSE_FRAMES, voices.PAUSE_FRAMES + 50)],
+        [*range(-voices.PAUSE_FRAMES, -voices.PAUSE_FRAMES - 50, -1)],
     ]
-    whole = np.concatenate([np.pad(bank.waveform(i), training.PAUSE_FRAMES * 640) for i in range(3)]).reshape(-1, 640)
+    whole = np.concatenate([np.pad(bank.waveform(i), voices.PAUSE_FRAMES * 640) for i in range(3)]).reshape(-1, 640)
     frames, waveforms = sampler.batch()
     for positions, waveform in zip(frames.abs(), waveforms, strict=True):
         np.testing.assert_array_equal(waveform.reshape(-1, 640), whole[positions])

@@ -10,7 +10,7 @@ import torch
 from slam_hf import HubertUnitCodec
 
 from ..speech_bank import SpeechBank
-from . import speech, student, targets, teacher, vocoder_training, whisper
+from . import speech, student, targets, teacher, vocoder_training, voice_sampler, whisper
 from .card import codec_card
 from .encoding import encode, encode_utterance, make_codec, round_to_half, save_codec, student_states
 from .measures import word_error_rate
@@ -140,7 +140,7 @@ class CodecStages:
     def units(self) -> dict[str, Any]:
         """Encode the speech that the vocoder learns from, in the versions that it hears."""
         bank = SpeechBank(self.speech_dir, "hibari", VOCODER_HOURS)
-        versions = vocoder_training.encode_versions(self.encoder(), bank)
+        versions = voice_sampler.encode_versions(self.encoder(), bank)
         np.save(self.work_dir / "units" / "hibari.npy", versions.astype(np.int16))
         return {"versions": len(versions), "hours": bank.hours}
 
@@ -149,7 +149,7 @@ class CodecStages:
         bank = SpeechBank(self.speech_dir, "hibari", VOCODER_HOURS)
         units = np.load(self.work_dir / "units" / "hibari.npy")
         vocoder = vocoder_training.make_vocoder(NUM_UNITS)
-        sampler = vocoder_training.VoiceSampler(bank, units, seed=1)
+        sampler = voice_sampler.VoiceSampler(bank, units, seed=1)
         figures = vocoder_training.train_generator(
             vocoder, sampler, VOCODER_MINUTES, self.work_dir / "vocoder.pt", peak_rate=1e-3, final_rate=1e-5
         )
