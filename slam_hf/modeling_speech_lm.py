@@ -14,6 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import CommitMixin
@@ -103,12 +104,13 @@ class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
         model.lm.load_state_dict(base.state_dict())
         return model
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -124,14 +126,14 @@ class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
             position_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
                 Positions. Where they restart at 0 and there is no `attention_mask`, the row is a pack of documents
                 that do not attend to each other.
-            past_key_values (`Cache`, *optional*):
+            cache (`Cache`, *optional*):
                 Keys and values of the tokens before `input_ids`, of any cache type.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, length, hidden_size)`, *optional*):
                 Embeddings in place of `input_ids`.
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
                 Targets, not shifted; -100 is ignored.
             use_cache (`bool`, *optional*):
-                Whether to return `past_key_values`.
+                Whether to return a `cache`.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Compute the logits of this many last positions (0: all), or of these positions.
             kwargs:
@@ -140,7 +142,7 @@ class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
         Returns:
             [`~transformers.modeling_outputs.CausalLMOutputWithPast`]: logits of shape `(batch, length, vocab_size)`.
         """
-        if position_ids is not None and attention_mask is None and past_key_values is None:
+        if position_ids is not None and attention_mask is None and cache is None:
             # Some base models, OPT among them, make no such mask from the positions, and none does beside a cache.
             use_cache = bool(use_cache)
             attention_mask = self._mask_of_pack(position_ids, input_ids if inputs_embeds is None else inputs_embeds)
@@ -150,7 +152,7 @@ class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=use_cache,

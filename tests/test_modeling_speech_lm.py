@@ -229,7 +229,20 @@ def test_generation_is_the_same_with_every_cache(cache_implementation):
     expected = model.generate(IDS[:1], use_cache=False, **kwargs)
     assert torch.equal(model.generate(IDS[:1], cache_implementation=cache_implementation, **kwargs), expected)
     cache = StaticCache(config=model.config, max_cache_len=32)
-    assert torch.equal(model.generate(IDS[:1], past_key_values=cache, **kwargs), expected)
+    assert torch.equal(model.generate(IDS[:1], cache=cache, **kwargs), expected)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated")
+@pytest.mark.parametrize("base", BASES)
+def test_tokens_after_a_cache_attend_to_it(base, name):
+    model = tiny_model(base)
+    positions = torch.arange(IDS.shape[1])[None]
+    with torch.no_grad():
+        expected = model(IDS[:1], position_ids=positions).logits
+        begun = model(IDS[:1, :5], position_ids=positions[:, :5], use_cache=True).cache
+        logits = model(IDS[:1, 5:], position_ids=positions[:, 5:], **{name: begun}).logits
+    torch.testing.assert_close(logits, expected[:, 5:])
 
 
 def test_generation_takes_its_options():
@@ -265,12 +278,12 @@ def test_loss_is_scaled_by_num_items_in_batch():
     torch.testing.assert_close(scaled, mean / 4)
 
 
-def test_gradient_checkpointing_gives_the_same_gradients():
+def test_activation_checkpointing_gives_the_same_gradients():
     def gradients(checkpointing: bool) -> list[torch.Tensor]:
         model = tiny_model().train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
-            assert model.is_gradient_checkpointing
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
         model(IDS, attention_mask=IDS != 0, labels=IDS, use_cache=False).loss.backward()
         return [parameter.grad for parameter in model.parameters()]
 
