@@ -28,24 +28,48 @@ class SpeechLMProcessor(ProcessorMixin):
         tokenizer ([`HubertUnitTokenizer`]):
             Units to ids.
         audio_tokenizer ([`HubertUnitCodec`], *optional*):
-            The codec. `processor_config.json` names it, under `codec`: `name_or_path`, which may be
-            `quickstart:codec`, and `revision`, the commit of a codec from the Hub, at which it is loaded again.
+            The codec.
+        codec (`dict`, *optional*):
+            Where the codec is, as `processor_config.json` says: `name_or_path`, which may be `quickstart:codec`, and
+            `revision`, the commit of a codec from the Hub. It is loaded when audio is first needed: what works on
+            units alone needs no codec, and another can be set first.
     """
 
     _auto_class = "AutoProcessor"
-
-    audio_tokenizer: HubertUnitCodec | None = None
 
     def __init__(
         self,
         feature_extractor: EncodecFeatureExtractor,
         tokenizer: HubertUnitTokenizer,
         audio_tokenizer: HubertUnitCodec | None = None,
+        codec: dict[str, Any] | None = None,
     ):
+        # The codec is not passed on: the mixin takes three codec classes of transformers by name, and no other.
         super().__init__(feature_extractor, tokenizer)
-        # Not passed on: the mixin takes three codec classes of transformers by name, and no other.
-        if audio_tokenizer is not None:
-            self.audio_tokenizer = audio_tokenizer
+        self._audio_tokenizer = audio_tokenizer
+        self._codec_reference = codec
+
+    @property
+    def audio_tokenizer(self) -> HubertUnitCodec | None:
+        """
+        [`HubertUnitCodec`]: The codec, or `None` where there is none.
+
+        Raises:
+            OSError: the codec that the processor names cannot be loaded.
+        """
+        if self._audio_tokenizer is None and self._codec_reference is not None:
+            try:
+                self._audio_tokenizer = load_codec(**self._codec_reference)
+            except OSError as error:
+                raise OSError(
+                    f"The model's processor names the codec '{self._codec_reference['name_or_path']}', which cannot "
+                    "be loaded. Pass `codec=`, or set `processor.audio_tokenizer`, to that codec where it is now."
+                ) from error
+        return self._audio_tokenizer
+
+    @audio_tokenizer.setter
+    def audio_tokenizer(self, codec: HubertUnitCodec | None):
+        self._audio_tokenizer = codec
 
     @classmethod
     def _get_arguments_from_pretrained(
@@ -62,21 +86,20 @@ class SpeechLMProcessor(ProcessorMixin):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         processor_dict, unused_kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         # Not under transformers' own key: that takes no revision, no class from outside of transformers, and loads the
-        # codec twice, the first time only to look up the class of the processor.
-        reference = processor_dict.pop("codec", None)
-        if reference is not None:
-            hub_kwargs = {key: kwargs[key] for key in AUDIO_TOKENIZER_KWARGS if key in kwargs}
-            processor_dict["audio_tokenizer"] = load_codec(**reference, **hub_kwargs)
+        # codec at once, and twice.
+        if processor_dict.get("codec") is not None:
+            processor_dict["codec"] |= {key: kwargs[key] for key in AUDIO_TOKENIZER_KWARGS if key in kwargs}
         return processor_dict, unused_kwargs
 
     def to_dict(self) -> dict[str, Any]:
         without_codec = copy.copy(self)  # which transformers would copy, weights and all
-        vars(without_codec).pop("audio_tokenizer", None)
+        without_codec._audio_tokenizer = None
         output = super(SpeechLMProcessor, without_codec).to_dict()
-        codec = self.audio_tokenizer
+        codec, reference = self._audio_tokenizer, self._codec_reference
         if codec is not None:
-            revision = getattr(codec.config, "_commit_hash", None)
-            output["codec"] = {"name_or_path": codec.name_or_path, "revision": revision}
+            reference = {"name_or_path": codec.name_or_path, "revision": getattr(codec.config, "_commit_hash", None)}
+        if reference is not None:
+            output["codec"] = {"name_or_path": reference["name_or_path"], "revision": reference.get("revision")}
         return output
 
     def __call__(

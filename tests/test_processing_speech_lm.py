@@ -70,6 +70,22 @@ def test_the_codec_of_the_package_is_named_as_on_every_machine(recordings, tmp_p
     assert torch.equal(loaded(waveform, sampling_rate=16_000)["input_ids"], expected)
 
 
+def test_a_codec_that_has_moved_is_missed_only_where_audio_is(processor, tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    processor.audio_tokenizer = AutoModelForAudioTokenization.from_pretrained(tmp_path / "codec")
+    processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "codec").rename(tmp_path / "moved")
+    loaded = AutoProcessor.from_pretrained(tmp_path / "model")
+    assert loaded.tokenizer.encode_units([3, 7])["input_ids"] == [1, 5, 9]
+    with pytest.raises(OSError, match=f"names the codec '{tmp_path / 'codec'}', which cannot be loaded. Pass `codec="):
+        loaded.decode([1, 5, 9])
+    loaded.save_pretrained(tmp_path / "again")
+    saved = json.loads((tmp_path / "again" / "processor_config.json").read_text())
+    assert saved["codec"] == {"name_or_path": str(tmp_path / "codec"), "revision": None}
+    loaded.audio_tokenizer = AutoModelForAudioTokenization.from_pretrained(tmp_path / "moved")
+    assert np.array_equal(loaded.decode([1, 5, 9]), processor.decode([1, 5, 9]))
+
+
 def test_published_checkpoint_has_a_processor_without_processor_files(published_checkpoint):
     processor = AutoProcessor.from_pretrained(published_checkpoint)
     assert isinstance(processor, SpeechLMProcessor)
