@@ -15,9 +15,14 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.deprecation import deprecate_kwarg
+from transformers.utils.versions import require_version
 
 from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import CommitMixin
+
+
+# As remote code, no package asks for it. Before, models called a `cache` otherwise, and would pay no attention to one.
+require_version("transformers>=5.24")
 
 
 class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
