@@ -49,6 +49,24 @@ def test_several_processes_have_a_random_state_each(output_dir, tmp_path):
     assert is_complete(tmp_path, world_size=2)
 
 
+def test_a_run_does_not_begin_anew_with_other_processes(output_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    with pytest.raises(ValueError, match="checkpoint-10 has the random states of 1 processes, and this run has 2"):
+        resume(output_dir)
+    assert resume(output_dir, str(output_dir / "checkpoint-8")) == str(output_dir / "checkpoint-8")
+
+    checkpoint = tmp_path / "checkpoint-5"
+    checkpoint.mkdir()
+    for name in ("trainer_state.json", "rng_state_0.pth"):
+        (checkpoint / name).write_text("{}")
+    assert resume(tmp_path) is None  # cut short
+    (checkpoint / "rng_state_1.pth").write_text("")
+    assert resume(tmp_path) == str(checkpoint)
+    monkeypatch.setattr(TrainingArguments, "world_size", 4)
+    with pytest.raises(ValueError, match="Start 2, or give `resume_from_checkpoint: "):
+        resume(tmp_path)
+
+
 def test_without_a_checkpoint_a_run_begins(tmp_path):
     assert resume(tmp_path) is None
     assert resume(tmp_path / "nothing here") is None
