@@ -7,12 +7,10 @@ Every value of a recipe can be overridden on the command line; `--help` lists th
 
 from pathlib import Path
 
-from transformers import EncodecFeatureExtractor, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from trl import ModelConfig, TrlParser
 
-from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.hub.model_card import save_model_card
-from slam_hf.processing_speech_lm import load_codec
 from slam_hf.training.arguments import PretrainArguments
 from slam_hf.training.benchmarks import score_benchmarks
 from slam_hf.training.budget import set_budget
@@ -20,7 +18,7 @@ from slam_hf.training.checkpoints import checkpoint_to_resume
 from slam_hf.training.continuation import continue_document, continue_recording
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.curve import save_training_curve
-from slam_hf.training.initialization import initial_model
+from slam_hf.training.initialization import initial_model, make_processor
 from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
@@ -35,6 +33,7 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
     training_args.include_num_input_tokens_seen = "non_padding"
     budget = set_budget(args, training_args)
     output_dir = Path(training_args.output_dir)
+    processor = make_processor(args)
 
     with training_args.main_process_first(desc="packing"):
         corpora, validation = load_corpora(args)
@@ -42,19 +41,14 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
         contexts = mix_contexts([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
         validation_contexts = pack_corpus(validation, args)
 
-    codec = None if args.codec is None else load_codec(args.codec)
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    tokenizer = HubertUnitTokenizer(num_units=args.num_units)
-    processor = SpeechLMProcessor(feature_extractor, tokenizer, audio_tokenizer=codec)
-
     recorder = RunRecorder()
     trainer = Trainer(
         model=initial_model(args, model_args, training_args.seed),
         args=training_args,
-        data_collator=PackingCollator(args.context_length, tokenizer.pad_token_id),
+        data_collator=PackingCollator(args.context_length, processor.tokenizer.pad_token_id),
         train_dataset=contexts,
         eval_dataset=validation_contexts,
-        processing_class=tokenizer,
+        processing_class=processor.tokenizer,
         callbacks=[*budget, recorder, *energy_callbacks(training_args)],
     )
     throughput = ThroughputCallback(
@@ -93,7 +87,7 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
     if trainer.is_world_process_zero():
         losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
         print(f"Validation loss: {losses[0]:.3f} at first, {losses[-1]:.3f} after training.")
-        save_model_card(trainer, [output_dir / "evaluation"] if args.benchmarks else [])
+        save_model_card(trainer, [output_dir / "evaluation" / f"{task}.json" for task in args.benchmarks])
         print(f"Model, tokenizer, processor and card: {output_dir}")
         if args.prompt is None:
             document = next(iter(validation))["units"]

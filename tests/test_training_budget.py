@@ -61,6 +61,13 @@ def test_tokens_and_hours_become_callbacks():
     assert (type(budget), budget.seconds) == (TimeBudget, 1800.0)
 
 
+def test_a_budget_can_be_taken_back():
+    taken_back = PretrainArguments(max_train_tokens=-1, max_train_hours=0)
+    assert set_budget(taken_back, TrainingArguments(max_steps=3)) == []
+    (budget,) = set_budget(PretrainArguments(max_train_tokens=-1, max_train_hours=0.5), TrainingArguments())
+    assert type(budget) is TimeBudget
+
+
 @pytest.mark.parametrize(
     ("budget", "training_args", "message"),
     [

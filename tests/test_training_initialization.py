@@ -5,9 +5,9 @@ from training_utils import tiny_speech_lm
 from transformers import AutoModelForCausalLM, Qwen2Config
 from trl import ModelConfig
 
-from slam_hf import SpeechLMForCausalLM
+from slam_hf import HubertUnitCodec, SpeechLMForCausalLM
 from slam_hf.training.arguments import PretrainArguments
-from slam_hf.training.initialization import initial_model
+from slam_hf.training.initialization import initial_model, make_processor
 
 
 BASE = {
@@ -60,6 +60,35 @@ def test_lora_trains_adapters_only():
         "lora_A",
         "lora_B",
     }
+
+
+def test_the_processor_has_the_codec_of_the_units(tiny_codec, tmp_path):
+    assert make_processor(PretrainArguments(num_units=50)).audio_tokenizer is None
+    tiny_codec.save_pretrained(tmp_path)
+    processor = make_processor(PretrainArguments(num_units=50, codec=str(tmp_path)))
+    assert (processor.tokenizer.num_units, processor.audio_tokenizer.codebook_size) == (50, 50)
+    with pytest.raises(ValueError, match="has 50 units, and `num_units` is 500"):
+        make_processor(PretrainArguments(codec=str(tmp_path)))
+
+
+def test_a_prompt_needs_a_vocoder(tiny_codec, recordings, tmp_path):
+    HubertUnitCodec.from_parts(tiny_codec.encoder, tiny_codec.codebook, layer=1).save_pretrained(tmp_path)
+    args = PretrainArguments(num_units=50, codec=str(tmp_path), prompt=str(recordings[0]))
+    with pytest.raises(ValueError, match="has no vocoder"):
+        make_processor(args)
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "message"),
+    [
+        ({"benchmarks": {"genppl": "x"}}, ValueError, "and 'genppl' is none of them"),
+        ({"benchmarks": {"sblimp": "no/folder"}}, FileNotFoundError, "'no/folder' of the benchmark sblimp"),
+        ({"prompt": "none.wav", "codec": "x"}, FileNotFoundError, "'none.wav' to continue is not there"),
+    ],
+)
+def test_what_is_needed_after_training_is_looked_for_before(args, error, message):
+    with pytest.raises(error, match=message):
+        PretrainArguments(**args)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Arguments of the training scripts that transformers and TRL do not have."""
 
 import json
+import os
 from dataclasses import dataclass, field
 
+from ..evaluation.pairs import PAIR_TASKS
 from ..quickstart import PREFIX, resolve_path
 
 
@@ -72,7 +74,8 @@ class PretrainArguments:
         max_train_tokens (`int`, *optional*):
             Train until so many tokens, padding not among them, have been seen.
         max_train_hours (`float`, *optional*):
-            Train for so many hours. `max_steps` and `num_train_epochs` are the other two ways to say how long.
+            Train for so many hours. `max_steps` and `num_train_epochs` are the other two ways to say how long; -1
+            takes back a budget that a recipe gives.
         benchmarks (`dict[str, str]`, *optional*):
             Benchmarks of pairs to score the model on at the end: the folder of each by its task (`sblimp`, ...).
         prompt (`str`, *optional*):
@@ -100,8 +103,12 @@ class PretrainArguments:
     context_length: int = field(default=1024, metadata={"help": "Tokens per row of a batch."})
     packing: bool = field(default=True, metadata={"help": "Whether documents share rows."})
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the corpora."})
-    max_train_tokens: int | None = field(default=None, metadata={"help": "Train until so many tokens are seen."})
-    max_train_hours: float | None = field(default=None, metadata={"help": "Train for so many hours."})
+    max_train_tokens: int | None = field(
+        default=None, metadata={"help": "Train until so many tokens are seen; -1: no such budget."}
+    )
+    max_train_hours: float | None = field(
+        default=None, metadata={"help": "Train for so many hours; -1: no such budget."}
+    )
     benchmarks: dict | str | None = field(
         default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
     )
@@ -116,6 +123,14 @@ class PretrainArguments:
         self.benchmarks = {task: resolve_path(folder) for task, folder in (self.benchmarks or {}).items()}
         self.codec = self.codec or None
         self.prompt = resolve_path(self.prompt) if self.prompt else None
+        # Used after training, which may take a day: what is wrong with them is said before.
+        for task, folder in self.benchmarks.items():
+            if task not in PAIR_TASKS:
+                raise ValueError(f"`benchmarks` can be {', '.join(PAIR_TASKS)}, and '{task}' is none of them.")
+            if not os.path.isdir(folder):
+                raise FileNotFoundError(f"The folder '{folder}' of the benchmark {task} is not there.")
+        if self.prompt is not None and not (os.path.isfile(self.prompt) or self.prompt.startswith("http")):
+            raise FileNotFoundError(f"The recording '{self.prompt}' to continue is not there.")
         if self.prompt is not None and self.codec is None:
             raise ValueError("To continue the recording `prompt`, name the `codec` of the corpora.")
         self.datasets = [CorpusConfig(**corpus) if isinstance(corpus, dict) else corpus for corpus in self.datasets]

@@ -1,12 +1,14 @@
-"""The model that pretraining starts from."""
+"""The model that pretraining starts from, and its processor."""
 
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, EncodecFeatureExtractor, set_seed
 from trl import ModelConfig, get_peft_config
 
 from ..configuration_speech_lm import SpeechLMConfig
 from ..modeling_speech_lm import SpeechLMForCausalLM
+from ..processing_speech_lm import SpeechLMProcessor, load_codec
+from ..tokenization_hubert_unit import HubertUnitTokenizer
 from .arguments import PretrainArguments
 
 
@@ -32,6 +34,28 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
     """
     model = _base_model(args, model_args, seed)
     return get_peft_model(model, get_peft_config(model_args)) if model_args.use_peft else model
+
+
+def make_processor(args: PretrainArguments) -> SpeechLMProcessor:
+    r"""
+    The processor of the model: the tokenizer of its units, and the codec that made them where one is named.
+
+    Args:
+        args ([`PretrainArguments`]):
+            The number of units and the codec.
+
+    Raises:
+        ValueError: the codec has another number of units, or no vocoder to continue the recording `prompt` with.
+    """
+    codec = None if args.codec is None else load_codec(args.codec)
+    if codec is not None and codec.codebook_size != args.num_units:
+        raise ValueError(
+            f"The codec {args.codec} has {codec.codebook_size} units, and `num_units` is {args.num_units}."
+        )
+    if args.prompt is not None and codec.vocoder is None:
+        raise ValueError(f"The codec {args.codec} has no vocoder, and cannot say the continuation of `prompt`.")
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    return SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=args.num_units), codec)
 
 
 def _base_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> SpeechLMForCausalLM:
