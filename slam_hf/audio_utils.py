@@ -1,12 +1,18 @@
 """Audio in any form a user has it, read to the mono float32 waveform that the codec takes."""
 
 import io
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+
+
+MAX_RESAMPLING_KERNEL = 2**25
+"""Most coefficients of a resampling filter (128 MiB). Only rates that share no factor with the wanted one need more,
+such as those in a damaged header: 44,100 Hz to 16,000 Hz takes 8 * 10^4."""
 
 
 def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
@@ -27,7 +33,8 @@ def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no file at the path.
-        ValueError: the audio cannot be read, is empty, holds NaN or infinite samples, or names no sampling rate.
+        ValueError: the audio cannot be read, is empty, holds NaN or infinite samples, or names no sampling rate or one
+            that cannot be converted.
     """
     if isinstance(source, Mapping) and "audio" in source:
         source = source["audio"]
@@ -42,11 +49,23 @@ def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
     if not np.isfinite(waveform).all():
         raise ValueError(f"{name}: the audio holds NaN or infinite samples.")
     if source_rate != sampling_rate:
+        if not can_resample(source_rate, sampling_rate):
+            raise ValueError(
+                f"{name}: its sampling rate, {source_rate} Hz, cannot be converted to {sampling_rate} Hz."
+            )
         import torchaudio.functional
 
         resampled = torchaudio.functional.resample(torch.from_numpy(waveform), source_rate, sampling_rate)
         waveform = resampled.numpy()
     return waveform
+
+
+def can_resample(source_rate: int, sampling_rate: int) -> bool:
+    """Whether there is memory for the filter that converts one sampling rate, in Hz, into another."""
+    if source_rate <= 0:
+        return False
+    common = math.gcd(source_rate, sampling_rate)
+    return (source_rate // common) * (sampling_rate // common) <= MAX_RESAMPLING_KERNEL
 
 
 def describe(source: Any) -> str:

@@ -104,6 +104,8 @@ def test_torchcodec_decoders_are_read():
         ({"array": np.zeros((RATE, 2), np.float32), "sampling_rate": RATE}, r"got an array of \(16000, 2\)"),
         ({"array": np.zeros((1, 1, 9), np.float32), "sampling_rate": RATE}, r"\(channels, samples\)"),
         ({"array": ["a"], "sampling_rate": RATE}, "expected float or signed integer samples"),
+        ({"array": WAVEFORM, "sampling_rate": 1_999_999_973}, "its sampling rate, 1999999973 Hz, cannot be converted"),
+        ({"array": WAVEFORM, "sampling_rate": -1}, "its sampling rate, -1 Hz, cannot be converted"),
         ({"text": "hello"}, r"got \['text'\]"),
         (WAVEFORM, "<ndarray>: expected a path.*A bare array has no sampling rate"),
         (None, "<NoneType>: expected a path"),

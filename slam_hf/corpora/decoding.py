@@ -14,6 +14,7 @@ import torch
 import torchaudio
 from datasets.utils.file_utils import is_local_path, xopen
 
+from ..audio_utils import can_resample
 from .recordings import Recording, Skipped, SkipReason
 from .schema import piece_id
 from .segmentation import Segment, Segmentation, cut_segments
@@ -23,10 +24,6 @@ BLOCK_SECONDS = 30
 
 UNKNOWN_LENGTH = 2**63 - 1
 """What libsndfile gives as the length of a stream that does not say it, such as FLAC written to a pipe."""
-
-MAX_RESAMPLING_KERNEL = 2**25
-"""Most coefficients of a resampling filter (128 MiB). Only rates that share no factor with the codec's need more, such
-as those in a damaged header: 44,100 Hz to 16,000 Hz takes 8 * 10^4."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +134,7 @@ def _describe(error: soundfile.SoundFileError) -> str:
 def _check_header(file: soundfile.SoundFile, sampling_rate: int) -> None:
     if file.frames == UNKNOWN_LENGTH:  # libsndfile cannot seek in it, which soundfile does
         raise BadAudioError(SkipReason.UNREADABLE, "its header does not give its length")
-    common = math.gcd(file.samplerate, sampling_rate)
-    if (file.samplerate // common) * (sampling_rate // common) > MAX_RESAMPLING_KERNEL:
+    if not can_resample(file.samplerate, sampling_rate):
         raise BadAudioError(SkipReason.UNREADABLE, f"its sampling rate, {file.samplerate} Hz, cannot be converted")
 
 
