@@ -21,6 +21,8 @@ from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_
 
 
 def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig) -> None:
+    if model_args.model_name_or_path is None:
+        raise ValueError("Name the model to align: `model_name_or_path`, a Hub id or a folder.")
     training_args.include_num_input_tokens_seen = "non_padding"
     output_dir = Path(training_args.output_dir)
 
@@ -56,6 +58,8 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
     if trainer.is_world_process_zero():
         corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
         records = [record_corpus(corpus, train)]
+        # Before the model: a push of the trainer uploads the folder as it is then.
+        processor.save_pretrained(output_dir)
 
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     trainer.evaluate()
@@ -64,7 +68,6 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        processor.save_pretrained(output_dir)
         validation = {f"held-out reward {name}": f"eval_rewards/{name}" for name in ("accuracies", "margins")}
         recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
         recorder.save_record("preference alignment", trainer, model_args, records, validation, recipe)

@@ -20,7 +20,7 @@ SETTINGS = {
     "disable_tqdm": True,
     "use_cpu": True,
     "bf16": False,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
     "dataloader_pin_memory": False,
     "precompute_ref_log_probs": True,
     "report_to": "none",

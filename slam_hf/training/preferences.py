@@ -30,7 +30,11 @@ class AlignArguments(ScriptArguments):
     )
 
     def __post_init__(self):
-        self.dataset_name = self.dataset_name and resolve_path(self.dataset_name)
+        if self.dataset_name is None:
+            raise ValueError(
+                "Name the preference pairs: `dataset_name`, a Hub id, a folder or quickstart:preferences."
+            )
+        self.dataset_name = resolve_path(self.dataset_name)
 
 
 def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset:
