@@ -31,6 +31,8 @@ from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.model_folder import read_json
 from slam_hf.hub.remote_code import export_remote_code
+from slam_hf.processing_speech_lm import load_codec
+from slam_hf.quickstart import resolve_path
 
 
 NEEDED_FILES = ["config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"]
@@ -74,8 +76,8 @@ def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
         source = Path(snapshot_download(args.source, revision=args.revision, allow_patterns=NEEDED_FILES))
     model, starts_with_units = read_model(source, args.num_units)
     codec = None
-    if args.codec is not None and os.path.isdir(args.codec):
-        codec = HubertUnitCodec.from_pretrained(args.codec)
+    if args.codec is not None and os.path.isdir(resolve_path(args.codec)):
+        codec = load_codec(args.codec)
         if codec.codebook_size != model.config.num_units:
             raise ValueError(
                 f"'{args.codec}' has {codec.codebook_size} units and the model {model.config.num_units}: this is not "

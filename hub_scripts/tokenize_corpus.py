@@ -18,8 +18,8 @@ from datasets import DatasetBuilder, load_dataset_builder
 from huggingface_hub import HfApi
 from transformers import HfArgumentParser
 
-from slam_hf import HubertUnitCodec
 from slam_hf.corpora.atomic_write import DiskFullError
+from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.corpora.dataset_source import dataset_source
 from slam_hf.corpora.decoding import PieceRules
 from slam_hf.corpora.listing import list_audio_folder, list_librilight, list_librispeech
@@ -27,6 +27,7 @@ from slam_hf.corpora.manifest import read_manifest
 from slam_hf.corpora.segmentation import Segmentation
 from slam_hf.corpora.sources import Source, file_source
 from slam_hf.corpora.tokenization import get_process_state, tokenize_corpus
+from slam_hf.processing_speech_lm import load_codec
 
 
 @dataclass
@@ -111,7 +112,12 @@ def open_dataset(args: SourceArguments) -> Source:
 
 def identify_dataset(builder: DatasetBuilder, split: str) -> dict[str, str]:
     """What tells a version of a dataset from others: the commit of its files on the Hub, or when they were changed."""
-    origins = repr(builder.config.data_files[split].origin_metadata)
+    files = builder.config.data_files
+    if split not in files:
+        raise ValueError(
+            f"{builder.dataset_name} has no split {split!r}, but {', '.join(files)}: a part of one is none."
+        )
+    origins = repr(files[split].origin_metadata)
     return {
         "dataset": builder.dataset_name,
         "config": builder.config.name,
@@ -127,16 +133,24 @@ def push(folder: str, split: str, repo_id: str, private: bool) -> None:
         folder_path=folder,
         repo_id=repo_id,
         repo_type="dataset",
-        ignore_patterns=[".*", "*/.*"],
+        ignore_patterns=[".*", "*/.*", "README.md"],
         delete_patterns=f"data/{split}-*",  # an earlier version may have had other shards
         commit_message="Upload tokenised corpus",
+    )
+    card = render_dataset_card(folder, repo_id)
+    api.upload_file(
+        path_or_fileobj=str(card).encode(),
+        path_in_repo="README.md",
+        repo_id=repo_id,
+        repo_type="dataset",
+        commit_message="Dataset card",
     )
 
 
 def main() -> None:
     source_args, args = HfArgumentParser((SourceArguments, CorpusArguments)).parse_args_into_dataclasses()
     state = get_process_state()
-    codec = HubertUnitCodec.from_pretrained(args.codec, revision=args.codec_revision).to(state.device)
+    codec = load_codec(args.codec, args.codec_revision).to(state.device)
     segmentation = Segmentation(args.max_seconds, args.cut, args.overlap_seconds, args.overlap)
     try:
         summary = tokenize_corpus(
