@@ -3,7 +3,7 @@
 python hub_scripts/reproduce_findings.py --output_dir outputs/findings --text_lm path/to/small-text-lm
 
 Runs that are compared have the same time, and each run is repeated with other seeds. Without a text LM it takes
-twenty-five minutes on two CPU cores. A run that is done is not done again: the same command goes on where it stopped.
+half an hour on two CPU cores. A run that is done is not done again: the same command goes on where it stopped.
 `findings.md`, `findings.json` and `findings.png` come into the output folder.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/findings"), help="Folder of runs and report.")
     parser.add_argument("--findings", nargs="+", choices=FINDINGS, help="Default: all that can be tried.")
-    parser.add_argument("--minutes", type=float, default=2.0, help="Training time of each run. Default: 2.")
+    parser.add_argument("--minutes", type=float, default=3.0, help="Training time of each run. Default: 3.")
     parser.add_argument("--seeds", type=int, default=2, help="Number of seeds. Default: 2.")
     parser.add_argument("--text_lm", help="Small text LM for TWIST initialisation: a Hub id or a folder.")
     parser.add_argument("--text_lm_minutes", type=float, default=10, help="Of runs of its size. Default: 10.")

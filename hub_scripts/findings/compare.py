@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slam_hf.metrics.storycloze.storycloze import pair_outcomes
@@ -36,11 +37,16 @@ class Measure:
     unit: str
 
     def of_runs(self, folders: Sequence[Path]) -> np.ndarray:
-        """The measure of each run and pair, of shape `(runs, pairs)`."""
+        """The measure of each run and item, of shape `(runs, items)`: the mean of an item's voices."""
         tables = [pq.read_table(folder / "evaluation" / f"{self.task}.parquet") for folder in folders]
-        return np.stack(
-            [self.of_pairs(np.array(table["correct_score"]), np.array(table["incorrect_score"])) for table in tables]
-        )
+        return np.stack([self._of_items(table) for table in tables])
+
+    def _of_items(self, table: pa.Table) -> np.ndarray:
+        of_pairs = self.of_pairs(np.array(table["correct_score"]), np.array(table["incorrect_score"]))
+        if "voice" not in table.column_names:
+            return of_pairs
+        _, items = np.unique(np.array(table["id"]), return_inverse=True)
+        return np.bincount(items, of_pairs) / np.bincount(items)
 
 
 def _accuracy(task: str) -> Measure:

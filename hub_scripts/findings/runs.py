@@ -16,6 +16,7 @@ SCRIPTS = Path(__file__).parents[1]
 TASKS = ("sblimp", "sstorycloze", "tstorycloze")
 
 TEXT_LM_SIZE = {
+    "context_length": 512,
     "per_device_train_batch_size": 1,
     "learning_rate": 5.0e-4,
     "bf16": True,
@@ -100,7 +101,9 @@ def complete_run(
         subprocess.CalledProcessError: a script failed.
         ValueError: it was run with other settings.
     """
-    done, settings = folder / "done.json", {"seed": seed, "minutes": minutes, "text_lm": text_lm}
+    done, settings = folder / "done.json", {"seed": seed, "minutes": minutes}
+    if run.needs_text_lm:
+        settings["text_lm"] = text_lm
     if done.exists():
         if json.loads(done.read_text()) != settings:
             raise ValueError(f"'{folder}' is of a run with other settings: choose another output folder.")
