@@ -52,10 +52,8 @@ def test_a_split_is_written_in_shards_that_are_not_read_again(reader, tmp_path, 
     figures = tokenized.write_split(
         tmp_path / "out" / "part" / "train.parquet", documents, reader, tmp_path / "shards"
     )
-    assert [path.name for path in sorted((tmp_path / "shards/part/train").iterdir())] == [
-        "000000.parquet",
-        "000002.parquet",
-    ]
+    shards = sorted((tmp_path / "shards/part/train").glob("*/*"))
+    assert [path.name for path in shards] == ["000000.parquet", "000002.parquet"]
     corpus = load_dataset("parquet", data_files=str(tmp_path / "out/part/train.parquet"), split="train")
     assert corpus["id"][:] == ["part/train/000000", "part/train/000001", "part/train/000002"]
     assert corpus["text"][:] == ["One here.", "Two there.", "Three now."]
@@ -65,7 +63,7 @@ def test_a_split_is_written_in_shards_that_are_not_read_again(reader, tmp_path, 
     assert figures["rows"] == 3 and figures["units"] == sum(map(len, corpus["units"]))
 
     before = (tmp_path / "out/part/train.parquet").read_bytes()
-    (tmp_path / "shards/part/train/000002.parquet").unlink()
+    shards[1].unlink()
     read, read_aloud = [], reader.read
     monkeypatch.setattr(reader, "read", lambda sentence: read.append(sentence) or read_aloud(sentence))
     tokenized.write_split(tmp_path / "out" / "part" / "train.parquet", documents, reader, tmp_path / "shards")

@@ -1,5 +1,6 @@
 """Rows of a tokenised corpus from texts: a voice reads them, the codec encodes them."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -106,9 +107,11 @@ def write_split(path: Path, documents: Sequence[Sequence[str]], reader: Reader, 
         `dict`: what [`part_figures`] says of the file.
     """
     name = f"{path.parent.name}/{path.stem}"
+    # Other texts have other shards.
+    folder = shards / name / hashlib.sha256(repr(documents).encode()).hexdigest()[:16]
     rows: list[dict[str, Any]] = []
     for start in tqdm(range(0, len(documents), DOCUMENTS_PER_SHARD), desc=name, unit="shard"):
-        shard = shards / name / f"{start:06d}.parquet"
+        shard = folder / f"{start:06d}.parquet"
         if not shard.exists():
             piece = enumerate(documents[start : start + DOCUMENTS_PER_SHARD], start)
             write_rows(shard, [reader.row(f"{name}/{number:06d}", sentences) for number, sentences in piece])
