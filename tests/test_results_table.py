@@ -100,8 +100,9 @@ def test_counts_are_read(text, count):
 
 
 def test_counts_are_written_as_they_are_read():
-    assert [format_count(count) for count in (16.7e9, 358_347_904, 22_048, 1e12, None)] == [
+    assert [format_count(count) for count in (16.7e9, 999.6e6, 358_347_904, 22_048, 1e12, None)] == [
         "16.7B",
+        "1B",
         "358M",
         "22K",
         "1T",

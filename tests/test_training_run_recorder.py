@@ -1,7 +1,7 @@
 import time
 from datetime import datetime
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset, LargeList, Value
 from loopback_hub import run_with_hub
 from training_utils import CONTEXT_LENGTH, make_trainer
 from transformers import TrainerCallback
@@ -94,6 +94,8 @@ def test_a_fingerprint_tells_rows_and_not_how_they_are_stored():
     assert num_units == 5
     assert fingerprint_rows(Dataset.from_dict({"units": [[9], *rows]}).skip(1)) == (fingerprint, 5)
     assert fingerprint_rows(Dataset.from_dict({"units": rows[::-1]}).select([2, 1, 0])) == (fingerprint, 5)
+    large = Dataset.from_dict({"units": rows}).cast(Features({"units": LargeList(Value("uint16"))}))
+    assert fingerprint_rows(large) == (fingerprint, 5)
     for other in ([[3], [1], [2, 7, 4]], [[3, 1], [2, 7, 4], []], [[3, 1], [], [2, 7, 5]]):
         assert fingerprint_rows(Dataset.from_dict({"units": other}))[0] != fingerprint
     pairs = {"prompt": ["<Un3>"], "chosen": ["<Un1>"], "rejected": ["<Un2>"]}

@@ -174,7 +174,7 @@ def format_count(count: float | None) -> str:
     if count is None:
         return "?"
     for factor, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if count >= factor:
+        if count >= 0.9995 * factor:  # what three digits round up
             return f"{count / factor:.3g}{suffix}"
     return f"{count / 1e3:.3g}K"
 

@@ -5,6 +5,7 @@ import hashlib
 import platform
 import statistics
 import time
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ from datasets import Dataset, IterableDataset
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.errors import HTTPError
 from transformers import AutoConfig, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import CodeCarbonCallback, is_codecarbon_available
 from transformers.trainer_callback import ExportableState
@@ -196,10 +198,10 @@ def fingerprint_rows(rows: Dataset) -> tuple[str, int | None]:
     for batch in rows.with_format("arrow").iter(batch_size=10_000):
         for name, (lengths, values) in hashes.items():
             column = batch[name].combine_chunks()
-            if pa.types.is_list(column.type):
+            if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
                 flat = column.flatten().cast(pa.uint32())
                 num_units += len(flat)
-                lengths.update(pc.list_value_length(column).to_numpy(zero_copy_only=False).tobytes())
+                lengths.update(pc.list_value_length(column).cast(pa.int32()).to_numpy().tobytes())
                 values.update(flat.to_numpy().tobytes())
             else:
                 lengths.update(pc.binary_length(column).to_numpy(zero_copy_only=False).tobytes())
@@ -214,7 +216,9 @@ def _source(corpus: CorpusConfig) -> Reference:
         # A builder, and `data_files` of the user's.
         source.is_local = True
     if not source.is_local and not HF_HUB_OFFLINE:
-        source.revision = HfApi().dataset_info(corpus.path, revision=corpus.revision).sha
+        # Without a connection, `load_dataset` has taken the corpus from its cache, which does not know its revision.
+        with suppress(HTTPError):
+            source.revision = HfApi().dataset_info(corpus.path, revision=corpus.revision).sha
     return source
 
 
