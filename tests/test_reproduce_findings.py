@@ -75,8 +75,8 @@ def test_a_run_is_the_recipe_with_other_values_and_is_done_once(tmp_path, monkey
     called = []
     monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
     natural = runs.Pretraining(datasets=[{"path": "quickstart:corpus", "name": "sentences"}], packing=False)
-    for _ in range(2):
-        runs.complete_run(natural, tmp_path / "natural-3", seed=3, minutes=6)
+    for text_lm in (None, "a-text-lm"):  # which it does not need
+        runs.complete_run(natural, tmp_path / "natural-3", seed=3, minutes=6, text_lm=text_lm)
     (command,) = called
     assert Path(command[4]).name == "pretrain.py" and command[5] == "--config"
     recipe = yaml.safe_load(Path(command[6]).read_text())
