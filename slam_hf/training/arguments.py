@@ -123,6 +123,10 @@ class PretrainArguments:
         self.benchmarks = {task: resolve_path(folder) for task, folder in (self.benchmarks or {}).items()}
         self.codec = self.codec or None
         self.prompt = resolve_path(self.prompt) if self.prompt else None
+        self.max_train_tokens, self.max_train_hours = (
+            None if budget is None or budget <= 0 else budget
+            for budget in (self.max_train_tokens, self.max_train_hours)
+        )
         # Used after training, which may take a day: what is wrong with them is said before.
         for task, folder in self.benchmarks.items():
             if task not in PAIR_TASKS:

@@ -36,11 +36,11 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
             steps that are not known.
     """
     budgets = {
-        "max_steps": training_args.max_steps,
+        "max_steps": training_args.max_steps if training_args.max_steps > 0 else None,
         "max_train_tokens": args.max_train_tokens,
         "max_train_hours": args.max_train_hours,
     }
-    given = [name for name, value in budgets.items() if value is not None and value > 0]
+    given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"Give one budget only, got {' and '.join(given)}.")
     if not given and args.streaming:
@@ -60,7 +60,7 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
                 f"With `{given[0]}` the number of steps is not known: give `{name}` in steps, got {steps:g}."
             )
     training_args.max_steps = HORIZON
-    if given == ["max_train_tokens"]:
+    if args.max_train_tokens is not None:
         return [TokenBudget(args.max_train_tokens)]
     return [TimeBudget(args.max_train_hours * 3600)]
 
