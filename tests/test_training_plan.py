@@ -5,6 +5,7 @@ from transformers import TrainingArguments
 
 from slam_hf import SpeechLMConfig
 from slam_hf.training.arguments import PretrainArguments
+from slam_hf.training.packing import pack_documents
 from slam_hf.training.plan import (
     BYTES_PER_TRAINED_PARAMETER,
     _activation_bytes_per_token,
@@ -31,8 +32,16 @@ def test_a_plan_of_steps():
         "length": f"50 steps, 40,000 tokens with padding, {40_000 * 6 * PARAMETERS:.2e} FLOPs",
         "memory": "0.00 GiB for weights, gradients and optimizer, about 0.00 GiB for activations, on each process "
         "(without sharding and checkpointing)",
-        "data": "30 contexts an epoch, 90.0% full",
+        "data": "30 contexts an epoch, 90.0% full, 0.00 cuts a document",
     }
+
+
+def test_documents_that_contexts_cut_are_counted():
+    documents = Dataset.from_dict({"input_ids": [[1, *[7] * 28, 1]] * 4})
+    whole, cut = (pack_documents(documents, length) for length in (30, 40))
+    assert plan(whole, max_steps=50)["data"] == "4 contexts an epoch, 30.0% full, 0.00 cuts a document"
+    # 30 + 10 | 20 + 20 | 10 + 30
+    assert plan(cut, max_steps=50)["data"] == "3 contexts an epoch, 40.0% full, 0.50 cuts a document"
 
 
 def test_epochs_are_steps():

@@ -1,6 +1,7 @@
 """What a training run will be, printed before it starts."""
 
 import math
+from itertools import accumulate
 
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
@@ -49,7 +50,8 @@ def describe_plan(
         "memory": _memory(args, training_args, model.config, parameters, trained),
     }
     if isinstance(contexts, Dataset):
-        lines["data"] = f"{len(contexts):,} contexts an epoch, {_fill(contexts, args.context_length):.1%} full"
+        packing = _packing(contexts[:1000], args.context_length, model.config.bos_token_id)
+        lines["data"] = f"{len(contexts):,} contexts an epoch, {packing}"
     return "\n".join(f"{name:<12}{line}" for name, line in lines.items())
 
 
@@ -98,6 +100,12 @@ def _activation_bytes_per_token(config: PreTrainedConfig, bytes_per_value: int) 
     return config.num_hidden_layers * (8 * width + 4 * inner) * bytes_per_value
 
 
-def _fill(contexts: Dataset, context_length: int) -> float:
-    sample = contexts[:1000]["seq_lengths"]
-    return sum(map(sum, sample)) / (len(sample) * context_length)
+def _packing(contexts: dict[str, list[list[int]]], context_length: int, bos_token_id: int) -> str:
+    """How full contexts are, and how many of their documents went on from another context: those lack `<S>`."""
+    fill = sum(map(sum, contexts["seq_lengths"])) / (len(contexts["seq_lengths"]) * context_length)
+    begins = [
+        ids[start] == bos_token_id
+        for ids, lengths in zip(contexts["input_ids"], contexts["seq_lengths"], strict=True)
+        for start in accumulate(lengths[:-1], initial=0)
+    ]
+    return f"{fill:.1%} full, {begins.count(False) / max(1, begins.count(True)):.2f} cuts a document"
