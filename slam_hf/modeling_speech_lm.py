@@ -21,7 +21,7 @@ from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import CommitMixin
 
 
-# As remote code, no package asks for it. Before, models called a `cache` otherwise, and would pay no attention to one.
+# Remote code comes without the package's requirements, and models of an older transformers would ignore a `cache`.
 require_version("transformers>=5.24")
 
 

@@ -31,8 +31,8 @@ class SpeechLMProcessor(ProcessorMixin):
             The codec.
         codec (`dict`, *optional*):
             Where the codec is, as `processor_config.json` says: `name_or_path`, which may be `quickstart:codec`, and
-            `revision`, the commit of a codec from the Hub. It is loaded when audio is first needed: what works on
-            units alone needs no codec, and another can be set first.
+            `revision`, the commit of a codec from the Hub. That codec is loaded when audio first needs it, unless
+            another is set before.
     """
 
     _auto_class = "AutoProcessor"
