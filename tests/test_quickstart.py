@@ -1,9 +1,16 @@
 """What comes with the package is what its cards and the recipes say."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from datasets import load_dataset
 
 from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, name_path, resolve_path
+from slam_hf.training.packing import encode_documents, pack_documents
+
+
+RECIPES = Path(__file__).parent.parent / "hub_scripts" / "recipes"
 
 
 def test_only_names_with_the_prefix_are_of_the_package():
@@ -23,6 +30,14 @@ def test_the_corpus_has_the_schema_of_tokenised_corpora(tmp_path):
         for row in split.take(50):
             assert len(row["units"]) == len(row["durations"]) and sum(row["durations"]) == row["num_frames"]
             assert all(unit != other for unit, other in zip(row["units"], row["units"][1:], strict=False))
+
+
+def test_the_recipe_trains_on_whole_stories(tmp_path):
+    recipe = yaml.safe_load((RECIPES / "quickstart.yaml").read_text())
+    stories = load_dataset(str(QUICKSTART_CORPUS), "stories", split="validation", cache_dir=tmp_path)
+    contexts = pack_documents(encode_documents(stories, recipe["num_units"]), recipe["context_length"])
+    pieces = sum(map(len, contexts["seq_lengths"]))
+    assert len(stories) <= pieces < 1.25 * len(stories)
 
 
 def test_no_file_is_larger_than_ten_megabytes():

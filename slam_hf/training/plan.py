@@ -13,6 +13,9 @@ from .throughput import flops_per_token
 BYTES_PER_TRAINED_PARAMETER = 16
 """A weight, its gradient and the two moments of AdamW in float32."""
 
+SAMPLED_CONTEXTS = 1000
+"""Contexts that tell how full they are and how many documents they cut."""
+
 
 def tokens_per_step(args: PretrainArguments, training_args: TrainingArguments) -> int:
     """Tokens of an optimizer step over all processes, padding among them."""
@@ -50,7 +53,9 @@ def describe_plan(
         "memory": _memory(args, training_args, model.config, parameters, trained),
     }
     if isinstance(contexts, Dataset):
-        packing = _packing(contexts[:1000], args.context_length, model.config.bos_token_id)
+        # From all over the corpus: packing leaves what it has to cut to the end.
+        sample = contexts[:: math.ceil(len(contexts) / SAMPLED_CONTEXTS)]
+        packing = _packing(sample, args.context_length, model.config.bos_token_id)
         lines["data"] = f"{len(contexts):,} contexts an epoch, {packing}"
     return "\n".join(f"{name:<12}{line}" for name, line in lines.items())
 
