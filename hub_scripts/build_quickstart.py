@@ -4,7 +4,8 @@ python hub_scripts/build_quickstart.py --work_dir quickstart-build --librispeech
 
 `hub_scripts/quickstart/packages.py` lists what to install. It takes about six and a half hours on one CPU core. A
 build that was stopped goes on where it was; two may work in one folder at the same time, on different `--stages`. The
-results and a report of all figures come to `<work_dir>/out`.
+results and a report of all figures come to `<work_dir>/out`. Units of flite are the same on every machine; hibari's
+speech is a little different on another kind of processor, and with it 4 % of its units.
 """
 
 import argparse

@@ -37,6 +37,21 @@ def test_the_vocoder_is_no_part_of_a_codecs_identity(tiny_codec):
             weight.sub_(1.0)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "is_same"),
+    [
+        ("transformers_version", "4.48.0", True),
+        ("hidden_dropout", 0.3, True),
+        ("conv_stride", [5, 2, 2, 2, 2, 2, 4], False),
+        ("layer_norm_eps", 1e-3, False),
+    ],
+)
+def test_of_the_settings_those_count_that_units_depend_on(tiny_codec, monkeypatch, setting, value, is_same):
+    description = describe_codec(tiny_codec)
+    monkeypatch.setattr(tiny_codec.config.encoder_config, setting, value)
+    assert (describe_codec(tiny_codec) == description) is is_same
+
+
 def test_another_codebook_is_another_codec(tiny_codec):
     description = describe_codec(tiny_codec)
     codebook = tiny_codec.codebook.clone()

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 from datasets import load_dataset
+from huggingface_hub import DatasetCard
 
+from slam_hf.corpora.settings import describe_codec
+from slam_hf.processing_speech_lm import load_codec
 from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, name_path, resolve_path
 from slam_hf.training.packing import encode_documents, pack_documents
 
@@ -38,6 +41,13 @@ def test_the_recipe_trains_on_whole_stories(tmp_path):
     contexts = pack_documents(encode_documents(stories, recipe["num_units"]), recipe["context_length"])
     pieces = sum(map(len, contexts["seq_lengths"]))
     assert len(stories) <= pieces < 1.25 * len(stories)
+
+
+@pytest.mark.parametrize("part", ["corpus", "preferences"])
+def test_cards_name_the_codec_that_is_there(part):
+    card = DatasetCard.load(QUICKSTART / part / "README.md")
+    described = describe_codec(load_codec("quickstart:codec"))
+    assert (card.data.codec, card.data.codec_sha256) == ("quickstart:codec", described.weights)
 
 
 def test_no_file_is_larger_than_ten_megabytes():

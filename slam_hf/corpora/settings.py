@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from slam_hf.modeling_hubert_unit_codec import HubertUnitCodec
 
 
+ENCODER_SETTINGS = (
+    "conv_stride",
+    "do_stable_layer_norm",
+    "feat_extract_activation",
+    "feat_extract_norm",
+    "hidden_act",
+    "layer_norm_eps",
+    "num_attention_heads",
+    "num_conv_pos_embedding_groups",
+)
+"""What the shapes of a HuBERT's weights do not tell of its computation."""
+
+
 def describe_codec(codec: "HubertUnitCodec") -> CodecDescription:
     """What tells a codec from others, as far as its units go."""
     name, revision = codec.name_or_path, getattr(codec.config, "_commit_hash", None)
@@ -95,8 +108,10 @@ def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _hash_weights(codec: "HubertUnitCodec") -> str:
-    """SHA-256 of the weights that units depend on, and of their names, types and shapes; the vocoder is not in it."""
-    hash = hashlib.sha256(json.dumps(codec.config.encoder_config.to_diff_dict(), sort_keys=True).encode())
+    """SHA-256 of what units depend on: weights with their names, types and shapes, and how the encoder uses them. The
+    vocoder is not in it, nor what only training reads, nor the version of transformers."""
+    settings = {name: getattr(codec.config.encoder_config, name) for name in ENCODER_SETTINGS}
+    hash = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("vocoder.")}
     update_with_tensors(hash, weights)
     return hash.hexdigest()
