@@ -15,6 +15,9 @@ PROMPT_UNITS = 60
 
 PROMPT_SECONDS = 3.0
 
+MIN_NEW_UNITS = 50
+"""More than two seconds to hear, also where a model of sentences takes the prompt for a whole one."""
+
 
 def continue_document(checkpoint: Path, units: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     r"""
@@ -51,7 +54,8 @@ def continue_recording(
     checkpoint: Path, recording: str, seed: int, asr_model: str | None = None
 ) -> tuple[Path, str | None]:
     r"""
-    Let a checkpoint continue the first three seconds of a recording, with the sampling of the Slamming paper.
+    Let a checkpoint continue the first three seconds of a recording by 50 units or more, with the sampling of the
+    Slamming paper.
 
     Args:
         checkpoint (`Path`):
@@ -68,7 +72,7 @@ def continue_recording(
         `tuple`: the path of the audio, and its transcript where there is a recogniser.
     """
     speak = pipeline("audio-to-audio", model=str(checkpoint))
-    result = speak(recording, prompt_duration=PROMPT_SECONDS, seed=seed)
+    result = speak(recording, prompt_duration=PROMPT_SECONDS, min_new_tokens=MIN_NEW_UNITS, seed=seed)
     path = checkpoint / "continuation.wav"
     soundfile.write(path, result["audio"], result["sampling_rate"])
     if asr_model is None:
