@@ -69,7 +69,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     @audio_tokenizer.setter
     def audio_tokenizer(self, codec: HubertUnitCodec | None):
-        self._audio_tokenizer = codec
+        self._audio_tokenizer, self._codec_reference = codec, None
 
     @classmethod
     def _get_arguments_from_pretrained(

@@ -84,6 +84,8 @@ def test_a_codec_that_has_moved_is_missed_only_where_audio_is(processor, tiny_co
     assert saved["codec"] == {"name_or_path": str(tmp_path / "codec"), "revision": None}
     loaded.audio_tokenizer = AutoModelForAudioTokenization.from_pretrained(tmp_path / "moved")
     assert np.array_equal(loaded.decode([1, 5, 9]), processor.decode([1, 5, 9]))
+    loaded.audio_tokenizer = None
+    assert loaded.audio_tokenizer is None and "codec" not in loaded.to_dict()
 
 
 def test_published_checkpoint_has_a_processor_without_processor_files(published_checkpoint):
