@@ -11,11 +11,12 @@ for several on CPUs, take `torchrun --nproc_per_node`.
 """
 
 import hashlib
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from datasets import DatasetBuilder, load_dataset_builder
-from huggingface_hub import HfApi
 from transformers import HfArgumentParser
 
 from slam_hf.corpora.atomic_write import DiskFullError
@@ -27,6 +28,8 @@ from slam_hf.corpora.manifest import read_manifest
 from slam_hf.corpora.segmentation import Segmentation
 from slam_hf.corpora.sources import Source, file_source
 from slam_hf.corpora.tokenization import get_process_state, tokenize_corpus
+from slam_hf.hub.model_folder import stage
+from slam_hf.hub.publishing import publish_folder
 from slam_hf.processing_speech_lm import load_codec
 
 
@@ -126,25 +129,21 @@ def identify_dataset(builder: DatasetBuilder, split: str) -> dict[str, str]:
     }
 
 
-def push(folder: str, split: str, repo_id: str, private: bool) -> None:
-    api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    api.upload_folder(
-        folder_path=folder,
-        repo_id=repo_id,
-        repo_type="dataset",
-        ignore_patterns=[".*", "*/.*", "README.md"],
-        delete_patterns=f"data/{split}-*",  # an earlier version may have had other shards
-        commit_message="Upload tokenised corpus",
-    )
-    card = render_dataset_card(folder, repo_id)
-    api.upload_file(
-        path_or_fileobj=str(card).encode(),
-        path_in_repo="README.md",
-        repo_id=repo_id,
-        repo_type="dataset",
-        commit_message="Dataset card",
-    )
+def push(folder: Path, split: str, repo_id: str, private: bool) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        staged = Path(scratch)
+        for part in ("data", "skipped"):
+            (staged / part).mkdir()
+            stage(sorted((folder / part).glob("[!.]*")), staged / part)
+        render_dataset_card(folder, repo_id).save(staged / "README.md")
+        publish_folder(
+            staged,
+            repo_id,
+            repo_type="dataset",
+            private=private,
+            message="Upload tokenised corpus",
+            delete_patterns=[f"data/{split}-*"],  # an earlier version may have had other shards
+        )
 
 
 def main() -> None:
@@ -170,7 +169,7 @@ def main() -> None:
         for reason, count in summary.skipped.items():
             print(f"{count:,} left out: {reason}.")
         if args.push_to_hub is not None:
-            push(args.output_dir, args.split, args.push_to_hub, args.private)
+            push(Path(args.output_dir), args.split, args.push_to_hub, args.private)
     state.destroy_process_group()
 
 
