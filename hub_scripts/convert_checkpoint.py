@@ -29,8 +29,8 @@ from slam_hf.conversion.twist import read_twist
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.model_card import render_model_card
-from slam_hf.hub.model_folder import read_json
 from slam_hf.hub.remote_code import export_remote_code
+from slam_hf.hub.repository_files import read_json
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.quickstart import resolve_path
 

@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, HfArgumentParser
 
 from slam_hf import SpeechLMForCausalLM
-from slam_hf.corpora.tokenization import get_process_state
 from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
 from slam_hf.evaluation.continuation_tasks import evaluate_continuations
 from slam_hf.evaluation.pairs import PAIR_TASKS, evaluate_pairs
 from slam_hf.evaluation.report import save_evaluation
+from slam_hf.processes import get_process_state
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from slam_hf.hub.model_card import make_model_card, render_model_card
 from slam_hf.hub.model_description import CURVE
-from slam_hf.hub.published_models import describe_published
+from slam_hf.hub.paper_cards import describe_published
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.metric_space import metric_space
 from slam_hf.hub.model_card import render_model_card
-from slam_hf.hub.model_folder import publishable_files, read_json, stage
-from slam_hf.hub.publishing import publish_folder
 from slam_hf.hub.remote_code import export_remote_code
+from slam_hf.hub.repository_files import publishable_files, read_json, stage
+from slam_hf.hub.upload import publish_folder
 
 
 @dataclass

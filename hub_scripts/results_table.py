@@ -7,8 +7,8 @@ python hub_scripts/results_table.py outputs/evaluation/my-model outputs/evaluati
 
 import argparse
 
-from slam_hf.evaluation.published_results import PUBLISHED
 from slam_hf.evaluation.results_table import read_summaries, save_plot, to_markdown
+from slam_hf.evaluation.slamming_results import PUBLISHED
 
 
 def main() -> None:

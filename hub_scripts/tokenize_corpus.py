@@ -19,17 +19,18 @@ from typing import Literal
 from datasets import DatasetBuilder, load_dataset_builder
 from transformers import HfArgumentParser
 
-from slam_hf.corpora.atomic_write import DiskFullError
 from slam_hf.corpora.dataset_card import render_dataset_card
-from slam_hf.corpora.dataset_source import dataset_source
-from slam_hf.corpora.decoding import PieceRules
-from slam_hf.corpora.listing import list_audio_folder, list_librilight, list_librispeech
-from slam_hf.corpora.manifest import read_manifest
-from slam_hf.corpora.segmentation import Segmentation
-from slam_hf.corpora.sources import Source, file_source
-from slam_hf.corpora.tokenization import get_process_state, tokenize_corpus
-from slam_hf.hub.model_folder import stage
-from slam_hf.hub.publishing import publish_folder
+from slam_hf.corpora.job import tokenize_corpus
+from slam_hf.encoding.atomic_write import DiskFullError
+from slam_hf.encoding.dataset_source import dataset_source
+from slam_hf.encoding.listing import list_audio_folder, list_librilight, list_librispeech
+from slam_hf.encoding.manifest import read_manifest
+from slam_hf.encoding.reading import PieceRules
+from slam_hf.encoding.segmentation import Segmentation
+from slam_hf.encoding.sources import Source, file_source
+from slam_hf.hub.repository_files import stage
+from slam_hf.hub.upload import publish_folder
+from slam_hf.processes import get_process_state
 from slam_hf.processing_speech_lm import load_codec
 
 

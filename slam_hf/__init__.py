@@ -6,7 +6,7 @@ to `load_dataset`. Nothing heavy is imported before it is used.
 
 import importlib
 
-from .registration import register_all
+from .auto import register_all
 
 
 __version__ = "0.1.0"

@@ -169,7 +169,7 @@ def _default_codec(num_units: int) -> HubertUnitCodec:
         )
     try:
         # By name: as remote code, the pipeline has no package around it, and every import statement is looked for.
-        return importlib.import_module(".conversion.published", __package__).published_codec()
+        return importlib.import_module(".conversion.mhubert_25hz", __package__).published_codec()
     except (ImportError, OSError) as error:
         raise OSError(
             f"This model names no codec. Pass `codec=`, the codec that it was trained on. {error}"

@@ -8,8 +8,8 @@ import torch
 from datasets import Audio, Dataset, load_dataset
 from loopback_hub import run_with_hub
 
-from slam_hf.corpora.dataset_source import dataset_source
 from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
+from slam_hf.encoding.dataset_source import dataset_source
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -204,8 +204,8 @@ def test_builders_read_from_the_hub(tmp_path, librispeech):
 import slam_hf
 from datasets import Audio, load_dataset
 from huggingface_hub import HfApi
-from slam_hf.corpora.dataset_source import dataset_source
-from slam_hf.corpora.decoding import PieceRules, read_pieces
+from slam_hf.encoding.dataset_source import dataset_source
+from slam_hf.encoding.reading import PieceRules, read_pieces
 
 api = HfApi()
 for name in ("units", "LibriSpeech"):

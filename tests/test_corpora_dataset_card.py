@@ -4,8 +4,9 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 from loopback_hub import run_with_hub
 
-from slam_hf.corpora.dataset_card import CodecDescription, SplitSummary, make_card, render_dataset_card
+from slam_hf.corpora.dataset_card import SplitSummary, make_card, render_dataset_card
 from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
+from slam_hf.encoding.codec_identity import CodecDescription
 
 
 CODEC = CodecDescription("org/codec", "a319086e1d34", "f" * 64, 500, 16_000, 25.0)

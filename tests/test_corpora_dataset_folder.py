@@ -5,12 +5,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from slam_hf.corpora import dataset_folder
-from slam_hf.corpora.dataset_card import CodecDescription, SplitSummary
+from slam_hf.corpora.dataset_card import SplitSummary
 from slam_hf.corpora.dataset_folder import finish_split, job_folder, publish_split, read_summary
-from slam_hf.corpora.ledger import ChunkRecord, Ledger
-from slam_hf.corpora.loading import ChunkKey
-from slam_hf.corpora.recordings import Skipped, SkipReason
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
+from slam_hf.encoding.codec_identity import CodecDescription
+from slam_hf.encoding.ledger import ChunkRecord, Ledger
+from slam_hf.encoding.piece_batches import ChunkKey
+from slam_hf.encoding.recordings import Skipped, SkipReason
 
 
 CODEC = CodecDescription("codec", None, "f" * 64, 500, 16_000, 25.0)

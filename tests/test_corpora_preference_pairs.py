@@ -1,7 +1,7 @@
 import pytest
 
 from slam_hf.corpora.preference_pairs import make_pair, pair_rows, unit_string
-from slam_hf.corpora.recordings import Skipped, SkipReason
+from slam_hf.encoding.recordings import Skipped, SkipReason
 
 
 def clip(id, units, text=None):

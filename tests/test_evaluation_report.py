@@ -3,7 +3,7 @@ import json
 import pyarrow.parquet as pq
 
 import slam_hf
-from slam_hf.corpora.dataset_card import CodecDescription
+from slam_hf.encoding.codec_identity import CodecDescription
 from slam_hf.evaluation.report import Evaluation, save_evaluation
 
 

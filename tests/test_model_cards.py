@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub import ModelCard
 from loopback_hub import run_with_hub
 
-from slam_hf.evaluation.published_results import PUBLISHED
 from slam_hf.evaluation.results_table import COLUMNS
-from slam_hf.hub.published_models import describe_published
+from slam_hf.evaluation.slamming_results import PUBLISHED
+from slam_hf.hub.paper_cards import describe_published
 
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +79,7 @@ from slam_hf.modeling_unit_hifigan import UnitHifiGan
 os.chdir({folder!r})
 vocoder = UnitHifiGan(UnitHifiGanConfig(upsample_initial_channel=32))
 codec = HubertUnitCodec.from_parts({hubert!r}, torch.randn(500, 48), layer=3, vocoder=vocoder)
-patch("slam_hf.conversion.published.published_codec", lambda: codec).start()
+patch("slam_hf.conversion.mhubert_25hz.published_codec", lambda: codec).start()
 for name in ("slam", "slam_scaled"):
     SpeechLMForCausalLM.from_pretrained({checkpoint!r}).push_to_hub(f"user/{{name}}")
     card = ModelCard.load(Path({cards!r}) / f"{{name}}.md")

@@ -13,9 +13,9 @@ from loopback_repositories import Repository
 from transformers import EncodecFeatureExtractor
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
-from slam_hf.corpora.recordings import Recording
-from slam_hf.corpora.sources import file_source
-from slam_hf.corpora.tokenization import tokenize_corpus
+from slam_hf.corpora.job import tokenize_corpus
+from slam_hf.encoding.recordings import Recording
+from slam_hf.encoding.sources import file_source
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "push_to_hub.py"

@@ -7,7 +7,7 @@ import yaml
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from slam_hf.corpora.settings import describe_codec
+from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, name_path, resolve_path
 from slam_hf.training.packing import encode_documents, pack_documents

@@ -29,7 +29,7 @@ vocoder = slam_hf.modeling_unit_hifigan.UnitHifiGan(
     slam_hf.configuration_hubert_unit_codec.UnitHifiGanConfig(upsample_initial_channel=32)
 )
 codec = slam_hf.HubertUnitCodec.from_parts("path/to/hubert", torch.randn(500, 48), layer=11, vocoder=vocoder)
-patch("slam_hf.conversion.published.published_codec", lambda: codec).start()
+patch("slam_hf.conversion.mhubert_25hz.published_codec", lambda: codec).start()
 """
 
 CHECKS = """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from slam_hf.evaluation.published_results import PUBLISHED
 from slam_hf.evaluation.results_table import format_count, parse_count, read_summaries, save_plot, to_markdown
+from slam_hf.evaluation.slamming_results import PUBLISHED
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "results_table.py"

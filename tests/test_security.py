@@ -17,10 +17,10 @@ from transformers import AutoProcessor, OPTConfig
 from slam_hf import HubertUnitCodec, SpeechLMForCausalLM
 from slam_hf.conversion import read_hifigan, read_hubert, read_kmeans
 from slam_hf.conversion.twist import read_twist
-from slam_hf.corpora.recordings import Recording
-from slam_hf.corpora.sources import file_source
-from slam_hf.corpora.tokenization import tokenize_corpus
-from slam_hf.hub.model_folder import publishable_files
+from slam_hf.corpora.job import tokenize_corpus
+from slam_hf.encoding.recordings import Recording
+from slam_hf.encoding.sources import file_source
+from slam_hf.hub.repository_files import publishable_files
 
 
 ROOT = Path(__file__).parents[1]

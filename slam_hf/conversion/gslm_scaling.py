@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..configuration_speech_lm import SpeechLMConfig
-from ..hub.model_folder import read_json, weight_files
+from ..hub.repository_files import read_json, weight_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ..hub.model_folder import weight_files
+from ..hub.repository_files import weight_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 
 

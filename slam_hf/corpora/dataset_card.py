@@ -10,35 +10,8 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 from huggingface_hub.utils import validate_repo_id
 
+from ..encoding.codec_identity import CodecDescription
 from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
-
-
-@dataclass(frozen=True)
-class CodecDescription:
-    r"""
-    What a card says of the codec.
-
-    Args:
-        name (`str`):
-            Its repository, or the name of its folder.
-        revision (`str`, *optional*):
-            Commit of the repository, where it was loaded from one.
-        weights (`str`):
-            SHA-256 of the weights that the units depend on.
-        num_units (`int`):
-            Size of its codebook.
-        sampling_rate (`int`):
-            Samples per second of the audio that it takes.
-        frame_rate (`float`):
-            Units per second, before deduplication.
-    """
-
-    name: str
-    revision: str | None
-    weights: str
-    num_units: int
-    sampling_rate: int
-    frame_rate: float
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from .atomic_write import atomic_write, remove_unfinished
-from .dataset_card import CodecDescription, SplitSummary, make_card
-from .ledger import ChunkRecord, Ledger, to_parquet
-from .loading import ChunkKey
-from .recordings import Skipped
+from ..encoding.atomic_write import atomic_write, remove_unfinished
+from ..encoding.codec_identity import CodecDescription
+from ..encoding.ledger import ChunkRecord, Ledger, to_parquet
+from ..encoding.piece_batches import ChunkKey
+from ..encoding.recordings import Skipped
+from .dataset_card import SplitSummary, make_card
 
 
 SHARD_SECONDS = 100 * 3600.0

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from .recordings import Skipped, SkipReason
+from ..encoding.recordings import Skipped, SkipReason
 
 
 PAIR_CLIPS = ("prompt", "chosen", "rejected")

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 
 from ..audio_utils import load_audio
-from ..corpora.tokenization import get_process_state
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
+from ..processes import get_process_state
 from .arguments import ContinuationArguments
 from .journal import Journal
 

@@ -9,11 +9,11 @@ import torch
 from accelerate.utils import gather_object
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..corpora.settings import describe_codec
-from ..corpora.tokenization import get_process_state
+from ..encoding.codec_identity import describe_codec
 from ..metrics.genppl.genppl import negative_log_likelihoods, summarize
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
+from ..processes import get_process_state
 from .arguments import ContinuationArguments, EvaluationArguments
 from .benchmarks import read_storycloze
 from .continuation import continue_recordings, load_recogniser

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 import slam_hf
 
-from ..corpora.settings import update_with_tensors
+from ..encoding.codec_identity import update_with_tensors
 from ..quickstart import name_path
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import evaluate
 from transformers import AutoProcessor, AutoTokenizer, pipeline
 
-from ..corpora.dataset_card import CodecDescription
-from ..corpora.settings import describe_codec
+from ..encoding.codec_identity import CodecDescription, describe_codec
 from ..metrics.salmon.salmon import SALMon
 from ..metrics.sblimp.sblimp import SBLIMP
 from ..metrics.storycloze.storycloze import StoryCloze

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 import slam_hf
 
-from ..corpora.atomic_write import atomic_write
-from ..corpora.dataset_card import CodecDescription
-from ..corpora.ledger import to_parquet
+from ..encoding.atomic_write import atomic_write
+from ..encoding.codec_identity import CodecDescription
+from ..encoding.ledger import to_parquet
 from .fingerprints import hash_code
 
 

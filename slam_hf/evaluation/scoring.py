@@ -11,9 +11,9 @@ import numpy as np
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from ..corpora.batching import group_by_length
-from ..corpora.tokenization import get_process_state
+from ..encoding.length_groups import group_by_length
 from ..modeling_speech_lm import SpeechLMForCausalLM
+from ..processes import get_process_state
 from ..tokenization_hubert_unit import HubertUnitTokenizer
 from .journal import Journal
 

@@ -12,15 +12,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pyarrow.parquet as pq
 
-from ..corpora.decoding import PieceRules
-from ..corpora.ledger import Ledger
-from ..corpora.listing import AUDIO_EXTENSIONS, list_audio_folder
-from ..corpora.recordings import Recording
-from ..corpora.segmentation import Segmentation
-from ..corpora.settings import describe_codec
-from ..corpora.sources import file_source
-from ..corpora.tokenization import encode_share, get_process_state, share_parts
+from ..encoding.codec_identity import describe_codec
+from ..encoding.ledger import Ledger
+from ..encoding.listing import AUDIO_EXTENSIONS, list_audio_folder
+from ..encoding.reading import PieceRules
+from ..encoding.recordings import Recording
+from ..encoding.segmentation import Segmentation
+from ..encoding.sources import file_source
+from ..encoding.worker import encode_share, share_parts
 from ..modeling_hubert_unit_codec import HubertUnitCodec
+from ..processes import get_process_state
 from .fingerprints import hash_rows
 
 

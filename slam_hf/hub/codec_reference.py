@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HTTPError
 
 from ..quickstart import resolve_path
-from .model_folder import read_json, weight_files
+from .repository_files import read_json, weight_files
 
 
 def pin_codec(folder: Path, codec: str | None = None) -> str | None:

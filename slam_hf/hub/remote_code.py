@@ -13,10 +13,10 @@ from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .. import registration
+from .. import auto
 
 
-PACKAGE = Path(registration.__file__).parent
+PACKAGE = Path(auto.__file__).parent
 PIPELINE = "pipeline_audio_to_audio.AudioToAudioPipeline"
 MODELS = {
     "speech_language_model": {

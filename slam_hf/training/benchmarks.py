@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from ..corpora.tokenization import get_process_state
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.pairs import evaluate_pairs
 from ..evaluation.report import save_evaluation
+from ..processes import get_process_state
 
 
 def score_benchmarks(checkpoint: Path, benchmarks: Mapping[str, str], training_tokens: int) -> Iterator[str]:

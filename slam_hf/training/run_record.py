@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from ..corpora.atomic_write import atomic_write
+from ..encoding.atomic_write import atomic_write
 
 
 RUN_RECORD_NAME = "training_run.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_hf import HubertUnitCodec
-from slam_hf.corpora.settings import describe_codec
+from slam_hf.encoding.codec_identity import describe_codec
 
 from ..voices import flite_voice, hibari_voice
 from . import cards

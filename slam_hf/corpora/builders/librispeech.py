@@ -6,7 +6,7 @@ from collections import defaultdict
 import datasets
 import pyarrow as pa
 
-from slam_hf.corpora.listing import LIBRISPEECH_NAME, parse_librispeech_transcript
+from slam_hf.encoding.listing import LIBRISPEECH_NAME, parse_librispeech_transcript
 
 
 class LibriSpeech(datasets.ArrowBasedBuilder):

@@ -1,0 +1,85 @@
+"""Which codec made some units: its name, and a hash of all that its units depend on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+
+if TYPE_CHECKING:
+    from slam_hf.modeling_hubert_unit_codec import HubertUnitCodec
+
+
+ENCODER_SETTINGS = (
+    "conv_stride",
+    "do_stable_layer_norm",
+    "feat_extract_activation",
+    "feat_extract_norm",
+    "hidden_act",
+    "layer_norm_eps",
+    "num_attention_heads",
+    "num_conv_pos_embedding_groups",
+)
+"""What the shapes of a HuBERT's weights do not tell of its computation."""
+
+
+@dataclass(frozen=True)
+class CodecDescription:
+    r"""
+    What a card says of the codec.
+
+    Args:
+        name (`str`):
+            Its repository, or the name of its folder.
+        revision (`str`, *optional*):
+            Commit of the repository, where it was loaded from one.
+        weights (`str`):
+            SHA-256 of the weights that the units depend on.
+        num_units (`int`):
+            Size of its codebook.
+        sampling_rate (`int`):
+            Samples per second of the audio that it takes.
+        frame_rate (`float`):
+            Units per second, before deduplication.
+    """
+
+    name: str
+    revision: str | None
+    weights: str
+    num_units: int
+    sampling_rate: int
+    frame_rate: float
+
+
+def describe_codec(codec: "HubertUnitCodec") -> CodecDescription:
+    """What tells a codec from others, as far as its units go."""
+    name, revision = codec.name_or_path, getattr(codec.config, "_commit_hash", None)
+    return CodecDescription(
+        name=name if revision is not None else Path(name).name or "unnamed",
+        revision=revision,
+        weights=_hash_weights(codec),
+        num_units=codec.config.num_units,
+        sampling_rate=codec.sampling_rate,
+        frame_rate=codec.frame_rate,
+    )
+
+
+def update_with_tensors(hash: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Feed tensors, with their names, types and shapes, to a hash of `hashlib`; their order does not matter."""
+    for name, tensor in sorted(tensors.items()):
+        hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hash.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+
+def _hash_weights(codec: "HubertUnitCodec") -> str:
+    """SHA-256 of what units depend on: weights with their names, types and shapes, and how the encoder uses them. The
+    vocoder is not in it, nor what only training reads, nor the version of transformers."""
+    settings = {name: getattr(codec.config.encoder_config, name) for name in ENCODER_SETTINGS}
+    hash = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    weights = {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("vocoder.")}
+    update_with_tensors(hash, weights)
+    return hash.hexdigest()

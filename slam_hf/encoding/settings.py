@@ -1,0 +1,66 @@
+"""What a tokenisation depends on, kept beside its output so that it is never continued with anything else."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .atomic_write import atomic_write
+from .codec_identity import CodecDescription
+from .reading import PieceRules
+from .sources import Source
+
+
+def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) -> dict[str, Any]:
+    """All that the rows depend on: neither where things are, nor how the work is done."""
+    described = asdict(codec)
+    del described["name"], described["revision"]
+    return {
+        "codec": described,
+        "source": {**source.identity, "has_pairs": source.has_pairs, "chunk_seconds": source.chunk_seconds},
+        "rules": asdict(rules),
+    }
+
+
+def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    r"""
+    Note the settings of a split's tokenisation in its folder, or check that they are those that it was begun with.
+
+    Args:
+        folder (`Path`):
+            Folder of the state of the split's tokenisation, beside those of the other splits.
+        settings (`dict`):
+            From [`make_settings`].
+
+    Raises:
+        ValueError: the split was begun with other settings, or another split with another codec.
+    """
+    settings = json.loads(json.dumps(settings))
+    for path in sorted(folder.parent.glob("*/settings.json")):
+        earlier = json.loads(path.read_bytes())
+        if path.parent == folder:
+            changes = _changes(earlier, settings)
+        else:
+            changes = _changes({"codec": earlier["codec"]}, {"codec": settings["codec"]})
+        if changes:
+            raise ValueError(
+                f"'{path.parent}' holds a tokenisation that was begun with other settings. "
+                "Take those to continue it, or write to another folder:\n" + "\n".join(changes)
+            )
+    atomic_write(folder / "settings.json", json.dumps(settings, indent=2).encode())
+
+
+def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    earlier, now = _flatten(earlier), _flatten(now)
+    return [
+        f"  {key}: was {earlier.get(key)!r}, is now {now.get(key)!r}"
+        for key in sorted(earlier.keys() | now.keys())
+        if earlier.get(key) != now.get(key)
+    ]
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in settings.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,148 @@
+"""Inputs of the tokenisation, in parts that are read independently; and the input that listed files make."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import soundfile
+
+from .reading import UNKNOWN_LENGTH
+from .recordings import Recording, Skipped, SkipReason
+
+
+CHUNK_SECONDS = 3600.0
+
+Row = list[Recording | Skipped]
+"""The recordings of one row of the input, which stay together: one, or the three clips of a preference pair."""
+
+
+class Part(Protocol):
+    """Consecutive rows of the input, read by one process."""
+
+    seconds: float | None
+    num_rows: int | None
+
+    def read(self, start: int) -> Iterator[Row]:
+        """The rows from number `start` of the part on."""
+
+
+@dataclass(frozen=True)
+class Source:
+    r"""
+    What to tokenise.
+
+    Args:
+        parts (sequence of [`Part`]):
+            The input in order. A function of the input alone, not of the number of processes.
+        identity (`dict`):
+            What tells this input from another: plain values that go into JSON.
+        chunk_seconds (`float`, *optional*, defaults to 3600.0):
+            A part is tokenised in chunks of about this much audio. A chunk is what a killed job loses.
+        has_pairs (`bool`, *optional*, defaults to `False`):
+            Whether the rows are preference pairs.
+    """
+
+    parts: Sequence[Part]
+    identity: dict[str, Any]
+    chunk_seconds: float = CHUNK_SECONDS
+    has_pairs: bool = False
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Recordings in files."""
+
+    recordings: tuple[Recording | Skipped, ...]
+    seconds: float
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.recordings)
+
+    def read(self, start: int) -> Iterator[Row]:
+        return ([recording] for recording in self.recordings[start:])
+
+
+def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float = CHUNK_SECONDS) -> Source:
+    r"""
+    Make a source of listed files.
+
+    Args:
+        recordings (sequence of [`Recording`] or [`Skipped`]):
+            A listing, such as those of [`list_audio_folder`] and [`read_manifest`]. A recording whose id has been
+            taken by an earlier one is skipped.
+        chunk_seconds (`float`, *optional*, defaults to 3600.0):
+            A part takes recordings until it has this much audio, by the headers of the files.
+
+    Returns:
+        [`Source`] whose identity is the names, excerpts, texts and sizes of the files.
+    """
+    recordings = _skip_duplicates(recordings)
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        probes = list(pool.map(_probe, recordings))
+    parts, rows, seconds, load = [], [], 0.0, 0.0
+    for recording, probe in zip(recordings, probes, strict=True):
+        rows.append(recording)
+        seconds += probe.seconds
+        load += load_seconds(probe.seconds)
+        if load >= chunk_seconds:
+            parts.append(FilePart(tuple(rows), seconds))
+            rows, seconds, load = [], 0.0, 0.0
+    if rows:
+        parts.append(FilePart(tuple(rows), seconds))
+    identity = {"files": len(recordings), "listing": _hash_listing(recordings, probes)}
+    return Source(parts, identity, chunk_seconds)
+
+
+def load_seconds(seconds: float) -> float:
+    """How much a recording counts towards a chunk: its length, but at least a second, for files cost time too."""
+    return max(seconds, 1.0)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    size: int | None = None
+    seconds: float = 0.0
+
+
+def _probe(recording: Recording | Skipped) -> _Probe:
+    """Size and length of a recording, as far as they can be known without decoding it."""
+    if isinstance(recording, Skipped):
+        return _Probe()
+    try:
+        size = os.stat(recording.audio).st_size
+        header = soundfile.info(recording.audio)
+    except OSError:
+        return _Probe()
+    except soundfile.SoundFileError:
+        return _Probe(size)
+    if header.frames == UNKNOWN_LENGTH:
+        return _Probe(size)
+    remaining = max(0.0, header.frames / header.samplerate - recording.offset)
+    return _Probe(size, remaining if recording.duration is None else min(remaining, recording.duration))
+
+
+def _skip_duplicates(recordings: Sequence[Recording | Skipped]) -> list[Recording | Skipped]:
+    taken, kept = set(), []
+    for recording in recordings:
+        if isinstance(recording, Recording) and recording.id in taken:
+            recording = Skipped(recording.id, SkipReason.WRONGLY_NAMED, "an earlier recording has this id")
+        taken.add(recording.id)
+        kept.append(recording)
+    return kept
+
+
+def _hash_listing(recordings: Sequence[Recording | Skipped], probes: Sequence[_Probe]) -> str:
+    listing = hashlib.sha256()
+    for recording, probe in zip(recordings, probes, strict=True):
+        if isinstance(recording, Skipped):
+            line = [recording.id, recording.reason]
+        else:
+            excerpt = (recording.offset, recording.duration)
+            line = [recording.id, *excerpt, recording.text, recording.aligned_text, probe.size]
+        listing.update(json.dumps(line).encode() + b"\n")
+    return listing.hexdigest()
