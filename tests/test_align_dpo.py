@@ -1,7 +1,7 @@
-import importlib.util
 import json
 from pathlib import Path
 
+import align_dpo
 import numpy as np
 import pytest
 import torch
@@ -64,9 +64,6 @@ def align(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     separable_pairs(128, seed=0).to_parquet(folder / "train.parquet")
     separable_pairs(32, seed=1).to_parquet(folder / "test.parquet")
-    spec = importlib.util.spec_from_file_location("align_dpo", ROOT / "hub_scripts" / "align_dpo.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
 
     def run(output_dir: Path, **arguments):
         arguments = {
@@ -82,9 +79,9 @@ def align(checkpoint, tmp_path_factory):
             **SETTINGS,
             **arguments,
         }
-        parser = script.TrlParser((script.AlignArguments, script.DPOConfig, script.ModelConfig))
+        parser = align_dpo.TrlParser((align_dpo.AlignArguments, align_dpo.DPOConfig, align_dpo.ModelConfig))
         command = [text for name, value in arguments.items() for text in (f"--{name}", *str(value).split())]
-        script.main(*parser.parse_args_and_config(command))
+        align_dpo.main(*parser.parse_args_and_config(command))
         return load_file(output_dir / "model.safetensors")
 
     return run

@@ -1,10 +1,10 @@
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pretrain as script
 import pytest
 import torch
 from datasets import Dataset
@@ -66,9 +66,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.fixture(scope="module")
 def pretrain():
     """Calls the script in this process, with the quickstart recipe and command-line arguments."""
-    spec = importlib.util.spec_from_file_location("pretrain", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
 
     def run(*arguments):
         parser = script.TrlParser((script.PretrainArguments, script.TrainingArguments, script.ModelConfig))

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 import yaml
 from datasets import Dataset
-from transformers import Qwen2Config
-
-
-sys.path.append(str(Path(__file__).parents[1] / "hub_scripts"))
-
 from findings import compare, report, runs
+from transformers import Qwen2Config
 
 
 def write_scores(folder: Path, right: list[bool]) -> Path:

@@ -1,5 +1,4 @@
 import argparse
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,24 +7,15 @@ import pytest
 import soundfile
 import torch
 from datasets import load_dataset
+from speed_comparisons import encode
 from transformers import HubertModel
 
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def encode():
-    spec = importlib.util.spec_from_file_location(
-        "benchmark_encode", ROOT / "hub_scripts" / "speed_comparisons" / "encode.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def contest(encode, tiny_codec, tmp_path):
+def contest(tiny_codec, tmp_path):
     paths = []
     (tmp_path / "clips").mkdir()
     for number in range(3):
@@ -35,13 +25,13 @@ def contest(encode, tiny_codec, tmp_path):
     return encode.Contest(paths[0].parent, paths, 3.94, hubert, tiny_codec, torch.device("cpu"))
 
 
-def test_clips_are_as_long_as_those_of_librispeech(encode):
+def test_clips_are_as_long_as_those_of_librispeech():
     lengths = np.interp(np.linspace(0, 1, 10_001), *encode.LENGTH_QUANTILES)
 
     assert lengths.mean() == pytest.approx(12.7, abs=0.05)
 
 
-def test_both_ways_give_the_same_units_without_padding(encode, contest, tmp_path):
+def test_both_ways_give_the_same_units_without_padding(contest, tmp_path):
     args = argparse.Namespace(batch_seconds=10.0, num_workers=0)
     encode.run_ours(contest, tmp_path / "run", args)
     encode.run_plain(contest, tmp_path / "run", 1, encode.make_kmeans(contest.codec))
@@ -52,7 +42,7 @@ def test_both_ways_give_the_same_units_without_padding(encode, contest, tmp_path
     assert [row["durations"] for row in ours] == [record["duration"] for record in plain]
 
 
-def test_the_report_has_speeds_and_where_the_time_goes(encode, contest, tmp_path, capsys):
+def test_the_report_has_speeds_and_where_the_time_goes(contest, tmp_path, capsys):
     args = argparse.Namespace(batch_seconds=10.0, num_workers=0)
     spent = encode.Counter()
     with encode.record_time(contest.codec, spent):
@@ -68,7 +58,7 @@ def test_the_report_has_speeds_and_where_the_time_goes(encode, contest, tmp_path
     assert "GFLOP per second of audio" in printed
 
 
-def test_the_encoder_is_as_before_once_its_time_is_recorded(encode, tiny_codec):
+def test_the_encoder_is_as_before_once_its_time_is_recorded(tiny_codec):
     before = tiny_codec.encode
 
     with encode.record_time(tiny_codec, encode.Counter()):

@@ -1,5 +1,4 @@
 import errno
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,20 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import tokenize_corpus
 from datasets import Dataset, load_dataset
 from loopback_hub import run_with_hub
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "tokenize_corpus.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("tokenize_corpus_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where the dataclasses look for the types of their fields
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -42,10 +33,10 @@ def recordings(tmp_path):
     return folder
 
 
-def run(script, monkeypatch, **arguments):
+def run(monkeypatch, **arguments):
     options = [option for name, value in arguments.items() for option in (f"--{name}", str(value))]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
-    script.main()
+    tokenize_corpus.main()
 
 
 def read_rows(folder, split="train"):
@@ -56,9 +47,8 @@ def read_data(folder):
     return {path.name: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
-def test_the_options_reach_the_tokenisation(script, monkeypatch, codec_dir, recordings, tmp_path, capsys):
+def test_the_options_reach_the_tokenisation(monkeypatch, codec_dir, recordings, tmp_path, capsys):
     run(
-        script,
         monkeypatch,
         source=recordings,
         codec=codec_dir,
@@ -89,7 +79,7 @@ def list_ids(source):
     return [[recording.id for recording in row] for part in source.parts for row in part.read(0)]
 
 
-def test_every_layout_is_read(script, recordings, tmp_path):
+def test_every_layout_is_read(recordings, tmp_path):
     root, path = recordings.parents[1], str(recordings / "103-1240-0000.flac")
     (tmp_path / "manifest.csv").write_text("path,id\n103-1240-0001.flac,second\n")
     Dataset.from_dict({"speech": [path], "name": ["a"]}).to_parquet(tmp_path / "clips" / "train.parquet")
@@ -98,7 +88,7 @@ def test_every_layout_is_read(script, recordings, tmp_path):
     names = [f"103-1240-000{number}" for number in range(6)]
 
     def ids(source, **arguments):
-        return list_ids(script.open_source(script.SourceArguments(str(source), **arguments)))
+        return list_ids(tokenize_corpus.open_source(tokenize_corpus.SourceArguments(str(source), **arguments)))
 
     assert ids(root) == [[f"103/1240/{name}.flac"] for name in names]
     assert ids(root, layout="librispeech") == [[name] for name in names]
@@ -111,10 +101,10 @@ def test_every_layout_is_read(script, recordings, tmp_path):
     assert pair == ["000000000/prompt", "000000000/chosen", "000000000/rejected"]
 
 
-def test_a_changed_dataset_has_another_identity(script, recordings, tmp_path):
+def test_a_changed_dataset_has_another_identity(recordings, tmp_path):
     def identity():
-        source = script.SourceArguments(str(tmp_path / "clips"), layout="dataset", streaming=True)
-        return script.open_source(source).identity
+        source = tokenize_corpus.SourceArguments(str(tmp_path / "clips"), layout="dataset", streaming=True)
+        return tokenize_corpus.open_source(source).identity
 
     path = str(recordings / "103-1240-0000.flac")
     Dataset.from_dict({"audio": [path]}).to_parquet(tmp_path / "clips" / "train.parquet")
@@ -124,18 +114,18 @@ def test_a_changed_dataset_has_another_identity(script, recordings, tmp_path):
     assert identity() != before
 
 
-def test_a_full_disk_ends_the_script_with_a_message(script, monkeypatch, codec_dir, recordings, tmp_path):
+def test_a_full_disk_ends_the_script_with_a_message(monkeypatch, codec_dir, recordings, tmp_path):
     def fail(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(SystemExit, match="^/.*/settings.json: No space is left for the output.*to continue.$"):
-        run(script, monkeypatch, source=recordings, codec=codec_dir, output_dir=tmp_path / "units", num_workers=0)
+        run(monkeypatch, source=recordings, codec=codec_dir, output_dir=tmp_path / "units", num_workers=0)
 
 
-def test_two_processes_give_the_same_dataset(script, monkeypatch, codec_dir, recordings, tmp_path):
+def test_two_processes_give_the_same_dataset(monkeypatch, codec_dir, recordings, tmp_path):
     arguments = {"source": recordings, "codec": codec_dir, "chunk_seconds": 3.0, "num_workers": 0}
-    run(script, monkeypatch, output_dir=tmp_path / "one", **arguments)
+    run(monkeypatch, output_dir=tmp_path / "one", **arguments)
 
     options = [f"--{name}={value}" for name, value in {**arguments, "output_dir": tmp_path / "two"}.items()]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", str(SCRIPT)]

@@ -1,1 +1,1 @@
-"""The parts of `build_quickstart.py`: one idea each, in the order in which the data flows through them."""
+"""Builds what `slam_hf/quickstart` embeds: a codec, a corpus, preference pairs and benchmarks."""

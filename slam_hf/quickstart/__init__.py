@@ -1,7 +1,7 @@
 """What comes with the package, so that everything can be tried before anything is downloaded: a small codec, a corpus
 of synthetic speech as its units, preference pairs, benchmarks in miniature, and a recording to continue.
 
-`hub_scripts/build_quickstart.py` makes them. Recipes and scripts name them `quickstart:codec`, `quickstart:corpus`,
+`python -m hub_scripts.quickstart` makes them. Recipes and scripts name them `quickstart:codec`, `quickstart:corpus`,
 `quickstart:preferences`, `quickstart:benchmarks/<task>` and `quickstart:prompt.flac`.
 """
 

@@ -40,7 +40,7 @@ The speech: hibari-tts 0.2.1 (Apache-2.0), the 54 voices of Kokoro (Apache-2.0: 
 1.0.0, flite's awb and kal16, telephone prompts of Asterisk (CC BY-SA 3.0) in five languages, and the dialogue of
 *Flight of the Amazon Queen* (© John Passfield and Steven Stamatiadis) and of *Beneath a Steel Sky* (© Revolution
 Software Ltd), from Debian's packages.
-`hub_scripts/build_quickstart.py` makes all of it.
+`python -m hub_scripts.quickstart` makes all of it.
 """
 
 

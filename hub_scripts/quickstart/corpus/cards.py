@@ -32,7 +32,7 @@ split, in the validation split or in the miniature benchmarks. So these three sh
 
 The voice is hibari-tts 0.2.1 (Apache-2.0), `heart`. WordNet is licensed by Princeton University
 ([WordNet 3.0 license](https://wordnet.princeton.edu/license-and-commercial-use)); the Bible is in the public domain.
-`hub_scripts/build_quickstart.py` makes all of it.
+`python -m hub_scripts.quickstart` makes all of it.
 """
 
 _PREFERENCES = """---

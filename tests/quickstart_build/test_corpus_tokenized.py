@@ -5,17 +5,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
-from quickstart_utils import import_quickstart
+from quickstart.corpus import benchmarks, minimal_pairs, stories, texts, tokenized
 
 from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 from slam_hf.evaluation.benchmarks import read_sblimp, read_storycloze
 from slam_hf.evaluation.units import read_tokenized
 from slam_hf.training.preferences import prepare_pairs
-
-
-benchmarks, corpus_texts, minimal_pairs, stories, tokenized = map(
-    import_quickstart, [f"corpus.{name}" for name in ("benchmarks", "texts", "minimal_pairs", "stories", "tokenized")]
-)
 
 
 def fake_voice(sentence: str, rate: float) -> SimpleNamespace:
@@ -32,7 +27,7 @@ def reader(tiny_codec):
 @pytest.fixture
 def clozes():
     drawn = stories.generate_stories(20, "benchmark", seed=0)
-    return [corpus_texts.Cloze(story, drawn[number - 1].ending) for number, story in enumerate(drawn)]
+    return [texts.Cloze(story, drawn[number - 1].ending) for number, story in enumerate(drawn)]
 
 
 def test_a_row_has_the_units_of_the_sentences_with_pauses_between(reader, tiny_codec):

@@ -1,8 +1,7 @@
 import yaml
-from quickstart_utils import import_quickstart
+from quickstart.codec import card as codec_card
+from quickstart.corpus import cards
 
-
-cards, codec_card = import_quickstart("corpus.cards"), import_quickstart("codec.card")
 
 CODEC = {"codec": "quickstart:codec", "codec_sha256": "abc", "frame_rate": 25.0, "num_units": 500}
 

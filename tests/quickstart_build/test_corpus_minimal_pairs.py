@@ -1,11 +1,8 @@
 from collections import Counter
 
 import pytest
-from quickstart_utils import import_quickstart
-
-
-minimal_pairs = import_quickstart("corpus.minimal_pairs")
-normalize = import_quickstart("sentences").normalize
+from quickstart.corpus import minimal_pairs
+from quickstart.sentences import normalize
 
 
 @pytest.fixture(scope="module")
