@@ -14,7 +14,7 @@ from ..training.run_record import Reference
 
 HUB = "https://huggingface.co"
 
-TEMPLATES = jinja2.Environment(
+TEMPLATES = jinja2.Environment(  # noqa: S701 (Markdown, not HTML)
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
