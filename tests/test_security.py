@@ -36,9 +36,11 @@ def unsafe_arguments(code: str) -> Iterator[str]:
             case ast.keyword(arg=name, value=value) if name in UNSAFE_ARGUMENTS:
                 if not (isinstance(value, ast.Constant) and value.value is False):
                     yield name
-            case ast.Constant(value=name) | ast.arg(arg=name) | ast.Attribute(attr=name, ctx=ast.Store()):
-                if name in UNSAFE_ARGUMENTS:
-                    yield name
+            case ast.arg(arg=name) | ast.Attribute(attr=name, ctx=ast.Store()) if name in UNSAFE_ARGUMENTS:
+                yield name
+            case ast.Dict(keys=keys):
+                names = {key.value for key in keys if isinstance(key, ast.Constant)}
+                yield from names & UNSAFE_ARGUMENTS
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def _read_generator(checkpoint: str | os.PathLike) -> dict[str, torch.Tensor]:
         return load_file(checkpoint)
     with open(checkpoint, "rb") as file:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 (weights_only)
         except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
             raise ValueError(f"{checkpoint}: not a PyTorch checkpoint of tensors alone. {error}") from error
     generator = content.get("generator") if isinstance(content, dict) else None

@@ -170,7 +170,7 @@ def train_student(
 def load_student(checkpoint: Path, cluster_counts: tuple[int, ...]) -> Student:
     """The trained student, in evaluation mode."""
     student = Student(cluster_counts)
-    student.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    student.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])  # noqa: TID251 (weights_only)
     return student.eval()
 
 
