@@ -10,11 +10,11 @@ from ..encoding.ledger import Ledger
 from ..encoding.reading import PieceRules
 from ..encoding.settings import claim_folder, make_settings
 from ..encoding.sources import Source
+from ..encoding.unit_rows import MAX_UNITS
 from ..encoding.worker import encode_share, share_parts
 from ..processes import get_process_state
 from .dataset_card import SplitSummary
 from .dataset_folder import finish_split, job_folder, publish_split, read_summary
-from .schema import MAX_UNITS
 
 
 if TYPE_CHECKING:

@@ -4,10 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from ..encoding.recordings import Skipped, SkipReason
-
-
-PAIR_CLIPS = ("prompt", "chosen", "rejected")
+from ..encoding.recordings import PAIR_CLIPS, Skipped, SkipReason
 
 
 def make_pair(

@@ -1,22 +1,12 @@
-"""Columns of the datasets that hold speech as units, and the ids of their rows."""
+"""Columns of the datasets that hold speech as units."""
 
-import re
+from datasets import Features, Value
 
-from datasets import Features, List, Value
+from ..encoding.unit_rows import UNIT_ROW_SCHEMA
 
 
-UNIT_CORPUS_FEATURES = Features(
-    {
-        "id": Value("string"),
-        "units": List(Value("uint16")),
-        "durations": List(Value("uint16")),
-        "num_frames": Value("int32"),
-        "text": Value("string"),
-        "aligned_text": List({"word": Value("string"), "start_time": Value("float64"), "end_time": Value("float64")}),
-    }
-)
-"""A tokenised corpus: one row per utterance, its units deduplicated (no two neighbours are equal), `durations` in
-frames, `num_frames` their sum. `text` and `aligned_text` (times in seconds from the start of the row) may be null."""
+UNIT_CORPUS_FEATURES = Features.from_arrow_schema(UNIT_ROW_SCHEMA)
+"""A tokenised corpus: one row per utterance."""
 
 PREFERENCE_FEATURES = Features(
     {
@@ -30,46 +20,3 @@ PREFERENCE_FEATURES = Features(
     }
 )
 """Preference pairs as TRL's `DPOTrainer` takes them: unit strings (`<Un3><Un49>...`), with the text where known."""
-
-MAX_UNITS = 2**16
-"""Units are stored as uint16."""
-
-_FRAGMENT = re.compile(r"#t=(?P<start>[0-9.]+)?(?:,(?P<end>[0-9.]+))?$")
-
-
-def piece_id(source: str, start: float | None, end: float | None) -> str:
-    r"""
-    Id of a piece of a recording: the recording's id and, unless it is the whole recording, the piece's position, as a
-    media fragment (W3C Media Fragments URI 1.0, section 4.2.1).
-
-    Args:
-        source (`str`):
-            Id of the recording, possibly of an excerpt (its position gives way to the piece's).
-        start, end (`float`, *optional*):
-            Position in the source, in seconds; `None` is its beginning and its end.
-
-    Example:
-
-    ```python
-    >>> piece_id("small/100/sea_fairies/01.flac", 12.04, 43.52)
-    'small/100/sea_fairies/01.flac#t=12.04,43.52'
-    >>> piece_id("small/100/sea_fairies/01.flac", 43.52, None)
-    'small/100/sea_fairies/01.flac#t=43.52'
-    ```
-    """
-    if start is None and end is None:
-        return source
-    source = parse_piece_id(source)[0]
-    return f"{source}#t={_seconds(start or 0.0)}" + ("" if end is None else f",{_seconds(end)}")
-
-
-def parse_piece_id(id: str) -> tuple[str, float, float | None]:
-    """Source, start and end in seconds of a row's id; the end is `None` for a piece that reaches the source's end."""
-    match = _FRAGMENT.search(id)
-    if match is None or match["start"] is None:
-        return id, 0.0, None
-    return id[: match.start()], float(match["start"]), float(match["end"]) if match["end"] else None
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.7f}".rstrip("0").rstrip(".")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .schema import MAX_UNITS
+from ..encoding.unit_rows import MAX_UNITS
 
 
 _KEYS = {"units", "duration", "file_name", "text", "aligned_text"}

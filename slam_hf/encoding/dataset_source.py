@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Audio, Dataset, IterableDataset, Value
+from datasets import Audio, Dataset, Features, IterableDataset, Value
 
-from ..corpora.preference_pairs import PAIR_CLIPS
-from ..corpora.schema import UNIT_CORPUS_FEATURES
-from .recordings import Recording
+from .recordings import PAIR_CLIPS, Recording
 from .sources import CHUNK_SECONDS, Part, Row, Source
+from .unit_rows import UNIT_ROW_SCHEMA
 
 
 ROWS_PER_PART = 256
@@ -109,7 +108,7 @@ def dataset_source(
         identity (`dict`, *optional*):
             What tells this dataset from another version of it. Defaults to its fingerprint; for a streamed dataset,
             to its description, which does not see that rows have changed.
-        chunk_seconds (`float`, *optional*, defaults to 3600.0):
+        chunk_seconds (`float`, *optional*, defaults to 300.0):
             Audio in one chunk.
 
     Returns:
@@ -155,7 +154,7 @@ def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Da
 
 def _check_times(feature: Any) -> None:
     words = getattr(feature, "feature", None)
-    expected = UNIT_CORPUS_FEATURES["aligned_text"].feature
+    expected = Features.from_arrow_schema(UNIT_ROW_SCHEMA)["aligned_text"].feature
     if not isinstance(words, dict) or words.keys() != expected.keys():
         raise ValueError(f"Column 'aligned_text' holds {feature}: expected a list of {expected}.")
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..corpora.schema import piece_id
 from .recordings import Recording, Skipped, SkipReason
+from .unit_rows import piece_id
 
 
 def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None) -> list[Recording | Skipped]:

@@ -15,9 +15,9 @@ import torchaudio
 from datasets.utils.file_utils import is_local_path, xopen
 
 from ..audio_utils import can_resample
-from ..corpora.schema import piece_id
 from .recordings import Recording, Skipped, SkipReason
 from .segmentation import Segment, Segmentation, cut_segments
+from .unit_rows import piece_id
 
 
 BLOCK_SECONDS = 30

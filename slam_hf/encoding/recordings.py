@@ -5,6 +5,10 @@ from enum import StrEnum
 from typing import Any
 
 
+PAIR_CLIPS = ("prompt", "chosen", "rejected")
+"""The recordings of a preference pair, whose ids are that of the pair with `/prompt`, `/chosen` and `/rejected`."""
+
+
 class SkipReason(StrEnum):
     """Why a recording, or a piece of one, is not in the corpus."""
 

@@ -14,7 +14,8 @@ from .reading import UNKNOWN_LENGTH
 from .recordings import Recording, Skipped, SkipReason
 
 
-CHUNK_SECONDS = 3600.0
+CHUNK_SECONDS = 300.0
+"""What a killed job loses for each process that decodes: seconds of work on a CPU. 60,000 hours are 720,000 chunks."""
 
 Row = list[Recording | Skipped]
 """The recordings of one row of the input, which stay together: one, or the three clips of a preference pair."""
@@ -40,7 +41,7 @@ class Source:
             The input in order. A function of the input alone, not of the number of processes.
         identity (`dict`):
             What tells this input from another: plain values that go into JSON.
-        chunk_seconds (`float`, *optional*, defaults to 3600.0):
+        chunk_seconds (`float`, *optional*, defaults to 300.0):
             A part is tokenised in chunks of about this much audio. A chunk is what a killed job loses.
         has_pairs (`bool`, *optional*, defaults to `False`):
             Whether the rows are preference pairs.
@@ -75,7 +76,7 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
         recordings (sequence of [`Recording`] or [`Skipped`]):
             A listing, such as those of [`list_audio_folder`] and [`read_manifest`]. A recording whose id has been
             taken by an earlier one is skipped.
-        chunk_seconds (`float`, *optional*, defaults to 3600.0):
+        chunk_seconds (`float`, *optional*, defaults to 300.0):
             A part takes recordings until it has this much audio, by the headers of the files.
 
     Returns:

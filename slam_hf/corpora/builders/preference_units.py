@@ -7,8 +7,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slam_hf.corpora.preference_pairs import PAIR_CLIPS, unit_string
+from slam_hf.corpora.preference_pairs import unit_string
 from slam_hf.corpora.schema import PREFERENCE_FEATURES
+from slam_hf.encoding.recordings import PAIR_CLIPS
 
 
 ROWS_PER_TABLE = 1000

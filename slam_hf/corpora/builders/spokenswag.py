@@ -3,7 +3,7 @@
 from datasets import Audio, Features, Value
 
 from slam_hf.corpora.builders.known_parquet import KnownParquet
-from slam_hf.corpora.preference_pairs import PAIR_CLIPS
+from slam_hf.encoding.recordings import PAIR_CLIPS
 
 
 class SpokenSwag(KnownParquet):

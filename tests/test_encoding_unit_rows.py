@@ -1,6 +1,6 @@
 import pytest
 
-from slam_hf.corpora.schema import parse_piece_id, piece_id
+from slam_hf.encoding.unit_rows import parse_piece_id, piece_id
 
 
 @pytest.mark.parametrize(
