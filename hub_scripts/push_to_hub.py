@@ -11,6 +11,7 @@ python hub_scripts/push_to_hub.py --metric sblimp --repo_id user/sblimp
 the files, for `trust_remote_code=True`. Checkpoints, optimizer states and logs stay here.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.metric_space import metric_space
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.remote_code import export_remote_code
-from slam_hf.hub.repository_files import publishable_files, read_json, stage
+from slam_hf.hub.repository_files import publishable_files, read_json, stage, stage_corpus
 from slam_hf.hub.upload import publish_folder
 
 
@@ -62,23 +63,14 @@ class PushArguments:
 def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
     """Put the files of the repository in `folder`; returns its type, and what they replace in it."""
     if args.corpus is not None:
-        return "dataset", prepare_corpus(args, Path(args.corpus), folder)
+        replaced = stage_corpus(Path(args.corpus).resolve(), folder)
+        save_card(args, folder, lambda: render_dataset_card(folder, args.repo_id, args.license))
+        return "dataset", replaced
     if args.metric is not None:
         metric_space(args.metric, folder, args.repo_id)
         return "space", []
-    prepare_model(args, Path(args.folder), folder)
+    prepare_model(args, Path(args.folder).resolve(), folder)
     return "model", ["model*.safetensors", "model.safetensors.index.json"]
-
-
-def prepare_corpus(args: PushArguments, corpus: Path, folder: Path) -> list[str]:
-    files = sorted(corpus.glob("data/*.parquet"))
-    if not files:
-        raise FileNotFoundError(f"'{corpus}' lacks data/*.parquet, which `tokenize_corpus.py` writes.")
-    (folder / "data").mkdir()
-    stage(files, folder / "data")
-    save_card(args, folder, lambda: render_dataset_card(corpus, args.repo_id, args.license))
-    splits = {file.name.rsplit("-", maxsplit=3)[0] for file in files}  # <split>-<number>-of-<count>.parquet
-    return [f"data/{split}-*" for split in sorted(splits)]
 
 
 def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
@@ -93,8 +85,15 @@ def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
 
 
 def save_card(args: PushArguments, folder: Path, render: Callable[[], RepoCard]) -> None:
-    card = render() if args.card is None else RepoCard.load(args.card)
+    card = render() if args.card is None else RepoCard(Path(args.card).read_text(encoding="utf-8"))
     card.save(folder / "README.md")
+
+
+def staging_folder(source: str | None) -> tempfile.TemporaryDirectory:
+    """A folder on the file system of what is published, where large files cost no copy, if one may write there."""
+    parent = None if source is None else Path(source).resolve().parent
+    is_writable = parent is not None and os.access(parent, os.W_OK)
+    return tempfile.TemporaryDirectory(prefix=".push_to_hub-", dir=parent if is_writable else None)
 
 
 def describe(folder: Path) -> str:
@@ -104,7 +103,7 @@ def describe(folder: Path) -> str:
 
 
 def main(args: PushArguments) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
+    with staging_folder(args.folder or args.corpus) as scratch:
         folder = Path(scratch)
         repo_type, replaced = prepare(args, folder)
         if args.dry_run:
@@ -125,5 +124,5 @@ def main(args: PushArguments) -> None:
 if __name__ == "__main__":
     try:
         main(*HfArgumentParser(PushArguments).parse_args_into_dataclasses())
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from None

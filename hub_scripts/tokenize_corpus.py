@@ -28,7 +28,7 @@ from slam_hf.encoding.manifest import read_manifest
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.sources import Source, file_source
-from slam_hf.hub.repository_files import stage
+from slam_hf.hub.repository_files import stage_corpus
 from slam_hf.hub.upload import publish_folder
 from slam_hf.processes import get_process_state
 from slam_hf.processing_speech_lm import load_codec
@@ -130,20 +130,18 @@ def identify_dataset(builder: DatasetBuilder, split: str) -> dict[str, str]:
     }
 
 
-def push(folder: Path, split: str, repo_id: str, private: bool) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
+def push(folder: Path, repo_id: str, private: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix=".push_to_hub-", dir=folder.parent) as scratch:
         staged = Path(scratch)
-        for part in ("data", "skipped"):
-            (staged / part).mkdir()
-            stage(sorted((folder / part).glob("[!.]*")), staged / part)
-        render_dataset_card(folder, repo_id).save(staged / "README.md")
+        replaced = stage_corpus(folder, staged, with_reports=True)  # an earlier version may have had other shards
+        render_dataset_card(staged, repo_id).save(staged / "README.md")
         publish_folder(
             staged,
             repo_id,
             repo_type="dataset",
             private=private,
             message="Upload tokenised corpus",
-            delete_patterns=[f"data/{split}-*"],  # an earlier version may have had other shards
+            delete_patterns=replaced,
         )
 
 
@@ -170,7 +168,7 @@ def main() -> None:
         for reason, count in summary.skipped.items():
             print(f"{count:,} left out: {reason}.")
         if args.push_to_hub is not None:
-            push(Path(args.output_dir), args.split, args.push_to_hub, args.private)
+            push(Path(args.output_dir).resolve(), args.push_to_hub, args.private)
     state.destroy_process_group()
 
 

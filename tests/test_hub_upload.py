@@ -101,9 +101,18 @@ def test_errors_say_what_to_do(hub, publish, token, repo_id, error):
 
 
 def test_a_token_that_the_server_repeats_is_not_shown(hub, publish):
-    hub.refused = HubError(418, "Refused", {"error": "your token is hf_loopback"})
+    hub.refused = HubError(418, "Refused", {"error": "your token is hf_loopback, once hf_another1"})
     assert "(HTTP 418: " in (output := publish())
-    assert "your token is <token>" in output
+    assert "your token is <token>, once <token>" in output
+
+
+def test_links_and_files_that_hold_the_token_are_refused(hub, folder, publish, tmp_path):
+    (folder / "notes.txt").symlink_to(tmp_path / "home" / "token")
+    assert f"ValueError: '{folder / 'notes.txt'}' is not a regular file" in publish()
+    (folder / "notes.txt").unlink()
+    (folder / "README.md").write_text("my token is hf_loopback.")
+    assert "ValueError: 'README.md' holds your token of the Hub" in publish()
+    assert hub.repositories == {}
 
 
 def test_an_interrupted_upload_leaves_nothing_behind_and_can_be_repeated(hub, folder, publish, tmp_path):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from loopback_hub import hub_environment, serve_hub
 from loopback_repositories import Repository
@@ -16,6 +18,7 @@ from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.recordings import Recording
 from slam_hf.encoding.sources import file_source
+from slam_hf.hub.repository_files import MODEL_FILES, OPTIONAL_FILES
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "push_to_hub.py"
@@ -154,7 +157,7 @@ def folder(tmp_path_factory, tiny_model, tiny_codec) -> Path:
 
 def run(script: str, arguments: list[str], environment: dict[str, str], cwd: Path) -> str:
     command = [sys.executable, "-c", script, *arguments]
-    environment = {**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    environment = {**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
     pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     finished = subprocess.run(command, env=environment, cwd=cwd, timeout=300, **pipes)
     output = finished.stdout + finished.stderr
@@ -235,6 +238,97 @@ def test_everything_else_loads_from_the_hub(folder, tiny_codec, recordings, publ
     files = set(trained.resolve("main")[1])
     assert {"modeling_speech_lm.py", "processing_speech_lm.py", "tokenization_hubert_unit.py"} < files
     assert not any(path.startswith("checkpoint-") for path in files)
+
+
+ATTACK = f"""
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+import push_to_hub
+import tokenize_corpus
+from push_to_hub import PushArguments
+
+errors = {{}}
+for kind in ("folder", "corpus"):
+    for path in sorted(Path(sys.argv[1]).glob(f"{{kind}}-*")):
+        try:
+            push_to_hub.main(PushArguments(repo_id=f"user/{{path.name}}", **{{kind: str(path)}}))
+        except (OSError, ValueError) as error:
+            errors[path.name] = str(error)
+try:
+    tokenize_corpus.push(Path(sys.argv[1]) / "corpus-planted", "user/tokenised", private=False)
+except (OSError, ValueError) as error:
+    errors["tokenised"] = str(error)
+print(json.dumps(errors))
+"""
+
+PLANTED = (
+    ".env",
+    "token",
+    "notes.txt",
+    "optimizer.pt",
+    "training_args.bin",
+    "id_rsa",
+    "keys.pem",
+    ".cache/x",
+    "sub/a",
+)
+LINKED = {
+    "folder": [*MODEL_FILES, *OPTIONAL_FILES, "model.safetensors"],
+    "corpus": ["README.md", "data/train-00000-of-00001.parquet", "data"],
+}
+
+
+@pytest.fixture(scope="module")
+def attacked(folder, tmp_path_factory):
+    """A Hub after folders with planted files, and folders with a file replaced by a link, were pushed; the errors."""
+    root = tmp_path_factory.mktemp("attacked")
+    shutil.copytree(folder / "model", root / "folder-planted")
+    for name in OPTIONAL_FILES:
+        content = {".png": b"\x89PNG\r\n\x1a\n", ".wav": b"RIFF\0\0\0\0WAVE"}.get(Path(name).suffix, b"[]")
+        (root / "folder-planted" / name).write_bytes(content)
+    corpus = root / "corpus-planted"
+    (corpus / "data").mkdir(parents=True)
+    table = pa.table({"id": ["a"], "units": [[1, 2]], "durations": [[1, 1]], "num_frames": [2]})
+    pq.write_table(table, corpus / "data" / "train-00000-of-00001.parquet")
+    (corpus / "README.md").write_text("---\ndataset_info: {splits: [{name: train, num_examples: 1}]}\n---\n")
+    (corpus / "skipped").mkdir()
+    (corpus / "skipped" / "train.jsonl").write_text("")
+    for kind, names in LINKED.items():
+        for number, name in enumerate(names):
+            attacked = root / f"{kind}-{number}"
+            shutil.copytree(root / f"{kind}-planted", attacked)
+            outside = (attacked / name).rename(root / f"outside-{kind}-{number}")
+            (attacked / name).symlink_to(outside)
+    for planted in (root / "folder-planted", corpus, corpus / "data", corpus / "skipped"):
+        for name in PLANTED:
+            (planted / name).parent.mkdir(exist_ok=True)
+            (planted / name).write_text("for nobody else")
+    with serve_hub() as hub:
+        printed = run(ATTACK, [str(root)], hub_environment(hub, root / "home"), root)
+    return hub, json.loads(printed.splitlines()[-1])
+
+
+def test_nothing_leaves_but_the_files_that_are_named(attacked):
+    hub, errors = attacked
+    received = {name: repository.resolve("main")[1] for (_, name), repository in hub.repositories.items()}
+    assert received.keys() == {"user/folder-planted", "user/corpus-planted", "user/tokenised"}
+    model = {path for path in received["user/folder-planted"] if not path.endswith(".py")}
+    assert model == {".gitattributes", "README.md", "model.safetensors", *MODEL_FILES, *OPTIONAL_FILES}
+    corpus = {".gitattributes", "README.md", "data/train-00000-of-00001.parquet"}
+    assert received["user/corpus-planted"].keys() == corpus
+    assert received["user/tokenised"].keys() == corpus | {"skipped/train.jsonl"}
+    contents = [*hub.uploads.values(), *(content for files in received.values() for content in files.values())]
+    assert not any(b"for nobody else" in content for content in contents)
+    assert "tokenised" not in errors
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in LINKED.items() for name in names])
+def test_a_link_is_refused_by_its_name_before_anything_is_sent(attacked, kind, name):
+    hub, errors = attacked
+    pushed = f"{kind}-{LINKED[kind].index(name)}"
+    assert f"{pushed}/{name}' is a link" in errors[pushed]
+    assert not any(pushed in request for request in hub.requests)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Publishes a folder as one commit on the Hub."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -44,15 +45,17 @@ def publish_folder(
 
     Raises:
         PermissionError: there is no token, or it may not write there.
-        ValueError: the name is none of a repository, the tag is taken, or the repository should be private and exists
-            in public.
+        ValueError: the name is not that of a repository, a file is a link or holds the token, the tag is taken, or the
+            repository should be private and exists in public.
         ConnectionError: the Hub did not take the upload.
     """
     validate_repo_id(repo_id)
-    if get_token() is None:
+    token = get_token()
+    if token is None:
         raise PermissionError(
             "You are not logged in to the Hub: run `hf auth login`, or set `HF_TOKEN` to a token with write access."
         )
+    _check_files(folder, token)
     api = HfApi()
     try:
         space_sdk = "gradio" if repo_type == "space" else None
@@ -81,6 +84,16 @@ def publish_folder(
     return commit
 
 
+def _check_files(folder: Path, token: str) -> None:
+    """Refuse links, which an upload would follow, and files of text that hold the token."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ValueError(f"'{path}' is not a regular file: only such files are published.")
+        is_text = path.is_file() and path.suffix not in (".safetensors", ".parquet")
+        if is_text and token.encode() in path.read_bytes():
+            raise ValueError(f"'{path.relative_to(folder)}' holds your token of the Hub: remove it from the file.")
+
+
 def _explain(error: HTTPError, repo_id: str) -> OSError:
     if not isinstance(error, HfHubHTTPError):
         return ConnectionError(f"The Hub cannot be reached ({type(error).__name__}): start the same command again.")
@@ -91,7 +104,7 @@ def _explain(error: HTTPError, repo_id: str) -> OSError:
         return PermissionError(
             f"Your token may not write to {repo_id}: take one with write access, or a repository of your own."
         )
-    reason = (error.server_message or "no reason given").replace(get_token(), "<token>")
+    reason = re.sub(r"hf_\w+", "<token>", (error.server_message or "no reason given").replace(get_token(), "<token>"))
     return ConnectionError(
         f"The Hub did not take the upload to {repo_id} (HTTP {status}: {reason}). Start the same command again: files "
         "that it already has are not sent twice."
