@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM, HfArgumentParser
 
 from slam_hf import SpeechLMForCausalLM
 from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
-from slam_hf.evaluation.continuation_tasks import evaluate_continuations
-from slam_hf.evaluation.pairs import PAIR_TASKS, evaluate_pairs
-from slam_hf.evaluation.report import save_evaluation
+from slam_hf.evaluation.continuations import evaluate_continuations
+from slam_hf.evaluation.pairs import evaluate_pairs
+from slam_hf.evaluation.report import describe_results, save_evaluation
+from slam_hf.evaluation.tasks import TASKS
 from slam_hf.processes import get_process_state
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).to(state.device).eval()
     if not isinstance(model, SpeechLMForCausalLM):
         raise SystemExit(f"{args.model} is a {type(model).__name__}: expected a speech language model.")
-    if args.task in PAIR_TASKS:
+    if TASKS[args.task].kind == "pairs":
         evaluation = evaluate_pairs(args, model)
     else:
         evaluation = evaluate_continuations(args, continuation_args, model)
@@ -36,10 +37,7 @@ def main() -> None:
         for reason in skipped[:10]:
             print(f"skipped: {reason}")
         print(f"{len(evaluation.records)} items, {len(skipped)} of them skipped.")
-        continuation = evaluation.results.get("continuation", {})
-        for name, value in (evaluation.results | {f"continuation {k}": v for k, v in continuation.items()}).items():
-            if not isinstance(value, dict):
-                print(f"{name}: {value}")
+        print(describe_results(evaluation))
         print(f"Summary: {summary}")
 
 

@@ -60,7 +60,7 @@ def main() -> None:
     folders = {name: [args.output_dir / f"{name}-{seed}" for seed in range(args.seeds)] for name in runs}
     comparisons = [compare(finding, folders) for finding in findings]
     save_report(args.output_dir, folders, comparisons)
-    print((args.output_dir / "findings.md").read_text())
+    print((args.output_dir / "findings.md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_script_writes_summary_and_records(checkpoint, stories, tmp_path, monkey
     printed = capsys.readouterr().out
     assert "skipped: 7_correct: empty: the file has no content" in printed
     assert "30 items, 1 of them skipped." in printed
-    assert f"accuracy: {summary['results']['accuracy']}" in printed
+    assert f"accuracy: {100 * summary['results']['accuracy']:.1f} % [" in printed
 
 
 def test_model_that_is_no_speech_lm(tmp_path, monkeypatch):

@@ -10,8 +10,9 @@ import torch
 
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
 from slam_hf.evaluation.arguments import EvaluationArguments
-from slam_hf.evaluation.pairs import evaluate_pairs, score_records
+from slam_hf.evaluation.pairs import evaluate_pairs
 from slam_hf.evaluation.report import save_evaluation
+from slam_hf.evaluation.tasks import TASKS
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_results_can_be_computed_again_from_the_parquet_file(checkpoint, tiny_mo
     save_evaluation(evaluation, tmp_path / "results", num_parameters=10)
     records = pq.read_table(tmp_path / "results" / "salmon.parquet").to_pylist()
     assert records == evaluation.records
-    assert score_records("salmon", records) == evaluation.results
+    assert TASKS["salmon"].compute(records) == evaluation.results
 
 
 def test_the_hash_of_the_data_goes_by_content_and_not_by_place(checkpoint, stories, tiny_model, tmp_path):

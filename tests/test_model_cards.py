@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import ModelCard
 from loopback_hub import run_with_hub
 
-from slam_hf.evaluation.results_table import COLUMNS
 from slam_hf.evaluation.slamming_results import PUBLISHED
+from slam_hf.evaluation.tasks import TASKS
 from slam_hf.hub.paper_cards import describe_published
 
 
@@ -49,7 +49,7 @@ def test_metadata_and_text_give_the_same_results(name):
 def test_results_are_the_papers_and_marked_so(name):
     card = load(name)
     [row] = [row for row in PUBLISHED if row.model == card.data.model_name]
-    expected = {COLUMNS[task][0][:-2]: score.value for task, score in row.scores.items()}
+    expected = {TASKS[task].heading: score.value for task, score in row.scores.items()}
     assert table(card) == expected
     assert all(result.source_name == "reported by the paper" for result in card.data.eval_results)
     assert all(result.source_url == "https://arxiv.org/abs/2502.15814" for result in card.data.eval_results)

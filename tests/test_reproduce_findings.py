@@ -12,7 +12,7 @@ from transformers import Qwen2Config
 
 def write_scores(folder: Path, right: list[bool]) -> Path:
     """A run that has some pairs of each benchmark right."""
-    for task in runs.TASKS:
+    for task in runs.BENCHMARKS:
         correct_scores = [-1.0 if is_right else -3.0 for is_right in right]
         scores = {"correct_score": correct_scores, "incorrect_score": [-2.0] * len(right)}
         Dataset.from_dict(scores).to_parquet(folder / "evaluation" / f"{task}.parquet")

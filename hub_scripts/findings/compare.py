@@ -9,7 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slam_hf.evaluation.tasks import TASKS
 from slam_hf.metrics.storycloze.storycloze import pair_outcomes
+
+from .runs import BENCHMARKS
 
 
 NUM_RESAMPLES = 2_000
@@ -58,9 +61,7 @@ def _log_likelihood(task: str) -> Measure:
 
 
 MEASURES = {
-    "sBLIMP": _accuracy("sblimp"),
-    "sStoryCloze": _accuracy("sstorycloze"),
-    "tStoryCloze": _accuracy("tstorycloze"),
+    **{TASKS[task].heading: _accuracy(task) for task in BENCHMARKS},
     "log-likelihood of sentences": _log_likelihood("sblimp"),
     "log-likelihood of stories": _log_likelihood("tstorycloze"),
 }

@@ -26,12 +26,13 @@ def save_report(output_dir: Path, folders: Mapping[str, Sequence[Path]], compari
         run: {name: mean_with_interval(measure.of_runs(seeds).mean(axis=0)) for name, measure in MEASURES.items()}
         for run, seeds in folders.items()
     }
-    (output_dir / "findings.md").write_text(_markdown(scores, comparisons))
+    (output_dir / "findings.md").write_text(_markdown(scores, comparisons), "utf-8")
     findings = [
         asdict(comparison) | {"verdicts": {change.measure: change.verdict for change in comparison.differences}}
         for comparison in comparisons
     ]
-    (output_dir / "findings.json").write_text(json.dumps({"scores": scores, "findings": findings}, indent=2) + "\n")
+    content = json.dumps({"scores": scores, "findings": findings}, indent=2) + "\n"
+    (output_dir / "findings.json").write_text(content, "utf-8")
     _picture(comparisons).savefig(output_dir / "findings.png", dpi=150)
 
 

@@ -13,7 +13,8 @@ from transformers import AutoConfig
 
 SCRIPTS = Path(__file__).parents[1]
 
-TASKS = ("sblimp", "sstorycloze", "tstorycloze")
+BENCHMARKS: dict[str, str] = yaml.safe_load((SCRIPTS / "recipes" / "quickstart.yaml").read_text("utf-8"))["benchmarks"]
+"""What every run is scored on: the data of each task."""
 
 TEXT_LM_SIZE = {
     "context_length": 512,
@@ -105,7 +106,7 @@ def complete_run(
     if run.needs_text_lm:
         settings["text_lm"] = text_lm
     if done.exists():
-        if json.loads(done.read_text()) != settings:
+        if json.loads(done.read_text("utf-8")) != settings:
             raise ValueError(f"'{folder}' is of a run with other settings: choose another output folder.")
         return
     if isinstance(run, Pretraining):
@@ -113,21 +114,19 @@ def complete_run(
     else:
         start = folder.with_name(f"{run.start}-{seed}")
         _launch("align_dpo.py", "quickstart-dpo.yaml", folder, {"seed": seed, "model_name_or_path": str(start)})
-        for task in TASKS:
-            _accelerate(
-                "evaluate_model.py",
-                *("--model", str(folder), "--task", task, "--data", f"quickstart:benchmarks/{task}"),
-                *("--output_dir", str(folder / "evaluation")),
-            )
-    done.write_text(json.dumps(settings) + "\n")
+        for task, data in BENCHMARKS.items():
+            _accelerate("evaluate_model.py", "--model", str(folder), "--task", task, "--data", data)
+    done.write_text(json.dumps(settings) + "\n", "utf-8")
 
 
 def _launch(script: str, recipe: str, folder: Path, overrides: dict[str, Any]) -> None:
     """Run a script with a recipe of which some values are overridden."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = yaml.safe_load((SCRIPTS / "recipes" / recipe).read_text()) | overrides | {"output_dir": str(folder)}
+    values = (
+        yaml.safe_load((SCRIPTS / "recipes" / recipe).read_text("utf-8")) | overrides | {"output_dir": str(folder)}
+    )
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}))
+    path.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}), "utf-8")
     _accelerate(script, "--config", str(path))
 
 

@@ -7,6 +7,10 @@ from typing import Literal
 from huggingface_hub.constants import HF_HOME
 
 from ..quickstart import resolve_path
+from .tasks import TASKS
+
+
+EVALUATIONS = "outputs/evaluation"
 
 
 @dataclass
@@ -25,8 +29,9 @@ class EvaluationArguments:
             `syntactic/dev` or `lexical/dev` with `gold.csv`; TWIST's StoryCloze, for the continuation tasks too;
             SALMon. `quickstart:benchmarks/{task}` comes with this package, for three tasks.
         output_dir (`str`, *optional*):
-            Where `{task}.json` (results) and `{task}.parquet` (one record per item) go. Defaults to
-            `outputs/evaluation/` and the name of the model.
+            Where `{task}.json` (results) and `{task}.parquet` (one record per item) go. Defaults to `evaluation` in
+            the folder of the model, where its card finds them, and for a model on the Hub to
+            `outputs/evaluation/{model}`.
         codec (`str`, *optional*):
             The unit codec, a Hub id, a folder or `"quickstart:codec"`. Defaults to the one that the model's processor
             names, and where it names none, to the published mHuBERT-25Hz parts. Tokenised data needs none.
@@ -45,12 +50,13 @@ class EvaluationArguments:
     """
 
     model: str = field(metadata={"help": "The speech language model: a Hub id or a folder."})
-    task: Literal["sblimp", "swuggy", "sstorycloze", "tstorycloze", "salmon", "genppl", "auto_bleu"] = field(
-        metadata={"help": "The benchmark."}
-    )
+    task: str = field(metadata={"choices": TASKS, "help": "The benchmark."})
     data: str = field(metadata={"help": "Folder of the benchmark as released, with audio or tokenised."})
     output_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the results. Default: outputs/evaluation/ and the model's name."}
+        default=None,
+        metadata={
+            "help": "Folder of the results. Default: `evaluation` in the model's folder, or outputs/evaluation/<Hub id>."
+        },
     )
     codec: str | None = field(
         default=None, metadata={"help": "The unit codec: a Hub id or a folder. Default: the model's own."}
@@ -72,7 +78,8 @@ class EvaluationArguments:
         self.data = resolve_path(self.data)
         self.codec = self.codec and resolve_path(self.codec)
         if self.output_dir is None:
-            self.output_dir = str(Path("outputs") / "evaluation" / Path(self.model).name)
+            is_folder = Path(self.model).is_dir()
+            self.output_dir = str(Path(self.model, "evaluation") if is_folder else Path(EVALUATIONS, self.model))
 
 
 @dataclass

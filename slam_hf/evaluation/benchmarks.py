@@ -124,7 +124,7 @@ def _read_gold(
     path = Path(folder) / "gold.csv"
     if not path.is_file():
         raise FileNotFoundError(f"'{path}': no such file. Pass the folder of one split, with its gold.csv.")
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     missing = {"filename", "correct", *item, *more} - set(rows[0] if rows else ())
     if missing:

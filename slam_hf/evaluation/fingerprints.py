@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import slam_hf
 
@@ -14,10 +15,26 @@ from ..encoding.codec_identity import update_with_tensors
 from ..quickstart import name_path
 
 
-def describe_model(model: PreTrainedModel) -> dict[str, str | None]:
-    """A model's repository and revision, or the name of its folder, and the hash of its configuration and weights."""
-    revision = getattr(model.config, "_commit_hash", None)
-    name = model.name_or_path if revision is not None else Path(model.name_or_path).name
+def describe_model(model: PreTrainedModel, name_or_path: str | None = None) -> dict[str, str | None]:
+    r"""
+    Describe a model for the record of an evaluation.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        name_or_path (`str`, *optional*):
+            Where it is from, a Hub id or a folder. Defaults to what the model says: for a model with an adapter, that
+            is its base model.
+
+    Returns:
+        `dict`: `name` (of the repository, or of the folder: a checkpoint is `run/checkpoint-5`), `revision` on the Hub
+        and `weights`, the hash of configuration and weights.
+    """
+    name = name_or_path or model.name_or_path
+    path = Path(name).resolve()
+    revision = None if path.is_dir() else getattr(model.config, "_commit_hash", None)
+    if revision is None:
+        name = "/".join(path.parts[-2:]) if path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-") else path.name
     return {"name": name, "revision": revision, "weights": hash_model(model)}
 
 

@@ -1,6 +1,7 @@
 """Results kept as they are made, so that an interrupted evaluation continues where it was."""
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterable
@@ -8,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 
+logger = logging.getLogger(__name__)
+
+
 class Journal:
     r"""
-    Finished results by key. Each process appends to a file of its own, one JSON object a line, so that a process that
-    is killed leaves at most an unfinished last line, which is not read.
+    Finished results by key. Each process appends to a file of its own, one JSON object per line, so that a process
+    that is killed leaves at most an unfinished last line. Damaged lines are left out, with a warning: their
+    results are computed again.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -26,9 +31,16 @@ class Journal:
         folder = Path(folder)
         self.results: dict[str, Any] = {}
         for path in sorted(folder.glob("*.jsonl")):
-            with open(path, encoding="utf-8") as file:
-                finished = (json.loads(line) for line in file if line.endswith("\n"))
-                self.results |= {key: value for entry in finished for key, value in entry.items()}
+            # What stands after the last newline is empty, or what a killed process did not finish.
+            *lines, _ = path.read_bytes().split(b"\n")
+            num_damaged = 0
+            for line in lines:
+                try:
+                    self.results |= json.loads(line)
+                except (TypeError, ValueError, RecursionError):
+                    num_damaged += 1
+            if num_damaged > 0:
+                logger.warning(f"'{path}': {num_damaged} damaged lines, whose results are computed again.")
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{uuid.uuid4().hex}.jsonl"
 

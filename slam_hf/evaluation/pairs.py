@@ -1,56 +1,40 @@
-"""Benchmarks of pairs: audio or units of a benchmark's folder → log-likelihoods → the metric of the benchmark."""
+"""Scores a model on pairs of utterances: audio or units of a benchmark's folder → log-likelihoods → metric."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-import evaluate
-from transformers import AutoProcessor, AutoTokenizer, pipeline
+from transformers import AutoProcessor, pipeline
 
 from ..encoding.codec_identity import CodecDescription, describe_codec
-from ..metrics.salmon.salmon import SALMon
-from ..metrics.sblimp.sblimp import SBLIMP
-from ..metrics.storycloze.storycloze import StoryCloze
-from ..metrics.swuggy.swuggy import SWUGGY
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
+from ..processing_speech_lm import SpeechLMProcessor
 from .arguments import EvaluationArguments
-from .benchmarks import Pair, read_salmon, read_sblimp, read_storycloze, read_swuggy
+from .benchmarks import Pair
 from .fingerprints import describe_model, hash_rows, name_data
-from .report import Evaluation, keep_scored
+from .report import Evaluation
 from .scoring import score_pairs
+from .tasks import TASKS, pair_tasks
 from .units import Utterances, encode_files, list_audio, read_tokenized
 
 
-@dataclass(frozen=True)
-class PairTask:
-    """How a benchmark is laid out, what scores it, and which input of the metric is which label of a pair."""
-
-    read_pairs: Callable[[str, Collection[str]], list[Pair]]
-    metric: type[evaluate.Metric]
-    inputs: dict[str, str] = field(default_factory=dict)
-
-
-PAIR_TASKS = {
-    "sblimp": PairTask(read_sblimp, SBLIMP, {"types": "type", "subtypes": "subtype", "ids": "id"}),
-    "swuggy": PairTask(read_swuggy, SWUGGY, {"ids": "id", "frequencies": "frequency"}),
-    "sstorycloze": PairTask(read_storycloze, StoryCloze),
-    "tstorycloze": PairTask(read_storycloze, StoryCloze),
-    "salmon": PairTask(read_salmon, SALMon, {"parts": "part"}),
-}
-
-
-def evaluate_pairs(args: EvaluationArguments, model: SpeechLMForCausalLM) -> Evaluation:
+def evaluate_pairs(
+    args: EvaluationArguments, model: SpeechLMForCausalLM, processor: SpeechLMProcessor | None = None
+) -> Evaluation:
     r"""
     Score a model on a benchmark of pairs. Called in each process of `accelerate launch`, it divides the work among
     them; interrupted, it continues where it was.
 
     Args:
         args ([`EvaluationArguments`]):
-            What to score it on.
+            What to score it on. `model` names the model in the results.
         model ([`SpeechLMForCausalLM`]):
             The model, in evaluation mode.
+        processor ([`SpeechLMProcessor`], *optional*):
+            Its processor, which is not changed. Defaults to the one that `args.model` has.
 
     Returns:
         [`Evaluation`] with one record per pair. Pairs with an utterance that cannot be encoded are skipped: their
@@ -60,24 +44,26 @@ def evaluate_pairs(args: EvaluationArguments, model: SpeechLMForCausalLM) -> Eva
         FileNotFoundError, ValueError: the benchmark is incomplete, its units are not the model's, or all of its pairs
             had to be skipped.
     """
-    pairs, utterances, codec = _read_benchmark(args, model)
-    tokenizer = AutoTokenizer.from_pretrained(args.model, add_eos_token=True)
-    _check_vocabulary(utterances, tokenizer.num_units)
-    described = describe_model(model)
+    processor = copy_processor(args, processor)
+    pairs, utterances, codec = _encode_benchmark(args, model, processor)
+    processor.tokenizer.add_eos_token = True
+    _check_vocabulary(utterances, processor.tokenizer.num_units)
+    described = describe_model(model, args.model)
     scored = [pair for pair in pairs if pair.correct in utterances.units and pair.incorrect in utterances.units]
     scores = score_pairs(
         [(utterances.units[pair.correct], utterances.units[pair.incorrect]) for pair in scored],
         model,
-        tokenizer,
+        processor.tokenizer,
         journal_dir=Path(args.output_dir) / ".journal" / f"{described['weights']}-{args.reduction}",
         reduction=args.reduction,
         batch_tokens=args.batch_tokens,
+        name=args.task,
     )
     scores_of = {(pair.correct, pair.incorrect): row for pair, row in zip(scored, scores.tolist(), strict=True)}
     records = [_make_record(pair, scores_of, utterances) for pair in pairs]
     return Evaluation(
         task=args.task,
-        results=score_records(args.task, records),
+        results=TASKS[args.task].compute(records),
         records=records,
         model=described,
         data={
@@ -91,46 +77,63 @@ def evaluate_pairs(args: EvaluationArguments, model: SpeechLMForCausalLM) -> Eva
     )
 
 
-def _read_benchmark(
-    args: EvaluationArguments, model: SpeechLMForCausalLM
-) -> tuple[list[Pair], Utterances, CodecDescription | None]:
-    read_pairs = PAIR_TASKS[args.task].read_pairs
-    utterances = read_tokenized(args.data)
+def check_benchmark(task: str, data: str, num_units: int) -> None:
+    r"""
+    Check that a model can be scored on a benchmark of pairs, without reading its audio. A training that ends with it
+    calls this before it begins.
+
+    Args:
+        task (`str`):
+            Name of the task.
+        data (`str`):
+            Folder of the benchmark.
+        num_units (`int`):
+            Number of units of the model.
+
+    Raises:
+        FileNotFoundError, ValueError: the task is not one of pairs, the folder is missing, the benchmark is
+            incomplete, or its units are not the model's.
+    """
+    _, utterances, _ = _read_benchmark(task, data)
     if utterances is not None:
-        return read_pairs(args.data, utterances.hashes.keys()), utterances, None
-    files = list_audio(args.data)
-    pairs = read_pairs(args.data, files.keys())
-    codec = load_pipeline(args, model).processor.audio_tokenizer
+        _check_vocabulary(utterances, num_units)
+
+
+def _read_benchmark(task: str, data: str) -> tuple[list[Pair], Utterances | None, dict[str, Path]]:
+    """The pairs of a benchmark, and its utterances where they are tokenised, or else its audio files."""
+    if task not in pair_tasks():
+        raise ValueError(f"A benchmark of pairs can be {', '.join(pair_tasks())}, and '{task}' is none of them.")
+    if not Path(data).is_dir():
+        raise FileNotFoundError(f"The folder '{data}' of the benchmark {task} is not there.")
+    utterances = read_tokenized(data)
+    files = list_audio(data) if utterances is None else {}
+    names = files.keys() if utterances is None else utterances.hashes.keys()
+    return TASKS[task].read_pairs(data, names), utterances, files
+
+
+def _encode_benchmark(
+    args: EvaluationArguments, model: SpeechLMForCausalLM, processor: SpeechLMProcessor
+) -> tuple[list[Pair], Utterances, CodecDescription | None]:
+    pairs, utterances, files = _read_benchmark(args.task, args.data)
+    if utterances is not None:
+        return pairs, utterances, None
+    codec = load_pipeline(args, model, processor).processor.audio_tokenizer
     wanted = {name: files[name] for pair in pairs for name in (pair.correct, pair.incorrect)}
     utterances = encode_files(wanted, codec, args.cache_dir, args.batch_seconds, args.num_workers)
     return pairs, utterances, describe_codec(codec)
 
 
-def score_records(task: str, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    r"""
-    The metric of a task over its records, such as those of a Parquet file that an evaluation wrote.
-
-    Args:
-        task (`str`):
-            A key of `PAIR_TASKS`.
-        records (iterable of `Mapping`):
-            Records of pairs. Those that were skipped do not count.
-
-    Returns:
-        `dict`: what the metric gives.
-
-    Raises:
-        ValueError: all pairs were skipped.
-    """
-    scored = keep_scored(records)
-    inputs = {"correct_scores": "correct_score", "incorrect_scores": "incorrect_score", **PAIR_TASKS[task].inputs}
-    columns = {name: [record[column] for record in scored] for name, column in inputs.items()}
-    return PAIR_TASKS[task].metric(keep_in_memory=True).compute(**columns)
+def copy_processor(args: EvaluationArguments, processor: SpeechLMProcessor | None) -> SpeechLMProcessor:
+    """A processor to change: a copy of the one in memory, or the one that the model's repository has."""
+    processor = AutoProcessor.from_pretrained(args.model) if processor is None else copy.copy(processor)
+    processor.tokenizer = copy.deepcopy(processor.tokenizer)
+    return processor
 
 
-def load_pipeline(args: EvaluationArguments, model: SpeechLMForCausalLM) -> AudioToAudioPipeline:
+def load_pipeline(
+    args: EvaluationArguments, model: SpeechLMForCausalLM, processor: SpeechLMProcessor
+) -> AudioToAudioPipeline:
     """The model's pipeline, with the codec that the arguments name or else the model's own."""
-    processor = AutoProcessor.from_pretrained(args.model)
     return pipeline("audio-to-audio", model=model, processor=processor, codec=args.codec, device=model.device)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..encoding.atomic_write import atomic_write
 from ..encoding.codec_identity import CodecDescription
 from ..encoding.ledger import to_parquet
 from .fingerprints import hash_code
+from .tasks import TASKS
 
 
 @dataclass
@@ -49,14 +49,19 @@ class Evaluation:
     settings: dict[str, Any]
 
 
-def keep_scored(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records of items that were not skipped; `ValueError` where there is none."""
-    records = list(records)
-    scored = [record for record in records if record["skipped"] is None]
-    if not scored:
-        reasons = sorted({record["skipped"] for record in records})
-        raise ValueError(f"Every one of {len(records)} items had to be skipped: {reasons[:5]}.")
-    return scored
+def describe_results(evaluation: Evaluation) -> str:
+    """The results as people read them, one per line: accuracies in percent, each score with its 95 % interval."""
+    continuation = evaluation.results.get("continuation", {})
+    results = evaluation.results | {f"continuation {name}": value for name, value in continuation.items()}
+    scale = TASKS[evaluation.task].scale
+    lines = []
+    for name, value in results.items():
+        if isinstance(value, float):
+            interval = ", ".join(f"{scale * end:.1f}" for end in results[f"{name}_interval"])
+            lines.append(f"{name}: {scale * value:.1f}{' %' if scale == 100 else ''} [{interval}]")
+        elif isinstance(value, int):
+            lines.append(f"{name}: {value:,}")
+    return "\n".join(lines)
 
 
 def save_evaluation(

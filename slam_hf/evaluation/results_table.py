@@ -8,19 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..quickstart import PREFIX
+from .tasks import TASKS, pair_tasks
 
-COLUMNS = {
-    "sblimp": ("sBLIMP ↑", "accuracy", 100),
-    "sstorycloze": ("sStoryCloze ↑", "accuracy", 100),
-    "tstorycloze": ("tStoryCloze ↑", "accuracy", 100),
-    "swuggy": ("sWUGGY in vocabulary ↑", "in_vocabulary_accuracy", 100),
-    "salmon": ("SALMon ↑", "accuracy", 100),
-    "genppl": ("GenPPL ↓", "genppl", 1),
-    "auto_bleu": ("Auto-BLEU ↓", "auto_bleu", 100),
-}
-"""Heading of each task's column, the result that it shows, and what that is multiplied by."""
 
-PLOTTED = ("sblimp", "sstorycloze", "tstorycloze")
+MINIATURE = "‡"
+"""Marks a score on a small benchmark of this package, which has the published one's form and not its items."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +28,15 @@ class Score:
             95 % interval.
         num_scored, num_items (`int`, *optional*):
             How many items it is over, and how many the benchmark has.
+        is_miniature (`bool`, *optional*, defaults to `False`):
+            Whether it is on a small benchmark of this package.
     """
 
     value: float
     interval: tuple[float, float] | None = None
     num_scored: int | None = None
     num_items: int | None = None
+    is_miniature: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,31 +71,54 @@ def read_summaries(paths: Iterable[str | os.PathLike]) -> list[Row]:
 
     Args:
         paths (iterable of `str` or `os.PathLike`):
-            Files, or folders with them.
+            Files, or folders with them at any depth.
 
     Returns:
         `list[Row]` in the order of the paths.
 
     Raises:
         FileNotFoundError: there is no summary at a path.
-        ValueError: two summaries are of the same model and task.
+        ValueError: a file is not a summary, or two summaries are of the same model and task.
     """
     rows: dict[str, Row] = {}
+    files: dict[tuple[str, str], Path] = {}
     for path in paths:
         for file in summary_files(Path(path)):
-            summary = json.loads(file.read_text("utf-8"))
+            summary = read_summary(file)
             model, task = summary["model"], summary["task"]
-            row = rows.setdefault(model["weights"], _make_row(model))
-            if task in row.scores:
-                raise ValueError(f"'{file}' is the second summary of {task} for {row.model}: pass one of them.")
-            row.scores[task] = _make_score(summary)
+            other = files.setdefault((model["weights"], task), file)
+            if other is not file:
+                raise ValueError(
+                    f"'{file}' is the second summary of {task} for {model['name']}, after '{other}': pass one of them."
+                )
+            rows.setdefault(model["weights"], _make_row(model)).scores[task] = _make_score(summary)
     return list(rows.values())
+
+
+def summary_files(path: Path) -> list[Path]:
+    """The summaries below a folder, or the file that is one; `FileNotFoundError` where there are none."""
+    files = sorted(file for file in path.rglob("*.json") if file.stem in TASKS) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise FileNotFoundError(f"'{path}': there is no summary of an evaluation.")
+    return files
+
+
+def read_summary(file: Path) -> dict[str, Any]:
+    """The summary of an evaluation, as [`save_evaluation`] wrote it; `ValueError` where a file is anything else."""
+    try:
+        summary = json.loads(file.read_text("utf-8"))
+        _make_score(summary), _make_row(summary["model"]), summary["model"]["weights"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"'{file}' is not the summary of an evaluation ({error!r}): take it away, or evaluate the model again."
+        ) from error
+    return summary
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     r"""
     Make a Markdown table. A score of ours has its 95 % interval beside it and, where items had to be skipped, how many
-    were scored.
+    were scored. A score on a small benchmark of this package has a mark, which a line below explains.
 
     Args:
         rows (sequence of [`Row`]):
@@ -108,57 +127,67 @@ def to_markdown(rows: Sequence[Row]) -> str:
     Returns:
         `str` without a newline at the end. Tasks that no model has a score for are left out.
     """
-    tasks = [task for task in COLUMNS if any(task in row.scores for row in rows)]
-    lines = [["Model", "Compute", "Parameters", "Tokens", *(COLUMNS[task][0] for task in tasks)]]
+    tasks = [task for task in TASKS if any(task in row.scores for row in rows)]
+    lines = [["Model", "Compute", "Parameters", "Tokens", *(TASKS[task].column for task in tasks)]]
     lines.append(["---"] * 4 + ["---:"] * len(tasks))
     for row in rows:
         name = f"**{row.model}**" if row.is_ours else row.model
         cells = [_format_score(row.scores[task]) if task in row.scores else "—" for task in tasks]
         lines.append([name, row.compute, row.parameters, row.tokens, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    if any(score.is_miniature for row in rows for score in row.scores.values()):
+        table += f"\n\n{MINIATURE} On a small benchmark that comes with slam-hf: not comparable with published scores."
+    return table
 
 
-def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
+def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> list[str]:
     r"""
-    Draw the accuracies against the number of training tokens.
+    Draw the accuracies against the number of training tokens, in one panel per task.
 
     Args:
         rows (sequence of [`Row`]):
-            Models and their scores. Those whose number of tokens is not known are left out.
+            Models and their scores.
         path (`str` or `os.PathLike`):
             The PNG file to write.
 
+    Returns:
+        `list[str]`: the models that are left out, because their number of training tokens is not known.
+
     Raises:
         ImportError: matplotlib is missing.
+        ValueError: there is nothing to draw.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('The plot needs matplotlib: pip install "slam-hf[plots]".') from error
 
-    figure = Figure(figsize=(15, 5.5), layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(PLOTTED)), PLOTTED, strict=True):
-        points = {
-            row: (tokens, row.scores[task].value)
-            for row in rows
-            if task in row.scores and (tokens := parse_count(row.tokens)) is not None
-        }
+    with_accuracies = {row: set(pair_tasks()) & row.scores.keys() for row in rows}
+    counts = {row: parse_count(row.tokens) for row, tasks in with_accuracies.items() if tasks}
+    plotted = {row: count for row, count in counts.items() if count is not None}
+    tasks = [task for task in pair_tasks() if any(task in row.scores for row in plotted)]
+    if not tasks:
+        raise ValueError("There is nothing to draw: no model has both an accuracy and a number of training tokens.")
+    figure = Figure(figsize=(5 * len(tasks), 5.5), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        points = {row: (count, row.scores[task].value) for row, count in plotted.items() if task in row.scores}
         for row, (tokens, value) in points.items():
+            score = row.scores[task]
             color = "tab:red" if row.is_ours else "tab:blue" if row.model.startswith("Slam") else "tab:gray"
-            low, high = row.scores[task].interval or (value, value)
+            low, high = score.interval or (value, value)
             axes.errorbar(tokens, value, yerr=[[value - low], [high - value]], fmt="o", color=color, capsize=3)
             axes.annotate(
-                row.model,
+                row.model + (" (miniature)" if score.is_miniature else ""),
                 points[row],
                 textcoords="offset points",
                 fontsize=7,
                 color=color,
                 **_place_label(row, points),
             )
-        title = COLUMNS[task][0].removesuffix(" ↑")
-        axes.set(xscale="log", xlabel="training tokens", ylabel="accuracy (%)", title=title)
+        axes.set(xscale="log", xlabel="training tokens", ylabel="accuracy (%)", title=TASKS[task].heading)
         axes.margins(x=0.25)
     figure.savefig(path, dpi=150)
+    return [row.model for row in counts if row not in plotted]
 
 
 def parse_count(text: str) -> float | None:
@@ -194,24 +223,21 @@ def _place_label(row: Row, points: Mapping[Row, tuple[float, float]]) -> dict[st
     return {"xytext": (-5 if to_the_left else 5, -9 if below else 3), "ha": "right" if to_the_left else "left"}
 
 
-def summary_files(path: Path) -> list[Path]:
-    """The summaries in a folder, or the file that is one; `FileNotFoundError` where there is none."""
-    files = sorted(file for file in path.glob("*.json") if file.stem in COLUMNS) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise FileNotFoundError(f"'{path}': there is no summary of an evaluation.")
-    return files
-
-
 def _make_row(model: dict[str, Any]) -> Row:
     parameters, tokens = format_count(model["num_parameters"]), format_count(model["training_tokens"])
     return Row(model["name"], "?", parameters, tokens, is_ours=True)
 
 
 def _make_score(summary: dict[str, Any]) -> Score:
-    _, measure, factor = COLUMNS[summary["task"]]
-    low, high = summary["results"][f"{measure}_interval"]
-    num_scored = summary["num_items"] - summary["num_skipped"]
-    return Score(summary["results"][measure] * factor, (low * factor, high * factor), num_scored, summary["num_items"])
+    task, results = TASKS[summary["task"]], summary["results"]
+    low, high = results[f"{task.result}_interval"]
+    return Score(
+        value=results[task.result] * task.scale,
+        interval=(low * task.scale, high * task.scale),
+        num_scored=summary["num_items"] - summary["num_skipped"],
+        num_items=summary["num_items"],
+        is_miniature=summary.get("data", {}).get("name", "").startswith(PREFIX),
+    )
 
 
 def _format_score(score: Score) -> str:
@@ -220,4 +246,4 @@ def _format_score(score: Score) -> str:
         text += " [{:.3g}, {:.3g}]".format(*score.interval)
     if score.num_scored != score.num_items:
         text += f" ({score.num_scored} of {score.num_items})"
-    return text
+    return text + (f" {MINIATURE}" if score.is_miniature else "")

@@ -29,6 +29,7 @@ def score_pairs(
     journal_dir: str | os.PathLike,
     reduction: Literal["mean", "sum"] = "mean",
     batch_tokens: int = 8192,
+    name: str = "scoring",
 ) -> np.ndarray:
     r"""
     Log-likelihoods of pairs of utterances: of `units <S>` after `<S>`.
@@ -49,7 +50,9 @@ def score_pairs(
         reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
             Mean per token, as the published scores are, or sum over them.
         batch_tokens (`int`, *optional*, defaults to 8192):
-            Most tokens in a batch, padding included.
+            Maximum number of tokens per batch, padding included.
+        name (`str`, *optional*, defaults to `"scoring"`):
+            What the progress bar says.
 
     Returns:
         `np.ndarray` of shape `(pairs, 2)`, float64, in nats.
@@ -62,10 +65,11 @@ def score_pairs(
     keys = [(_key(first), _key(second)) for first, second in pairs]
     sequences = {key: units for pair in zip(keys, pairs, strict=True) for key, units in zip(*pair, strict=True)}
     folder = Path(journal_dir)
-    scores = _score(sequences, model, tokenizer, folder / "batched", reduction, batch_tokens)
-    close = [pair for pair in keys if pair[0] != pair[1] and math.isclose(*map(scores.get, pair), rel_tol=CLOSE)]
-    alone = {key: sequences[key] for pair in close for key in pair}
-    scores |= _score(alone, model, tokenizer, folder / "alone", reduction, batch_tokens=0)
+    with tqdm(desc=name, unit="utterance", total=0, disable=not get_process_state().is_main_process) as bar:
+        scores = _score(sequences, model, tokenizer, folder / "batched", reduction, batch_tokens, bar)
+        close = [pair for pair in keys if pair[0] != pair[1] and math.isclose(*map(scores.get, pair), rel_tol=CLOSE)]
+        alone = {key: sequences[key] for pair in close for key in pair}
+        scores |= _score(alone, model, tokenizer, folder / "alone", reduction, 0, bar)
     return np.array([[scores[key] for key in pair] for pair in keys], dtype=np.float64).reshape(-1, 2)
 
 
@@ -76,6 +80,7 @@ def _score(
     journal_dir: Path,
     reduction: Literal["mean", "sum"],
     batch_tokens: int,
+    bar: tqdm,
 ) -> dict[str, float]:
     """Scores of sequences by key. A batch takes at least one sequence."""
     state = get_process_state()
@@ -85,12 +90,14 @@ def _score(
     pending = sorted(sequences.keys() - journal.results.keys())
     batches = list(group_by_length([len(sequences[key]) + 2 for key in pending], batch_tokens))
     share = batches[state.process_index :: state.num_processes]
-    for batch in tqdm(share, desc="scoring", unit="batch", disable=not state.is_main_process or not share):
+    bar.total += sum(map(len, share))
+    for batch in share:
         keys = [pending[position] for position in batch]
         inputs = tokenizer.encode_units([sequences[key] for key in keys], padding=True, return_tensors="pt")
         inputs = inputs.to(model.device)
         scores = model.log_likelihood(inputs["input_ids"], inputs["attention_mask"], reduction)
         journal.add(zip(keys, scores.tolist(), strict=True))
+        bar.update(len(keys))
     return {key: score for results in gather_object([journal.results]) for key, score in results.items()}
 
 

@@ -3,11 +3,11 @@
 from .results_table import Row, Score
 
 
-TASKS = ("sblimp", "sstorycloze", "tstorycloze", "genppl", "auto_bleu")
+COLUMNS = ("sblimp", "sstorycloze", "tstorycloze", "genppl", "auto_bleu")
 
 
 def _row(model: str, compute: str, parameters: str, tokens: str, *scores: float | None) -> Row:
-    cells = zip(TASKS, scores, strict=True)
+    cells = zip(COLUMNS, scores, strict=True)
     return Row(model, compute, parameters, tokens, {task: Score(value) for task, value in cells if value is not None})
 
 

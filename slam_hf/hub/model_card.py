@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, upload_folder
 from huggingface_hub.utils import validate_repo_id
 from transformers import Trainer
 
-from ..evaluation.results_table import COLUMNS
+from ..evaluation.tasks import TASKS
 from ..training.run_record import RUN_RECORD_NAME, CorpusRecord, RunRecord
 from .markdown import TEMPLATES, format_duration, format_number, format_value, link
 from .model_description import CURVE, ModelDescription, describe_folder
@@ -93,14 +93,14 @@ def make_model_card(model: ModelDescription) -> ModelCard:
         run_table=lambda record: [("run", "value"), *_run_rows(record)],
         recipe_table=lambda record: [("recipe", "value"), *_recipe_rows(record)],
         results=_result_rows(model),
-        notes=[f"{_benchmark(model, task)}: {model.notes[task]}." for task in COLUMNS if task in model.notes],
+        notes=[f"{_benchmark(model, task)}: {model.notes[task]}." for task in TASKS if task in model.notes],
     )
     return ModelCard(content)
 
 
 def make_metadata(model: ModelDescription) -> ModelCardData:
     """The card's YAML: only what the Hub can look up, so nothing local."""
-    results = [_eval_result(model, task) for task in COLUMNS if task in model.scores] or None
+    results = [_eval_result(model, task) for task in TASKS if task in model.scores] or None
     bases = [record.base_model for record in model.records] + [model.twist_base]
     base_models = [base.name for base in bases if base is not None and base.is_on_hub]
     corpora = [corpus.source for record in model.records for corpus in record.corpora]
@@ -120,8 +120,7 @@ def make_metadata(model: ModelDescription) -> ModelCardData:
 
 
 def _eval_result(model: ModelDescription, task: str) -> EvalResult:
-    _, measure, factor = COLUMNS[task]
-    name = _benchmark(model, task)
+    measure, name = TASKS[task].result, _benchmark(model, task)
     score, interval = model.scores[task], ""
     if score.interval is not None:
         interval = ", 95 % interval {:.4g} to {:.4g}".format(*score.interval)
@@ -131,7 +130,7 @@ def _eval_result(model: ModelDescription, task: str) -> EvalResult:
         dataset_type=f"slam-hf-quickstart-{task}" if task in model.miniatures else task,
         dataset_name=name,
         metric_type="perplexity" if measure == "genppl" else measure,
-        metric_name=f"{name}{' (%)' if factor == 100 else ''}{interval}",
+        metric_name=f"{name}{' (%)' if TASKS[task].scale == 100 else ''}{interval}",
         metric_value=round(score.value, 2),
         verified=False,
         source_name="reported by the paper" if model.reported_by else None,
@@ -140,8 +139,8 @@ def _eval_result(model: ModelDescription, task: str) -> EvalResult:
 
 
 def _benchmark(model: ModelDescription, task: str) -> str:
-    """Name of a benchmark, without the arrow of its heading."""
-    return COLUMNS[task][0].rstrip(" ↑↓") + _miniature(model, task)
+    """Name of a benchmark."""
+    return TASKS[task].heading + _miniature(model, task)
 
 
 def _miniature(model: ModelDescription, task: str) -> str:
@@ -181,10 +180,10 @@ def _recipe_rows(record: RunRecord) -> list[tuple[str, str]]:
 def _result_rows(model: ModelDescription) -> list[list[str]]:
     """The heading and a row for each result; results of papers have neither intervals nor counts."""
     rows = [["benchmark", "value"] if model.reported_by else ["benchmark", "value", "95 % interval", "items scored"]]
-    for task in COLUMNS:
+    for task in TASKS:
         if task in model.scores:
             score = model.scores[task]
-            row = [COLUMNS[task][0] + _miniature(model, task), f"{score.value:.2f}"]
+            row = [TASKS[task].column + _miniature(model, task), f"{score.value:.2f}"]
             if not model.reported_by:
                 low, high = score.interval
                 row += [f"{low:.2f} to {high:.2f}", f"{score.num_scored:,} of {score.num_items:,}"]

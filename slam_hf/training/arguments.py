@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import dataclass, field
 
-from ..evaluation.pairs import PAIR_TASKS
+from ..evaluation.tasks import pair_tasks
 from ..quickstart import PREFIX, resolve_path
 
 
@@ -129,8 +129,8 @@ class PretrainArguments:
         )
         # Used after training, which may take a day: what is wrong with them is said before.
         for task, folder in self.benchmarks.items():
-            if task not in PAIR_TASKS:
-                raise ValueError(f"`benchmarks` can be {', '.join(PAIR_TASKS)}, and '{task}' is none of them.")
+            if task not in pair_tasks():
+                raise ValueError(f"`benchmarks` can be {', '.join(pair_tasks())}, and '{task}' is none of them.")
             if not os.path.isdir(folder):
                 raise FileNotFoundError(f"The folder '{folder}' of the benchmark {task} is not there.")
         if self.prompt is not None and not (os.path.isfile(self.prompt) or self.prompt.startswith("http")):

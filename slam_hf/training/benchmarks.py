@@ -22,7 +22,7 @@ def score_benchmarks(checkpoint: Path, benchmarks: Mapping[str, str], training_t
             Folder of a model and its processor. Results and records go to `evaluation/` in it, as
             `hub_scripts/evaluate_model.py` writes them.
         benchmarks (`Mapping[str, str]`):
-            The folder of each benchmark by its task, a key of `PAIR_TASKS`.
+            The folder of each benchmark by its task, one of pairs.
         training_tokens (`int`):
             Tokens that the model was trained on.
 

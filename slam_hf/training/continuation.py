@@ -7,7 +7,7 @@ import soundfile
 import torch
 from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
 
-from ..evaluation.continuation import load_recogniser, transcribe_waveforms
+from ..evaluation.transcription import load_recogniser, transcribe_waveforms
 
 
 PROMPT_UNITS = 60

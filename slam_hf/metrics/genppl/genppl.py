@@ -19,7 +19,7 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list` of `str`):
         Transcripts, as the speech recogniser gives them.
-    model_id (`str`):
+    model_id (`str`, *optional*):
         The text language model, a Hub id or a folder: any causal LM of transformers.
     start_token (`str`, *optional*):
         The token that the model's training texts begin with, which the first token of a transcript is scored after.
@@ -29,6 +29,9 @@ Args:
         Transcripts to score together.
     device (`str`, *optional*, defaults to `"cpu"`):
         Device to score on.
+    losses (`list` of `float`, *optional*):
+        In place of `model_id`: the mean negative log-likelihood per token of each transcript under a text language
+        model, in nats, with `None` for an empty one.
 
 Returns:
     genppl (`float`):
@@ -39,7 +42,7 @@ Returns:
     num_transcripts, num_empty (`int`):
         Number of transcripts, and of those without any word, which have no perplexity.
     negative_log_likelihoods (`list` of `float`):
-        Mean negative log-likelihood per token of each transcript, in nats; `None` for an empty one.
+        Mean negative log-likelihood per token of each transcript, in nats; `None` for an empty one. Not with `losses`.
 
 Example:
 
@@ -70,7 +73,19 @@ class GenPPL(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2502.15814"],
         )
 
-    def _compute(self, predictions, model_id, start_token=None, batch_size=16, device="cpu"):
+    def _compute(
+        self,
+        predictions,
+        model_id=None,
+        start_token=None,
+        batch_size=16,
+        device="cpu",
+        losses=None,
+    ):
+        if (model_id is None) == (losses is None):
+            raise ValueError("Pass either `model_id`, the text language model, or its `losses`.")
+        if losses is not None:
+            return summarize(losses)
         tokenizer = AutoTokenizer.from_pretrained(model_id)
         model = AutoModelForCausalLM.from_pretrained(model_id, dtype=torch.float32).to(device).eval()
         losses = negative_log_likelihoods(predictions, model, tokenizer, start_token, batch_size)

@@ -1,4 +1,4 @@
-"""Lets a model continue the beginnings of recordings, and transcribes what it says."""
+"""Lets a model continue the beginnings of recordings, and judges the transcripts of what it says."""
 
 import json
 import os
@@ -11,13 +11,97 @@ import soundfile
 import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
-from transformers import AutomaticSpeechRecognitionPipeline, pipeline
+from transformers import (
+    AutomaticSpeechRecognitionPipeline,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..audio_utils import load_audio
+from ..encoding.codec_identity import describe_codec
+from ..metrics.genppl.genppl import negative_log_likelihoods
+from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processes import get_process_state
-from .arguments import ContinuationArguments
+from .arguments import ContinuationArguments, EvaluationArguments
+from .fingerprints import describe_model, hash_model, hash_rows, name_data
 from .journal import Journal
+from .pairs import copy_processor, load_pipeline
+from .report import Evaluation
+from .tasks import TASKS
+from .transcription import load_recogniser, transcribe_waveforms
+from .units import hash_files, list_audio
+
+
+def evaluate_continuations(
+    args: EvaluationArguments, continuation_args: ContinuationArguments, model: SpeechLMForCausalLM
+) -> Evaluation:
+    r"""
+    Let a model continue the beginnings of the correct stories of a StoryCloze folder, and judge the transcripts.
+    Called in each process of `accelerate launch`, it divides the work among them; interrupted, it continues where it
+    was.
+
+    Args:
+        args ([`EvaluationArguments`]):
+            What to score it on.
+        continuation_args ([`ContinuationArguments`]):
+            How to continue, transcribe and judge.
+        model ([`SpeechLMForCausalLM`]):
+            The model, in evaluation mode.
+
+    Returns:
+        [`Evaluation`] with the results of prompts and continuations together, with those of the continuations alone
+        under `continuation`, and with one record per prompt. Prompts that cannot be encoded are skipped: their records
+        say why. The audio is in `audio/` below the output folder.
+
+    Raises:
+        ImportError: nltk is missing, which auto-BLEU needs.
+        ValueError: the stories are incomplete, the codec is not the model's or has no vocoder, or all prompts had to
+            be skipped.
+    """
+    task = TASKS[args.task]
+    files = list_audio(args.data)
+    pairs = task.read_pairs(args.data, files.keys())[: continuation_args.num_prompts]
+    files = {pair.correct: files[pair.correct] for pair in pairs}
+    alignments = {f"{name}.json": path for name in files if (path := files[name].with_suffix(".json")).is_file()}
+    speak = load_pipeline(args, model, copy_processor(args, None))
+    transcribe = load_recogniser(continuation_args.asr_model, model.device)
+    described, data_hash = describe_model(model, args.model), hash_rows(hash_files(files | alignments).items())
+    settings = {
+        "prompt_seconds": continuation_args.prompt_seconds,
+        "batch_size": continuation_args.batch_size,
+        "seed": continuation_args.seed,
+        "generation": _describe_generation(speak),
+        "asr_model": describe_model(transcribe.model),
+    }
+    identity = [described["weights"], data_hash, hash_model(speak.processor.audio_tokenizer), settings]
+    output_dir = Path(args.output_dir)
+    records = continue_recordings(
+        files,
+        speak,
+        transcribe,
+        continuation_args,
+        journal_dir=output_dir / ".journal" / hash_rows([identity]),
+        audio_dir=output_dir / "audio",
+        name=args.task,
+    )
+    if "negative_log_likelihood" in task.inputs.values():
+        tokenizer = AutoTokenizer.from_pretrained(continuation_args.text_lm)
+        text_lm = AutoModelForCausalLM.from_pretrained(continuation_args.text_lm, dtype=torch.float32).eval()
+        start_token = continuation_args.start_token or tokenizer.bos_token
+        settings["text_lm"] = describe_model(text_lm) | {"start_token": start_token}
+        _add_losses(records, text_lm.to(model.device), tokenizer, start_token, continuation_args.batch_size)
+    return Evaluation(
+        task=args.task,
+        results=task.compute(records),
+        records=records,
+        model=described,
+        data={"name": name_data(args.data), "hash": data_hash},
+        codec=describe_codec(speak.processor.audio_tokenizer),
+        settings=settings,
+    )
 
 
 def continue_recordings(
@@ -27,6 +111,7 @@ def continue_recordings(
     args: ContinuationArguments,
     journal_dir: str | os.PathLike,
     audio_dir: str | os.PathLike,
+    name: str = "continuations",
 ) -> list[dict[str, Any]]:
     r"""
     Continue the beginnings of recordings.
@@ -48,6 +133,8 @@ def continue_recordings(
         audio_dir (`str` or `os.PathLike`):
             Where `{name}.wav`, the prompt as the codec gives it back with its continuation, and
             `{name}_continuation.wav` are written.
+        name (`str`, *optional*, defaults to `"continuations"`):
+            What the progress bar says.
 
     Returns:
         `list` of one `dict` per recording, in their order:
@@ -66,7 +153,7 @@ def continue_recordings(
     batches = [names[start : start + args.batch_size] for start in range(0, len(names), args.batch_size)]
     pending = [(seed, batch) for seed, batch in enumerate(batches, args.seed) if batch[-1] not in journal.results]
     share = pending[state.process_index :: state.num_processes]
-    for seed, batch in tqdm(share, desc="continuing", unit="batch", disable=not state.is_main_process or not share):
+    for seed, batch in tqdm(share, desc=name, unit="batch", disable=not state.is_main_process or not share):
         prompts, skipped = read_prompts({name: files[name] for name in batch}, speak, args.prompt_seconds)
         records = {name: {"skipped": reason} for name, reason in skipped.items()}
         if prompts:
@@ -95,6 +182,9 @@ def read_prompts(
     Returns:
         `tuple` of `dict`: waveforms at the codec's sampling rate, each of shape `(samples,)`; and what is wrong with
         the recordings that are unreadable, or shorter than a frame of the codec.
+
+    Raises:
+        ValueError: a file of word times cannot be read.
     """
     codec = speak.processor.audio_tokenizer
     prompts, skipped = {}, {}
@@ -112,33 +202,18 @@ def read_prompts(
     return prompts, skipped
 
 
-def load_recogniser(model: str, device: torch.device) -> AutomaticSpeechRecognitionPipeline:
-    """The pipeline of a speech recogniser, a Hub id or a folder, in half precision on a GPU."""
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    recogniser = pipeline("automatic-speech-recognition", model=model, device=device, dtype=dtype)
-    if recogniser.tokenizer.pad_token is None:  # which pipelines ask of a tokenizer before they take batches
-        recogniser.tokenizer.pad_token = recogniser.tokenizer.eos_token
-    return recogniser
-
-
-def transcribe_waveforms(
-    waveforms: Sequence[np.ndarray], rate: int, transcribe: AutomaticSpeechRecognitionPipeline, batch_size: int
-) -> list[str]:
-    """Transcripts as the recogniser gives them, with nothing for audio that is empty."""
-    audible = [row for row, waveform in enumerate(waveforms) if len(waveform) > 0]
-    inputs = [{"raw": waveforms[row], "sampling_rate": rate} for row in audible]
-    texts = [""] * len(waveforms)
-    for row, result in zip(audible, transcribe(inputs, batch_size=batch_size), strict=True):
-        texts[row] = result["text"]
-    return texts
-
-
 def _end_of_prompt(path: Path, seconds: float) -> float:
     alignment = path.with_suffix(".json")
     if not alignment.is_file():
         return seconds
-    words = json.loads(alignment.read_text("utf-8")).get("aligned_text", [])
-    return min((word["end_time"] for word in words), key=lambda end: abs(end - seconds), default=seconds)
+    try:
+        words = json.loads(alignment.read_text("utf-8-sig")).get("aligned_text", [])
+        return min((float(word["end_time"]) for word in words), key=lambda end: abs(end - seconds), default=seconds)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"'{alignment}' is not a JSON object with `aligned_text`, a list of words with `end_time` in seconds "
+            f"({error!r}): mend it or take it away."
+        ) from error
 
 
 def _continue_batch(
@@ -177,3 +252,27 @@ def _continue_batch(
 
 def _synthesize(units: np.ndarray, speak: AudioToAudioPipeline) -> np.ndarray:
     return speak.processor.decode(speak.tokenizer.encode_units(units, add_special_tokens=False)["input_ids"])
+
+
+def _add_losses(
+    records: Sequence[dict[str, Any]],
+    text_lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    start_token: str | None,
+    batch_size: int,
+) -> None:
+    """Add to records the mean negative log-likelihood per token of their transcripts, `None` for empty ones."""
+    state = get_process_state()
+    rows = [row for row, record in enumerate(records) if record["skipped"] is None]
+    share = rows[state.process_index :: state.num_processes]
+    for prefix in ("", "continuation_"):
+        texts = [records[row][f"{prefix}transcript"] for row in share]
+        losses = negative_log_likelihoods(texts, text_lm, tokenizer, start_token, batch_size)
+        for row, value in gather_object(list(zip(share, losses, strict=True))):
+            records[row][f"{prefix}negative_log_likelihood"] = value
+
+
+def _describe_generation(speak: AudioToAudioPipeline) -> dict[str, Any]:
+    """What the model's own generation configuration sets, and what the pipeline adds to it."""
+    parameters = speak.model.generation_config.to_diff_dict() | speak._prepare_generate_kwargs({})
+    return {name: value for name, value in parameters.items() if name[0] != "_" and name != "transformers_version"}

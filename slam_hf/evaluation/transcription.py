@@ -1,0 +1,28 @@
+"""Transcribes speech, such as the continuations of a model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import AutomaticSpeechRecognitionPipeline, pipeline
+
+
+def load_recogniser(model: str, device: torch.device) -> AutomaticSpeechRecognitionPipeline:
+    """The pipeline of a speech recogniser, a Hub id or a folder, in half precision on a GPU."""
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    recogniser = pipeline("automatic-speech-recognition", model=model, device=device, dtype=dtype)
+    if recogniser.tokenizer.pad_token is None:  # which pipelines ask of a tokenizer before they take batches
+        recogniser.tokenizer.pad_token = recogniser.tokenizer.eos_token
+    return recogniser
+
+
+def transcribe_waveforms(
+    waveforms: Sequence[np.ndarray], rate: int, transcribe: AutomaticSpeechRecognitionPipeline, batch_size: int
+) -> list[str]:
+    """Transcripts as the recogniser gives them, and an empty one for audio that is empty."""
+    audible = [row for row, waveform in enumerate(waveforms) if len(waveform) > 0]
+    inputs = [{"raw": waveforms[row], "sampling_rate": rate} for row in audible]
+    texts = [""] * len(waveforms)
+    for row, result in zip(audible, transcribe(inputs, batch_size=batch_size), strict=True):
+        texts[row] = result["text"]
+    return texts

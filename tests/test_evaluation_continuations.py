@@ -1,0 +1,266 @@
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import (
+    EncodecFeatureExtractor,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+    pipeline,
+)
+
+from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
+from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
+from slam_hf.evaluation.continuations import continue_recordings, evaluate_continuations, read_prompts
+from slam_hf.evaluation.tasks import TASKS
+from slam_hf.metrics.auto_bleu.auto_bleu import auto_bleu
+
+
+LETTERS = list("abcdefghij")
+
+
+def save_recogniser(folder) -> None:
+    """A tiny wav2vec 2.0 that hears random letters."""
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: id for id, token in enumerate(["<pad>", "|", *LETTERS])}))
+    tokenizer = Wav2Vec2CTCTokenizer(
+        folder / "vocab.json", unk_token="<pad>", pad_token="<pad>", bos_token=None, eos_token=None
+    )
+    feature_extractor = Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=16000, return_attention_mask=False)
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        vocab_size=12,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=[8] * 7,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        pad_token_id=0,
+        initializer_range=0.5,
+    )
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    Wav2Vec2Processor(feature_extractor, tokenizer).save_pretrained(folder)
+
+
+def save_text_lm(folder) -> None:
+    """A tiny GPT-2 over letters."""
+    backend = Tokenizer(WordLevel({token: id for id, token in enumerate(["<begin>", " ", *LETTERS])}, unk_token=" "))
+    backend.pre_tokenizer = Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<begin>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=12, n_positions=512, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+@pytest.fixture
+def workplace(tmp_path, tiny_model, tiny_codec, recordings):
+    """Folders of the models, and of three stories."""
+    tiny_model.save_pretrained(tmp_path / "model")
+    HubertUnitTokenizer(num_units=50).save_pretrained(tmp_path / "model")
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    save_recogniser(tmp_path / "recogniser")
+    save_text_lm(tmp_path / "text_lm")
+    (tmp_path / "sSC").mkdir()
+    waveform, rate = soundfile.read(recordings[0], dtype="float32")
+    for number in (1, 2, 10):
+        soundfile.write(tmp_path / "sSC" / f"{number}_correct.wav", waveform[number * 8000 :][:16000], rate)
+        soundfile.write(tmp_path / "sSC" / f"{number}_incorrect.wav", waveform[:16000], rate)
+    return tmp_path
+
+
+def evaluate(workplace, model, task, **kwargs):
+    args = EvaluationArguments(
+        model=str(workplace / "model"),
+        task=task,
+        data=str(workplace / "sSC"),
+        codec=str(workplace / "codec"),
+        output_dir=str(workplace / "results"),
+    )
+    continuation_args = ContinuationArguments(
+        prompt_seconds=0.5, asr_model=str(workplace / "recogniser"), text_lm=str(workplace / "text_lm"), batch_size=2
+    )
+    for name, value in kwargs.items():
+        setattr(continuation_args, name, value)
+    return evaluate_continuations(args, continuation_args, model)
+
+
+def test_genppl_and_auto_bleu_judge_the_same_transcripts(workplace, tiny_model, monkeypatch):
+    genppl = evaluate(workplace, tiny_model, "genppl")
+    assert [record["prompt"] for record in genppl.records] == ["1_correct", "2_correct", "10_correct"]
+    losses = [record["negative_log_likelihood"] for record in genppl.records]
+    assert genppl.results["genppl"] == pytest.approx(math.exp(sum(losses) / 3))
+    losses = [record["continuation_negative_log_likelihood"] for record in genppl.records]
+    assert genppl.results["continuation"]["genppl"] == pytest.approx(math.exp(sum(losses) / 3))
+    assert genppl.settings["generation"]["top_k"] == 25
+    assert genppl.settings["text_lm"]["start_token"] == "<begin>"
+
+    monkeypatch.setattr(tiny_model, "generate", None)  # nothing is generated again
+    bleu = evaluate(workplace, tiny_model, "auto_bleu")
+    transcripts = [record["transcript"] for record in genppl.records]
+    assert [record["transcript"] for record in bleu.records] == transcripts
+    assert bleu.results["auto_bleu"] == pytest.approx(sum(map(auto_bleu, transcripts)) / 3)
+    assert bleu.results["continuation"]["num_transcripts"] == 3
+
+
+def test_other_settings_are_another_evaluation(workplace, tiny_model):
+    first = evaluate(workplace, tiny_model, "auto_bleu", num_prompts=1)
+    second = evaluate(workplace, tiny_model, "auto_bleu", num_prompts=1, seed=5)
+    assert len(first.records) == 1
+    assert first.records[0]["units"] != second.records[0]["units"]
+
+
+def test_empty_transcripts_are_counted_and_do_not_count():
+    record = {"skipped": None, "transcript": "a", "continuation_transcript": "a"}
+    record |= {"negative_log_likelihood": 2.0, "continuation_negative_log_likelihood": 3.0}
+    silent = record | {"continuation_transcript": "", "continuation_negative_log_likelihood": None}
+    skipped = {"skipped": "3_correct: empty"}
+    results = TASKS["genppl"].compute([record, silent, skipped])
+    assert results["genppl"] == pytest.approx(math.exp(2.0))
+    assert (results["num_transcripts"], results["num_empty"]) == (2, 0)
+    assert results["continuation"]["genppl"] == pytest.approx(math.exp(3.0))
+    assert (results["continuation"]["num_transcripts"], results["continuation"]["num_empty"]) == (2, 1)
+
+
+def test_auto_bleu_without_nltk_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    monkeypatch.setitem(sys.modules, "nltk.tokenize", None)
+    monkeypatch.delitem(sys.modules, "slam_hf.metrics.auto_bleu.auto_bleu")
+    with pytest.raises(ImportError, match=r'Auto-BLEU needs nltk: pip install "slam-hf\[metrics\]"'):
+        TASKS["auto_bleu"].compute([{"skipped": None, "transcript": "a", "continuation_transcript": "a"}])
+
+
+def test_all_prompts_skipped(workplace, tiny_model):
+    for path in (workplace / "sSC").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="Every one of 3 items had to be skipped"):
+        evaluate(workplace, tiny_model, "genppl")
+
+
+@pytest.fixture
+def speak(tiny_model, tiny_codec):
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    processor = SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50))
+    return pipeline(
+        "audio-to-audio", model=tiny_model, processor=processor, codec=tiny_codec, max_new_tokens=12, device="cpu"
+    )
+
+
+@pytest.fixture
+def files(tmp_path, recordings):
+    waveform, rate = soundfile.read(recordings[0], dtype="float32")
+    files = {}
+    for number in range(5):
+        files[f"{number}_correct"] = tmp_path / f"{number}_correct.wav"
+        soundfile.write(files[f"{number}_correct"], waveform[number * 16000 : number * 16000 + 32000], rate)
+    return files
+
+
+@pytest.fixture
+def arguments():
+    return ContinuationArguments(prompt_seconds=1.0, batch_size=2, seed=7)
+
+
+class Recogniser:
+    """Hears in a waveform how long it is."""
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, inputs, batch_size):
+        self.batches.append(len(inputs))
+        assert all(item["sampling_rate"] == 16000 for item in inputs)
+        return [{"text": f" {len(item['raw'])} samples"} for item in inputs]
+
+
+def test_prompts_are_continued_written_and_transcribed(speak, files, arguments, tmp_path):
+    records = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "journal", tmp_path / "audio")
+    assert [record["prompt"] for record in records] == list(files)
+    for record in records:
+        assert record["prompt_seconds"] == 1.0
+        assert 0 < len(record["prompt_units"]) <= 25
+        assert 0 < len(record["units"]) <= 12
+        for suffix, transcript in (("", "transcript"), ("_continuation", "continuation_transcript")):
+            audio, rate = soundfile.read(tmp_path / "audio" / f"{record['prompt']}{suffix}.wav")
+            assert (rate, record[transcript]) == (16000, f" {len(audio)} samples")
+    whole, continuation = (records[0][name].split()[0] for name in ("transcript", "continuation_transcript"))
+    assert int(whole) > int(continuation)
+
+
+def test_an_interrupted_run_continues_with_the_same_samples(speak, files, arguments, tmp_path):
+    whole = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "whole", tmp_path / "audio")
+
+    dying = Recogniser()
+
+    def die_at_the_second_batch(inputs, batch_size):
+        if dying.batches:
+            raise KeyboardInterrupt
+        return dying(inputs, batch_size)
+
+    with pytest.raises(KeyboardInterrupt):
+        continue_recordings(files, speak, die_at_the_second_batch, arguments, tmp_path / "journal", tmp_path / "audio")
+    recogniser = Recogniser()
+    resumed = continue_recordings(files, speak, recogniser, arguments, tmp_path / "journal", tmp_path / "audio")
+    assert recogniser.batches == [4, 2]  # of prompts 2 and 3, and of prompt 4, each whole and continuation
+    assert resumed == whole
+
+
+def test_seed_changes_the_continuations(speak, files, arguments, tmp_path):
+    first = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "first", tmp_path / "audio")
+    arguments.seed = 100
+    second = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "second", tmp_path / "audio")
+    assert [record["prompt_units"] for record in first] == [record["prompt_units"] for record in second]
+    assert [record["units"] for record in first] != [record["units"] for record in second]
+
+
+def test_continuation_without_a_unit_is_silent(speak, files, arguments, tmp_path):
+    speak._generate_kwargs["max_new_tokens"] = 1
+    speak._generate_kwargs["suppress_tokens"] = [0, *range(2, 52)]  # leaves <S>
+    recogniser = Recogniser()
+    records = continue_recordings(files, speak, recogniser, arguments, tmp_path / "journal", tmp_path / "audio")
+    assert all(record["units"] == [] and record["continuation_transcript"] == "" for record in records)
+    assert recogniser.batches == [2, 2, 1]
+    assert len(soundfile.read(tmp_path / "audio" / "0_correct_continuation.wav")[0]) == 0
+
+
+def test_what_cannot_be_a_prompt_is_skipped(speak, files, arguments, tmp_path):
+    soundfile.write(files["1_correct"], np.zeros(639, dtype=np.float32), 16000)
+    files["4_correct"].write_bytes(b"")
+    records = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "journal", tmp_path / "audio")
+    assert records[1] == {"prompt": "1_correct", "skipped": "1_correct: too short: 0.040 s"}
+    assert records[4]["skipped"].startswith("4_correct: ")
+    assert [record["skipped"] is None for record in records] == [True, False, True, True, False]
+
+
+def test_prompt_ends_with_the_nearest_word_where_there_is_an_alignment(speak, files):
+    words = [
+        {"word": "was", "start_time": 0.1, "end_time": 0.8},
+        {"word": "it", "start_time": 0.8, "end_time": 1.15},
+        {"word": "so", "start_time": 1.2, "end_time": 1.9},
+    ]
+    files["0_correct"].with_suffix(".json").write_text(json.dumps({"aligned_text": words}))
+    prompts, skipped = read_prompts(files, speak, seconds=1.0)
+    assert skipped == {}
+    assert {name: len(waveform) / 16000 for name, waveform in prompts.items()} == {
+        "0_correct": 1.15,
+        **dict.fromkeys(list(files)[1:], 1.0),
+    }
+
+
+def test_short_recording_is_a_prompt_as_a_whole(speak, files):
+    prompts, _ = read_prompts(files, speak, seconds=5.0)
+    assert {len(waveform) for waveform in prompts.values()} == {32000}
