@@ -10,9 +10,6 @@ from ..quickstart import resolve_path
 from .tasks import TASKS
 
 
-EVALUATIONS = "outputs/evaluation"
-
-
 @dataclass
 class EvaluationArguments:
     r"""
@@ -55,7 +52,7 @@ class EvaluationArguments:
     output_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of the results. Default: `evaluation` in the model's folder, or outputs/evaluation/<Hub id>."
+            "help": "Folder of the results. Default: `evaluation` in the model's, or outputs/evaluation/<Hub id>."
         },
     )
     codec: str | None = field(
@@ -79,7 +76,9 @@ class EvaluationArguments:
         self.codec = self.codec and resolve_path(self.codec)
         if self.output_dir is None:
             is_folder = Path(self.model).is_dir()
-            self.output_dir = str(Path(self.model, "evaluation") if is_folder else Path(EVALUATIONS, self.model))
+            self.output_dir = str(
+                Path(self.model, "evaluation") if is_folder else Path("outputs/evaluation", self.model)
+            )
 
 
 @dataclass
