@@ -1,4 +1,4 @@
-"""Stages that are done once: each leaves a marker with what it took and measured."""
+"""Runs each stage once: a marker file records that it is done, how long it took and what it measured."""
 
 import json
 import time

@@ -5,7 +5,7 @@ import torch
 from quickstart.codec import timed_training
 
 
-def test_training_ends_with_its_time_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+def test_training_ends_with_its_time_and_pause_after_where_it_was_stopped(tmp_path, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(timed_training.time, "process_time", lambda: next(clock))
     monkeypatch.setattr(timed_training, "SECONDS_BETWEEN_CHECKPOINTS", -1)

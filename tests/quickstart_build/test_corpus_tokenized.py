@@ -86,7 +86,7 @@ def test_stories_are_laid_out_as_storycloze(reader, tmp_path, clozes):
         pairs = read_storycloze(tmp_path / task, utterances.hashes.keys())
         assert len(pairs) == 3
         for cloze, pair in zip(clozes, pairs, strict=False):
-            context = reader.row("", cloze.story.context, goes_on=True)["units"]
+            context = reader.row("", cloze.story.context, pause_after=True)["units"]
             for utterance, ending in ((pair.correct, cloze.story.ending), (pair.incorrect, wrong(cloze))):
                 units = context + reader.row("", [ending])["units"]
                 assert utterances.units[utterance].tolist() == [unit for unit, _ in groupby(units)]
@@ -100,8 +100,9 @@ def test_rows_are_joined_without_equal_neighbours():
         assert (row["id"], row["text"]) == ("a", "One. Two.")
 
 
-def test_a_row_that_goes_on_ends_with_a_pause(reader):
-    frames = [reader.row("a", ["The first one."], goes_on=goes_on)["num_frames"] for goes_on in (False, True)]
+def test_a_row_that_pause_after_ends_with_a_pause(reader):
+    sentences = ["The first one."]
+    frames = [reader.row("a", sentences, pause_after=pause)["num_frames"] for pause in (False, True)]
     assert frames[1] - frames[0] == 5
 
 

@@ -7,7 +7,7 @@ import torch
 WINDOW = 512
 HOP = 128
 NUM_CEPSTRA = 24
-"""Quefrencies of a spectral envelope at 16 kHz: what is left of the shortest pitch period."""
+"""Quefrencies of a spectral envelope at 16 kHz: those below the shortest pitch period."""
 
 
 def change_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
@@ -20,8 +20,8 @@ def change_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
 
 def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
-    Another vocal tract, microphone, room and background: each effect in a share of the waveforms; the result has unit
-    power.
+    Simulate another vocal tract, microphone, room and background. Each effect is applied to a share of the waveforms.
+    The result has unit power.
     """
     if rng.random() < 0.6:
         waveform = _reshape_spectrum(waveform, rng.uniform(0.85, 1.18), rng.uniform(-6, 6, 7))

@@ -21,7 +21,7 @@ A small codec between speech at 16 kHz and {num_units} units, 25 a second: a HuB
 parameters with a codebook, and a unit HiFi-GAN of {vocoder_parameters:.1f} million with a duration predictor, for one
 voice. It is for trying things and for tests; published speech LMs need the units of mHuBERT-25Hz.
 
-The HuBERT learnt k-means clusters of the fourth encoder layer of Whisper base (MIT) on {targets[training_hours]:.1f}
+The HuBERT learned k-means clusters of the fourth encoder layer of Whisper base (MIT) on {targets[training_hours]:.1f}
 hours of synthetic and recorded speech, augmented ({student[cpu_minutes]:.0f} CPU minutes); the codebook is k-means of
 its own fourth layer. Sentences that two voices of flite read, neither of which it was trained on:
 
@@ -30,7 +30,7 @@ its own fourth layer. Sentences that two voices of flite read, neither of which 
 {unit_table}
 
 Word error rate of Whisper base (LibriVox and LibriSpeech: {num_clips} clips of people that it was not trained on,
-which the vocoder says in its own voice):
+which the vocoder speaks in its own voice):
 
 | speech | original | resynthesised, true durations | resynthesised, predicted durations |
 |---|---|---|---|

@@ -1,4 +1,4 @@
-"""Kokoro's many voices: the network of a PyPI package, and the styles of an npm package, each another person."""
+"""Kokoro's voices: the network is in a PyPI package, and the styles, one for each voice, in an npm package."""
 
 import json
 import subprocess

@@ -11,7 +11,7 @@ from slam_hf import HubertUnitCodec
 
 @torch.no_grad()
 def resynthesize(codec: HubertUnitCodec, units: torch.LongTensor, predict_durations: bool) -> np.ndarray:
-    """A waveform from the unit of each frame, as long as each unit lasted or as long as the vocoder predicts."""
+    """A waveform from the unit of each frame, with the original or with predicted durations."""
     if predict_durations:
         deduplicated, _ = codec.deduplicate(units)
         return codec.decode(deduplicated[None]).audio_values[0, 0].numpy()
@@ -19,7 +19,7 @@ def resynthesize(codec: HubertUnitCodec, units: torch.LongTensor, predict_durati
 
 
 def save_examples(folder: Path, waveforms: list[np.ndarray], transcripts: list[str]) -> None:
-    """Write waveforms as WAV files, and what was understood."""
+    """Write waveforms as WAV files, and their transcripts."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, waveform in enumerate(waveforms):
         soundfile.write(folder / f"{index}.wav", waveform, 16_000)

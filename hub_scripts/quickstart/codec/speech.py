@@ -1,4 +1,4 @@
-"""Fills the speech banks: what each voice says, and what is kept from training."""
+"""Fills the speech banks: what each voice says, and which sentences are held out."""
 
 import random
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ TRAINING_HOURS = {
     "amazon-queen": 5.0,
     "steel-sky": 2.0,
 } | dict.fromkeys(recordings.PROMPT_SPEAKERS, 0.25)
-"""Hours of each bank that the teacher listens to and the student learns from, or all where there are fewer."""
+"""Hours of each bank that the teacher and the student hear, or all of it if it is shorter."""
 
 TRAINING_SHARES = {
     "hibari": 8,
@@ -42,7 +42,7 @@ TRAINING_SHARES = {
     "steel-sky": 10,
     "en_US_f_Allison": 2,
 } | dict.fromkeys(recordings.FOREIGN_SPEAKERS, 1)
-"""Per cent of what the student hears: many voices before many hours, clear speech before that of old games."""
+"""Percentage of the student's training speech: many voices before many hours, clear speech before old games."""
 
 UNSEEN_BANKS = (*(name for name, (_, hours) in VOICES.items() if not hours), "audiobooks")
 

@@ -1,4 +1,4 @@
-"""The stages that make the codec: speech, a teacher's view of it, the student, its codebook and the vocoder."""
+"""The stages that make the codec: speech, the teacher's states, the student, its codebook and the vocoder."""
 
 from functools import partial
 from pathlib import Path
@@ -25,17 +25,17 @@ CLUSTER_COUNTS = (200, 500)
 """Numbers of teacher clusters that the student learns, and sizes of the codebooks that are compared."""
 
 NUM_UNITS = 500
-"""Size of the published codebook, as of mHuBERT-25Hz: the more units, the more they keep of the phones."""
+"""Size of the published codebook, that of mHuBERT-25Hz: with more units, more of the phones is kept."""
 
 STUDENT_MINUTES = 166.0
 VOCODER_MINUTES = 134.0
-"""CPU time that training takes. The published student had it in three goes (of 45, 55 and 66 minutes): at first it
-heard neither `steel-sky` nor moved formants, then not Kokoro's voices, and had batches of half the size. The vocoder
-had four (of 45, 35, 24 and 30): three spoke each student's units of clean speech, with batches of half the size,
-starting from the mean old embedding of each unit's frames, and the last what it now hears."""
+"""CPU time of training. The published student was trained in three runs (45, 55 and 66 minutes): the first without
+`steel-sky` and formant shifts, the second without Kokoro's voices, both with batches of half the size. The vocoder was
+trained in four (45, 35, 24 and 30): three on units of clean speech, with batches of half the size, each starting from
+the mean embedding of the former units of each unit's frames; the last on today's data."""
 
 VOCODER_HOURS = 2.0
-"""Speech that the vocoder learns from."""
+"""Training speech of the vocoder."""
 
 NUM_RESYNTHESIZED = 40
 """Held-out sentences that are resynthesised and transcribed."""
@@ -65,7 +65,7 @@ class CodecStages:
         return {"hours": {name: SpeechBank(self.speech_dir, name).hours for name in speech.BANKS}}
 
     def teacher(self) -> dict[str, Any]:
-        """Compute the teacher's states of what the student learns from."""
+        """Compute the teacher's states of the training speech."""
         folder = whisper.convert_whisper(self.work_dir / "whisper-base")
         for name in speech.BANKS:
             path = self.work_dir / "teacher" / f"{name}.npz"
@@ -138,7 +138,7 @@ class CodecStages:
         return figures
 
     def units(self) -> dict[str, Any]:
-        """Encode the speech that the vocoder learns from, in the versions that it hears."""
+        """Encode the vocoder's training speech, clean and augmented."""
         bank = SpeechBank(self.speech_dir, "hibari", VOCODER_HOURS)
         versions = voice_sampler.encode_versions(self.encoder(), bank)
         np.save(self.work_dir / "units" / "hibari.npy", versions.astype(np.int16))
@@ -160,7 +160,7 @@ class CodecStages:
         return figures
 
     def resynthesis(self) -> dict[str, Any]:
-        """Word error rates of Whisper base on the originals and on what the codec makes of them."""
+        """Word error rates of Whisper base on the originals and on their resynthesis."""
         codec, folder = self.codec(), self.work_dir / "whisper-base"
         figures = {}
         for name in ("hibari", "audiobooks"):
@@ -188,7 +188,7 @@ class CodecStages:
         return make_codec(model, np.load(self.work_dir / f"codebook-{NUM_UNITS}.npy"))
 
     def codec(self) -> HubertUnitCodec:
-        """The published codec, or before its vocoder is trained, the encoder: the units are the same."""
+        """The published codec, or the encoder alone before the vocoder is trained. Their units are the same."""
         folder = self.work_dir / "out" / "codec"
         return HubertUnitCodec.from_pretrained(folder) if (folder / "config.json").exists() else self.encoder()
 
@@ -197,7 +197,7 @@ class CodecStages:
         return SpeechBank(self.speech_dir, name, speech.TRAINING_HOURS.get(name, float("inf")))
 
     def _utterances_to_fit(self) -> list[tuple[SpeechBank, list[int]]]:
-        """Of each English training bank, 80 utterances to fit codebooks on."""
+        """80 utterances of each English training bank, to fit codebooks on."""
         rng = np.random.default_rng(0)
         banks = [self.bank(name) for name in speech.TRAINING_HOURS if name not in FOREIGN_SPEAKERS]
         return [(bank, sorted(rng.permutation(bank.indices(held_out=False))[:80])) for bank in banks]

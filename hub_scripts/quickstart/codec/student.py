@@ -1,4 +1,4 @@
-"""The student: a small HuBERT at 25 Hz that learns to tell the teacher's clusters apart."""
+"""The student: a small HuBERT at 25 Hz that learns to predict the teacher's clusters."""
 
 import queue
 import threading
@@ -141,7 +141,7 @@ def train_student(
         minutes (`float`):
             CPU minutes to train.
         checkpoint (`Path`):
-            File for the state; training goes on from it where it exists.
+            File for the state. Training resumes from it if it exists.
         peak_rate (`float`, *optional*, defaults to 1e-3):
             Highest learning rate, after 200 steps of warm-up; it falls to 0 linearly in time.
 

@@ -1,4 +1,4 @@
-"""What the student learns: k-means clusters of the teacher's states, and their principal components."""
+"""Training targets of the student: k-means clusters of the teacher's states, and their principal components."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ NUM_COMPONENTS = 128
 
 
 def remove_speakers(states: np.ndarray, speakers: np.ndarray) -> np.ndarray:
-    """States less the mean of their speaker, which little speech pulls towards the mean of all."""
+    """States minus the mean of their speaker. With little speech, it is pulled to the global one."""
     states = states - states.mean(0)
     result = np.empty_like(states)
     for speaker in np.unique(speakers):
@@ -18,7 +18,7 @@ def remove_speakers(states: np.ndarray, speakers: np.ndarray) -> np.ndarray:
 
 
 def principal_components(states: np.ndarray) -> np.ndarray:
-    """The directions of most variance: an array of shape `(num_features, NUM_COMPONENTS)`."""
+    """The directions of largest variance: an array of shape `(num_features, NUM_COMPONENTS)`."""
     _, directions = np.linalg.eigh(np.cov(states.T))
     return np.ascontiguousarray(directions[:, ::-1][:, :NUM_COMPONENTS].astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""A training that has a given CPU time, and goes on where it was stopped."""
+"""Trains for a given CPU time, and resumes an interrupted training."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def train_for(
         max_grad_norm (`float`):
             Largest norm of the gradient.
         checkpoint (`Path`):
-            File for the state; training goes on from it where it exists.
+            File for the state. Training resumes from it if it exists.
         batches_per_step (`int`, *optional*, defaults to 1):
             Batches whose mean gradient makes a step. Each has one of PyTorch's threads to itself: small networks use
             two cores better so than with both in each operation.

@@ -1,4 +1,4 @@
-"""Compares quantisers on the held-out sentences: how much of the phones and how little of the voice units keep."""
+"""Compares quantisers on held-out sentences: how much units tell about phones, and how little about the voice."""
 
 from collections.abc import Callable, Mapping
 

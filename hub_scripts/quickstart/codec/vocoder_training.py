@@ -1,4 +1,4 @@
-"""Trains the vocoder of one voice: the generator on spectral losses, and then the duration predictor."""
+"""Trains the vocoder of one voice: first the generator, on spectral losses, then the duration predictor."""
 
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +21,7 @@ BATCHES_PER_STEP = 2
 def vocoder_config(num_units: int) -> UnitHifiGanConfig:
     r"""
     3 million parameters. Most layers work at 50 to 200 Hz, where a CPU can afford wide ones: the last step, from 1 to
-    16 kHz, is a single transposed convolution, which like an inverse STFT lays out what was worked out before.
+    16 kHz, is a single transposed convolution, which works like an inverse STFT.
     """
     return UnitHifiGanConfig(
         num_units=num_units,
@@ -62,7 +62,7 @@ def train_generator(
         minutes (`float`):
             CPU minutes to train.
         checkpoint (`Path`):
-            File for the state; training goes on from it where it exists.
+            File for the state. Training resumes from it if it exists.
         peak_rate, final_rate (`float`):
             The learning rate falls from one to the other linearly in time, after 100 steps of warm-up.
 

@@ -1,4 +1,4 @@
-"""What the vocoder learns from: crops of one voice as it is, with the units of what the codec may hear of it."""
+"""Training data of the vocoder: crops of one clean voice, with the units of the clean or an augmented version."""
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ CROP_FRAMES = 48
 BATCH_SIZE = 8
 
 NUM_AUGMENTED = 2
-"""Versions of the speech in other vocal tracts, rooms and noise. From their units too the vocoder learns to say it in
-its own voice: other people's recordings have units that clean speech of one voice never has."""
+"""Augmented versions of the speech. The vocoder learns to speak their units too in its own voice: recordings of other
+people have units that clean speech of one voice never has."""
 
 PAUSE_FRAMES = 16
-"""Silence before and after each utterance: in noise it has units of its own, and the vocoder must be silent."""
+"""Silence before and after each utterance: noisy silence has units of its own, at which the vocoder must be silent."""
 
 
 def encode_versions(codec: HubertUnitCodec, bank: SpeechBank) -> np.ndarray:

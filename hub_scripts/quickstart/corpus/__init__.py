@@ -1,1 +1,1 @@
-"""What the codec encodes: a corpus, benchmarks and preference pairs, as a voice reads their texts."""
+"""The corpus, benchmarks and preference pairs: a voice reads their texts, and the codec encodes the speech."""

@@ -71,7 +71,7 @@ def write_storycloze(folder: Path, clozes: list[Cloze], reader: Reader) -> int:
     """
     spoken, topic = [], []
     for number, (story, foreign_ending) in enumerate(clozes, start=1):
-        context = reader.row("", story.context, goes_on=True)
+        context = reader.row("", story.context, pause_after=True)
         correct, wrong, foreign = (
             join_rows(f"{number}_{name}", context, reader.row("", [ending]))
             for name, ending in (

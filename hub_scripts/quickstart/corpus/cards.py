@@ -27,8 +27,8 @@ WordNet 3.0 and clauses of the King James Bible) and short stories from a hand-w
 | `text` | string | what is read |
 | `aligned_text` | list | null: the voice gives no word times |
 
-Every sentence of a story names its hero, and who does what is divided: a pair of hero and scenario is in the training
-split, in the validation split or in the miniature benchmarks. So these three share no sentence.
+Every sentence of a story names its hero. Each pair of hero and scenario belongs to the training split, to the
+validation split or to the miniature benchmarks, so these three share no sentence.
 
 The voice is hibari-tts 0.2.1 (Apache-2.0), `heart`. WordNet is licensed by Princeton University
 ([WordNet 3.0 license](https://wordnet.princeton.edu/license-and-commercial-use)); the Bible is in the public domain.
@@ -42,7 +42,7 @@ _PREFERENCES = """---
 
 {train} preference pairs to train on and {validation} to validate with, in the form of SpokenSwag, as units of the
 quickstart codec: `prompt` is the beginning of a story (four sentences), `chosen` its ending and `rejected` a worse
-one, which by turns contradicts the story and is of another. The stories are of the same grammar as the training
+one, which alternately contradicts the story or belongs to another. The stories are of the same grammar as the training
 stories of the quickstart corpus, but none of them is among them; no sentence is in the miniature benchmarks. TRL's
 `DPOTrainer` takes the columns `prompt`, `chosen` and `rejected`; `*_text` is their text.
 """
@@ -55,12 +55,12 @@ ones.
 | folder | pairs | the wrong utterance |
 |---|---|---|
 | `sblimp` | {sblimp}: {phenomena} phenomena, {voices} voices | breaks a rule of grammar |
-| `sstorycloze` | {storycloze} | ends a story with what contradicts it |
-| `tstorycloze` | {storycloze} | ends a story with the ending of another |
+| `sstorycloze` | {storycloze} | contradicts the story in its ending |
+| `tstorycloze` | {storycloze} | ends with the ending of another story |
 
 The stories are of the same grammar as those of the quickstart corpus, and share no sentence with them. A story's
-context and its endings are encoded apart, so that both utterances of a pair have the same context. Scores tell
-small models that were trained on this corpus from each other; they do not compare with scores on the real benchmarks.
+context and its endings are encoded apart, so that both utterances of a pair have the same context. Scores
+tell apart small models that were trained on this corpus. They cannot be compared with scores on the real benchmarks.
 """
 
 

@@ -1,4 +1,4 @@
-"""Rows of a tokenised corpus from texts: a voice reads them, the codec encodes them."""
+"""Makes rows of a tokenised corpus from texts: a voice reads them, and the codec encodes the speech."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ PEAK = 0.7
 """Largest sample of each sentence."""
 
 DOCUMENTS_PER_SHARD = 250
-"""Documents that a build which was stopped may have to read again."""
+"""Documents that an interrupted build may have to read again."""
 
 
 class Reader:
@@ -51,10 +51,10 @@ class Reader:
         # The stories of a pair share their context.
         self.read = lru_cache(maxsize=100)(self._read)
 
-    def row(self, id: str, sentences: Sequence[str], goes_on: bool = False) -> dict[str, Any]:
-        """A row of a tokenised corpus: sentences read one after the other, with a last pause where speech goes on."""
+    def row(self, id: str, sentences: Sequence[str], pause_after: bool = False) -> dict[str, Any]:
+        """A row of a tokenised corpus: sentences read one after the other, with a pause after the last on request."""
         parts = [part for sentence in sentences for part in (self.read(sentence), self.pause)]
-        waveform = torch.from_numpy(np.concatenate(parts if goes_on else parts[:-1]))
+        waveform = torch.from_numpy(np.concatenate(parts if pause_after else parts[:-1]))
         units, durations = self.codec.deduplicate(self.codec.encode(waveform[None]).audio_codes[0, 0])
         return {
             "id": id,
@@ -73,7 +73,7 @@ class Reader:
 
 
 def join_rows(id: str, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """One row of two, as if what the second says came after the first; neither changes the other's units."""
+    """Join two rows into one, as if the second was spoken after the first. Neither changes the other's units."""
     units, durations = first["units"] + second["units"], first["durations"] + second["durations"]
     seam = len(first["units"])
     if units[seam - 1] == units[seam]:
@@ -101,7 +101,7 @@ def write_split(path: Path, documents: Sequence[Sequence[str]], reader: Reader, 
         reader (`Reader`):
             Who reads.
         shards (`Path`):
-            Folder where documents are kept as they are read: a build that was stopped goes on from them.
+            Folder where documents are kept as they are read: an interrupted build continues from them.
 
     Returns:
         `dict`: what [`part_figures`] says of the file.
