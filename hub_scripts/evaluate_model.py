@@ -8,38 +8,48 @@ accelerate launch hub_scripts/evaluate_model.py \
 Start it again with the same command to continue after an interruption.
 """
 
+from contextlib import nullcontext
+
 import torch
-from transformers import AutoModelForCausalLM, HfArgumentParser
+from transformers import AutoModelForCausalLM
 
 from slam_hf import SpeechLMForCausalLM
+from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
 from slam_hf.evaluation.continuations import evaluate_continuations
 from slam_hf.evaluation.pairs import evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.evaluation.tasks import TASKS
+from slam_hf.folder_lock import lock_folder
 from slam_hf.processes import get_process_state
+from slam_hf.training.run_record import read_run_records
 
 
-def main() -> None:
-    parser = HfArgumentParser((EvaluationArguments, ContinuationArguments))
-    args, continuation_args = parser.parse_args_into_dataclasses()
+def main(args: EvaluationArguments, continuation_args: ContinuationArguments) -> None:
     state = get_process_state()
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).to(state.device).eval()
     if not isinstance(model, SpeechLMForCausalLM):
-        raise SystemExit(f"{args.model} is a {type(model).__name__}: expected a speech language model.")
-    if TASKS[args.task].kind == "pairs":
-        evaluation = evaluate_pairs(args, model)
-    else:
-        evaluation = evaluate_continuations(args, continuation_args, model)
-    if state.is_main_process:
-        summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), args.training_tokens)
-        skipped = [record["skipped"] for record in evaluation.records if record["skipped"] is not None]
-        for reason in skipped[:10]:
-            print(f"skipped: {reason}")
-        print(f"{len(evaluation.records)} items, {len(skipped)} of them skipped.")
-        print(describe_results(evaluation))
-        print(f"Summary: {summary}")
+        raise ValueError(f"{args.model} is a {type(model).__name__}: expected a speech language model.")
+    with lock_folder(args.output_dir) if state.is_main_process else nullcontext():
+        if TASKS[args.task].kind == "pairs":
+            evaluation = evaluate_pairs(args, model)
+        else:
+            evaluation = evaluate_continuations(args, continuation_args, model)
+        if state.is_main_process:
+            tokens = recorded_tokens(args.model) if args.training_tokens is None else args.training_tokens
+            summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), tokens)
+            print(describe_results(evaluation))
+            print(f"Summary: {summary}")
+
+
+def recorded_tokens(model: str) -> float | None:
+    """Tokens that a model has seen in all of its recorded runs; `None` where that is not known."""
+    counts = [record.num_tokens for record in read_run_records(model)]
+    return sum(counts) if counts and None not in counts else None
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        lambda: main(*parse_arguments(__doc__, (EvaluationArguments, ContinuationArguments))),
+        hint="Start the same command again to continue.",
+    )

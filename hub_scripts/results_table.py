@@ -8,6 +8,7 @@ python hub_scripts/results_table.py outputs/evaluation outputs/my-model --plot r
 import argparse
 import sys
 
+from slam_hf.command_line import run
 from slam_hf.evaluation.results_table import read_summaries, save_plot, to_markdown
 from slam_hf.evaluation.slamming_results import PUBLISHED
 
@@ -22,12 +23,10 @@ def main() -> None:
     if args.plot is not None:
         left_out = save_plot(rows, args.plot)
         if left_out:
-            hint = "Evaluate your models with `--training_tokens`."
-            print(
-                f"Not in the plot, for want of a number of training tokens: {', '.join(left_out)}. {hint}",
-                file=sys.stderr,
-            )
+            names = ", ".join(left_out)
+            print(f"Not in the plot: {names}. Their number of training tokens is not known.", file=sys.stderr)
+            print("Evaluate a model of yours with `--training_tokens` to see it there.", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

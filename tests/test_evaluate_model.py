@@ -11,6 +11,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+
+from slam_hf import SpeechLMForCausalLM
+from slam_hf.evaluation.arguments import EvaluationArguments
+from slam_hf.training.run_record import RunRecord, save_run_records
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "evaluate_model.py"
@@ -65,6 +72,93 @@ def test_script_writes_summary_and_records(checkpoint, stories, tmp_path, monkey
     assert "skipped: 7_correct: empty: the file has no content" in printed
     assert "30 items, 1 of them skipped." in printed
     assert f"accuracy: {100 * summary['results']['accuracy']:.1f} % [" in printed
+
+
+@pytest.fixture
+def units(tmp_path) -> Path:
+    """Two pairs of stories as units."""
+    folder = tmp_path / "units"
+    rows = {f"{number}_{side}": [number, 7, 9] for number in (1, 2) for side in ("correct", "incorrect")}
+    Dataset.from_dict({"id": list(rows), "units": list(rows.values())}).to_parquet(folder / "units.parquet")
+    return folder
+
+
+def evaluate_units(monkeypatch, model: Path, units: Path, **more) -> None:
+    values = {"model": model, "task": "tstorycloze", "data": units, **more}
+    run_script(monkeypatch, [str(part) for name, value in values.items() for part in (f"--{name}", value)])
+
+
+def test_results_are_beside_a_local_model_and_checkpoints_of_one_name_have_their_own(
+    tmp_path, tiny_model, units, monkeypatch
+):
+    for run in ("first", "second"):
+        folder = tmp_path / run / "checkpoint-5"
+        tiny_model.save_pretrained(folder)
+        evaluate_units(monkeypatch, folder, units)
+        summary = json.loads((folder / "evaluation" / "tstorycloze.json").read_text())
+        assert summary["model"]["name"] == f"{run}/checkpoint-5"
+
+
+def test_results_of_hub_models_go_by_the_whole_id():
+    assert EvaluationArguments("org/slam", "sblimp", "data").output_dir == os.path.join(
+        "outputs/evaluation", "org/slam"
+    )
+
+
+def test_an_adapter_is_scored_as_such_with_the_processor_of_its_base(tmp_path, tiny_model, units, monkeypatch):
+    tiny_model.save_pretrained(tmp_path / "base")
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], r=2, init_lora_weights=False)
+    torch.manual_seed(0)
+    adapted = get_peft_model(SpeechLMForCausalLM.from_pretrained(tmp_path / "base"), config).eval()
+    adapted.save_pretrained(tmp_path / "lora")
+    evaluate_units(monkeypatch, tmp_path / "base", units)
+    evaluate_units(monkeypatch, tmp_path / "lora", units)
+    base, lora = (
+        json.loads((tmp_path / name / "evaluation" / "tstorycloze.json").read_text()) for name in ("base", "lora")
+    )
+    assert (base["model"]["name"], lora["model"]["name"]) == ("base", "lora")
+    assert base["model"]["weights"] != lora["model"]["weights"]
+    record = pq.read_table(tmp_path / "lora" / "evaluation" / "tstorycloze.parquet").to_pylist()[0]
+    expected = adapted.get_base_model().log_likelihood(torch.tensor([[1, 3, 9, 11, 1]])).item()
+    assert record["correct_score"] == pytest.approx(expected, abs=1e-5)
+    assert expected != pytest.approx(tiny_model.log_likelihood(torch.tensor([[1, 3, 9, 11, 1]])).item(), abs=1e-3)
+
+
+def test_training_tokens_are_those_of_the_recorded_runs(tmp_path, tiny_model, units, monkeypatch):
+    tiny_model.save_pretrained(tmp_path / "model")
+
+    def training_tokens(*records: RunRecord, **more) -> float | None:
+        save_run_records(list(records), tmp_path / "model")
+        evaluate_units(monkeypatch, tmp_path / "model", units, **more)
+        return json.loads((tmp_path / "model" / "evaluation" / "tstorycloze.json").read_text())["model"][
+            "training_tokens"
+        ]
+
+    pretraining, alignment = RunRecord("pretraining", num_tokens=1000), RunRecord("preference alignment", num_tokens=5)
+    assert training_tokens(pretraining, alignment) == 1005
+    assert training_tokens(pretraining, RunRecord("preference alignment")) is None
+    assert training_tokens(pretraining, training_tokens=7) == 7
+
+
+HOLD = """
+import sys
+from slam_hf.folder_lock import lock_folder
+with lock_folder(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_evaluation_in_one_folder_meets_a_clear_line(tmp_path, tiny_model, units, monkeypatch):
+    tiny_model.save_pretrained(tmp_path / "model")
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "model" / "evaluation")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        with pytest.raises(SystemExit, match=r"Error: .*Another job is writing to '.*model/evaluation'"):
+            evaluate_units(monkeypatch, tmp_path / "model", units)
+        other.kill()
+    evaluate_units(monkeypatch, tmp_path / "model", units)
+    assert (tmp_path / "model" / "evaluation" / "tstorycloze.json").is_file()
 
 
 def test_model_that_is_no_speech_lm(tmp_path, monkeypatch):

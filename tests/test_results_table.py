@@ -2,12 +2,21 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from slam_hf.evaluation.results_table import format_count, parse_count, read_summaries, save_plot, to_markdown
+from slam_hf.evaluation.results_table import (
+    format_count,
+    model_summaries,
+    parse_count,
+    read_summaries,
+    save_plot,
+    summary_files,
+    to_markdown,
+)
 from slam_hf.evaluation.slamming_results import PUBLISHED
 
 
@@ -16,11 +25,19 @@ SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "results_table.py"
 
 @pytest.fixture
 def write_summary(tmp_path):
-    def write(task: str, results: dict, name: str = "my-model", num_skipped: int = 0) -> Path:
+    def write(
+        task: str,
+        results: dict,
+        name: str = "my-model",
+        num_skipped: int = 0,
+        data: str = "twist/sSC",
+        training_tokens: float | None = 1.4e9,
+    ) -> Path:
         folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        model = {"name": name, "weights": f"hash of {name}", "num_parameters": 358_347_904, "training_tokens": 1.4e9}
-        summary = {"task": task, "results": results, "num_items": 1871, "num_skipped": num_skipped, "model": model}
+        folder.mkdir(exist_ok=True, parents=True)
+        model = {"name": name, "weights": f"hash of {name}", "num_parameters": 358_347_904}
+        summary = {"task": task, "results": results, "num_items": 1871, "num_skipped": num_skipped}
+        summary |= {"model": model | {"training_tokens": training_tokens}, "data": {"name": data}}
         (folder / f"{task}.json").write_text(json.dumps(summary))
         return folder
 
@@ -87,6 +104,51 @@ def test_two_summaries_of_a_task_are_refused(write_summary):
         read_summaries([folder, folder / "sblimp.json"])
 
 
+def test_a_second_summary_is_named_with_the_first(write_summary):
+    folder = write_summary("sblimp", {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]})
+    (folder / "copy").mkdir()
+    shutil.copy(folder / "sblimp.json", folder / "copy" / "sblimp.json")
+    with pytest.raises(ValueError, match=r"sblimp.json' is the second summary .*, after '.*sblimp.json': pass one"):
+        read_summaries([folder])
+
+
+def test_a_folder_of_folders_is_read(write_summary, tmp_path):
+    results = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]}
+    for name in ("outputs/evaluation/org/slam", "outputs/evaluation/me/slam"):
+        write_summary("sblimp", results, name=name)
+    assert [row.model for row in read_summaries([tmp_path / "outputs"])] == [
+        "outputs/evaluation/me/slam",
+        "outputs/evaluation/org/slam",
+    ]
+
+
+def test_the_summaries_of_a_model_are_those_beside_it_and_not_those_of_its_checkpoints(write_summary, tmp_path):
+    assert model_summaries(tmp_path / "run") == []
+    results = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]}
+    for name in ("run/evaluation", "run/checkpoint-5/evaluation"):
+        write_summary("sblimp", results, name=name)
+    (tmp_path / "run" / "evaluation" / "notes.json").write_text("{}")
+    assert model_summaries(tmp_path / "run") == [tmp_path / "run" / "evaluation" / "sblimp.json"]
+    assert len(summary_files(tmp_path / "run")) == 2
+
+
+def test_scores_on_small_benchmarks_are_marked_and_explained(write_summary):
+    results = {"accuracy": 0.722, "accuracy_interval": [0.69, 0.76]}
+    folder = write_summary("tstorycloze", results, data="quickstart:benchmarks/tstorycloze")
+    write_summary("sblimp", results)
+    table = to_markdown([*PUBLISHED, *read_summaries([folder])])
+    assert "| 72.2 [69, 76] | — | 72.2 [69, 76] ‡ |" in table
+    assert table.endswith("‡ On a small benchmark that comes with slam-hf: not comparable with published scores.")
+    assert "‡" not in to_markdown(PUBLISHED)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"task": "sblimp"}', '{"task": "other", "results": {}}'])
+def test_a_file_that_is_not_a_summary_is_named(tmp_path, content):
+    (tmp_path / "sblimp.json").write_text(content)
+    with pytest.raises(ValueError, match=r"sblimp.json' is not the summary of an evaluation \("):
+        read_summaries([tmp_path])
+
+
 def test_folder_without_a_summary(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no summary of an evaluation"):
         read_summaries([tmp_path])
@@ -121,6 +183,18 @@ def test_plot_shows_every_model_with_known_tokens(write_summary, tmp_path, monke
     assert "my-model" in labels[0] and "my-model" not in labels[1]
     assert "Moshi (speech only)" not in labels[0]
     assert {"Slam", "Slam (scaled)", "Slam (-DPO)"} <= labels[2]
+
+
+def test_what_is_not_in_the_plot_is_said(write_summary, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    folder = write_summary("sblimp", {"accuracy": 0.6, "accuracy_interval": [0.58, 0.63]}, training_tokens=None)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), "--plot", str(tmp_path / "plot.png")])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    said = capsys.readouterr().err
+    assert "Not in the plot: Moshi (speech only), my-model. Their number of training tokens is not known." in said
+    assert "`--training_tokens`" in said
+    with pytest.raises(ValueError, match="no model has both an accuracy and a number of training tokens"):
+        save_plot(read_summaries([folder]), tmp_path / "plot.png")
 
 
 def test_script_prints_the_table_and_draws_it(write_summary, tmp_path, monkeypatch, capsys):

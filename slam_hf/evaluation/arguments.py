@@ -47,7 +47,7 @@ class EvaluationArguments:
     """
 
     model: str = field(metadata={"help": "The speech language model: a Hub id or a folder."})
-    task: str = field(metadata={"choices": TASKS, "help": "The benchmark."})
+    task: str = field(metadata={"choices": TASKS, "help": "The benchmark: %(choices)s."})
     data: str = field(metadata={"help": "Folder of the benchmark as released, with audio or tokenised."})
     output_dir: str | None = field(
         default=None,

@@ -28,7 +28,7 @@ from ..processes import get_process_state
 from .arguments import ContinuationArguments, EvaluationArguments
 from .fingerprints import describe_model, hash_model, hash_rows, name_data
 from .journal import Journal
-from .pairs import copy_processor, load_pipeline
+from .pairs import load_pipeline, own_processor
 from .report import Evaluation
 from .tasks import TASKS
 from .transcription import load_recogniser, transcribe_waveforms
@@ -66,7 +66,7 @@ def evaluate_continuations(
     pairs = task.read_pairs(args.data, files.keys())[: continuation_args.num_prompts]
     files = {pair.correct: files[pair.correct] for pair in pairs}
     alignments = {f"{name}.json": path for name in files if (path := files[name].with_suffix(".json")).is_file()}
-    speak = load_pipeline(args, model, copy_processor(args, None))
+    speak = load_pipeline(args, model, own_processor(args, model))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     described, data_hash = describe_model(model, args.model), hash_rows(hash_files(files | alignments).items())
     settings = {

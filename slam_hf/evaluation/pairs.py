@@ -44,7 +44,7 @@ def evaluate_pairs(
         FileNotFoundError, ValueError: the benchmark is incomplete, its units are not the model's, or all of its pairs
             had to be skipped.
     """
-    processor = copy_processor(args, processor)
+    processor = own_processor(args, model, processor)
     pairs, utterances, codec = _encode_benchmark(args, model, processor)
     processor.tokenizer.add_eos_token = True
     _check_vocabulary(utterances, processor.tokenizer.num_units)
@@ -123,9 +123,14 @@ def _encode_benchmark(
     return pairs, utterances, describe_codec(codec)
 
 
-def copy_processor(args: EvaluationArguments, processor: SpeechLMProcessor | None) -> SpeechLMProcessor:
-    """A processor to change: a copy of the one in memory, or the one that the model's repository has."""
-    processor = AutoProcessor.from_pretrained(args.model) if processor is None else copy.copy(processor)
+def own_processor(
+    args: EvaluationArguments, model: SpeechLMForCausalLM, processor: SpeechLMProcessor | None = None
+) -> SpeechLMProcessor:
+    """A processor that may be changed: a copy of the one in memory, or else the one of the model's repository."""
+    if processor is None:
+        # An adapter comes without one: it has that of the base model, which an adapted model is named after.
+        return AutoProcessor.from_pretrained(model.name_or_path if hasattr(model, "peft_config") else args.model)
+    processor = copy.copy(processor)
     processor.tokenizer = copy.deepcopy(processor.tokenizer)
     return processor
 

@@ -50,11 +50,13 @@ class Evaluation:
 
 
 def describe_results(evaluation: Evaluation) -> str:
-    """The results as people read them, one per line: accuracies in percent, each score with its 95 % interval."""
+    """The results as people read them: what was skipped, and each score, in percent where it is an accuracy."""
     continuation = evaluation.results.get("continuation", {})
     results = evaluation.results | {f"continuation {name}": value for name, value in continuation.items()}
-    scale = TASKS[evaluation.task].scale
-    lines = []
+    task, scale = TASKS[evaluation.task], TASKS[evaluation.task].scale
+    skipped = [record["skipped"] for record in evaluation.records if record["skipped"] is not None]
+    lines = [f"skipped: {reason}" for reason in skipped[:10]]
+    lines.append(f"{task.heading}: {len(evaluation.records):,} items, {len(skipped):,} of them skipped.")
     for name, value in results.items():
         if isinstance(value, float):
             interval = ", ".join(f"{scale * end:.1f}" for end in results[f"{name}_interval"])

@@ -95,6 +95,11 @@ def read_summaries(paths: Iterable[str | os.PathLike]) -> list[Row]:
     return list(rows.values())
 
 
+def model_summaries(folder: Path) -> list[Path]:
+    """The summaries that lie beside a model, in `evaluation` of its folder; none where it has not been evaluated."""
+    return sorted(file for file in (folder / "evaluation").glob("*.json") if file.stem in TASKS)
+
+
 def summary_files(path: Path) -> list[Path]:
     """The summaries below a folder, or the file that is one; `FileNotFoundError` where there are none."""
     files = sorted(file for file in path.rglob("*.json") if file.stem in TASKS) if path.is_dir() else [path]
