@@ -13,9 +13,11 @@ from trl import DPOConfig, DPOTrainer, ModelConfig, TrlParser, get_peft_config
 
 from slam_hf import SpeechLMForCausalLM
 from slam_hf.hub.model_card import save_model_card
+from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import CorpusConfig
-from slam_hf.training.checkpoints import checkpoint_to_resume
+from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
 from slam_hf.training.cpu_threads import use_all_cores
+from slam_hf.training.output_folder import claim_output_dir, finish_output_dir, make_settings
 from slam_hf.training.preferences import AlignArguments, prepare_pairs
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
 
@@ -25,6 +27,10 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
         raise ValueError("Name the model to align: `model_name_or_path`, a Hub id or a folder.")
     training_args.include_num_input_tokens_seen = "non_padding"
     output_dir = Path(training_args.output_dir)
+    hide_token(training_args)
+    settings = make_settings(args, training_args, model_args)
+    if training_args.process_index == 0:
+        claim_output_dir(settings, training_args, args.overwrite_output_dir)
 
     use_all_cores(training_args)
     with training_args.main_process_first(desc="preparing pairs"):
@@ -55,10 +61,12 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
         peft_config=get_peft_config(model_args),
         callbacks=[recorder, *energy_callbacks(training_args)],
     )
+    publisher = Publisher(trainer, processor)
+    trainer.add_callback(publisher)
+    trainer.add_callback(ChecksumCallback)
     if trainer.is_world_process_zero():
         corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
         records = [record_corpus(corpus, train)]
-        # Before the model: a push of the trainer uploads the folder as it is then.
         processor.save_pretrained(output_dir)
 
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
@@ -77,6 +85,8 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
             print(f"Held-out reward {name}: {first:.3f} at first, {last:.3f} after training.")
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")
+        publisher.publish(output_dir, training_args, "End of training")
+        finish_output_dir(settings, training_args)
     trainer.end()
 
 

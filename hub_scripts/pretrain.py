@@ -11,15 +11,17 @@ from transformers import Trainer, TrainingArguments
 from trl import ModelConfig, TrlParser
 
 from slam_hf.hub.model_card import save_model_card
+from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import PretrainArguments
 from slam_hf.training.benchmarks import score_benchmarks
 from slam_hf.training.budget import set_budget
-from slam_hf.training.checkpoints import checkpoint_to_resume
+from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
 from slam_hf.training.continuation import continue_document, continue_recording
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.curve import save_training_curve
 from slam_hf.training.initialization import initial_model, make_processor
 from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
+from slam_hf.training.output_folder import claim_output_dir, finish_output_dir, make_settings
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
@@ -33,6 +35,10 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
     training_args.include_num_input_tokens_seen = "non_padding"
     budget = set_budget(args, training_args)
     output_dir = Path(training_args.output_dir)
+    hide_token(training_args)
+    settings = make_settings(args, training_args, model_args)
+    if training_args.process_index == 0:
+        claim_output_dir(settings, training_args, args.overwrite_output_dir)
     processor = make_processor(args)
 
     with training_args.main_process_first(desc="packing"):
@@ -59,6 +65,9 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
     )
     # In front of those that report the logs, which it adds to.
     trainer.callback_handler.callbacks.insert(0, throughput)
+    publisher = Publisher(trainer, processor)
+    trainer.add_callback(publisher)
+    trainer.add_callback(ChecksumCallback)
     trainer.accelerator.print(describe_plan(args, training_args, trainer.model, contexts))
     if trainer.is_world_process_zero():
         processor.save_pretrained(output_dir)
@@ -99,6 +108,8 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
             print(f"Continuation of {args.prompt}: {audio}")
             if transcript is not None:
                 print(f"Transcript: {transcript}")
+        publisher.publish(output_dir, training_args, "End of training")
+        finish_output_dir(settings, training_args)
     trainer.end()
 
 

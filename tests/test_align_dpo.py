@@ -155,9 +155,15 @@ def test_lora_is_merged_into_the_model(align, checkpoint, tmp_path):
     assert changed == {f"lm.model.layers.{layer}.self_attn.{name}_proj.weight" for layer in range(2) for name in "qv"}
 
 
-def test_an_interrupted_alignment_goes_on_to_the_same_weights(align, tmp_path):
+def test_an_interrupted_alignment_goes_on_to_the_same_weights(align, tmp_path, monkeypatch):
     whole = align(tmp_path / "whole", max_steps=6, save_strategy="no")
-    align(tmp_path / "cut", max_steps=6, save_strategy="steps", save_steps=3)
+
+    def interrupt(trainer):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(script, "save_model_card", interrupt)
+        align(tmp_path / "cut", max_steps=6, save_strategy="steps", save_steps=3)
     for path in (tmp_path / "cut" / "checkpoint-6").iterdir():
         path.unlink()
     cut = align(tmp_path / "cut", max_steps=6, save_strategy="steps", save_steps=3, resume_from_checkpoint="latest")

@@ -1,16 +1,27 @@
+import json
+import shutil
+
 import pytest
 from training_utils import make_trainer
 from transformers import TrainingArguments
 
-from slam_hf.training.checkpoints import checkpoint_to_resume, is_complete
+from slam_hf.training.checkpoints import CHECKSUMS_NAME, ChecksumCallback, check_checkpoint, checkpoint_to_resume
 
 
 @pytest.fixture(scope="module")
 def output_dir(tmp_path_factory):
     """The folder of a run of one process that saved at steps 2, 4, ... 10."""
     folder = tmp_path_factory.mktemp("run")
-    make_trainer(folder, max_steps=10, save_strategy="steps", save_steps=2).train()
+    make_trainer(folder, [ChecksumCallback()], max_steps=10, save_strategy="steps", save_steps=2).train()
     return folder
+
+
+@pytest.fixture
+def two_checkpoints(output_dir, tmp_path):
+    """The last two of its checkpoints, to be damaged."""
+    for step in (8, 10):
+        shutil.copytree(output_dir / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    return tmp_path
 
 
 def resume(output_dir, value="latest"):
@@ -21,44 +32,92 @@ def test_latest_is_the_last_step(output_dir):
     assert resume(output_dir) == str(output_dir / "checkpoint-10")
 
 
+def test_every_file_of_a_checkpoint_has_its_checksum(output_dir):
+    files = {path.name for path in (output_dir / "checkpoint-10").iterdir()}
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < files
+    assert json.loads((output_dir / "checkpoint-10" / CHECKSUMS_NAME).read_text()).keys() == files - {CHECKSUMS_NAME}
+
+
+@pytest.mark.parametrize(
+    "file", ["trainer_state.json", "rng_state.pth", "optimizer.pt", "scheduler.pt", "model.safetensors", "config.json"]
+)
+@pytest.mark.parametrize("damage", ["missing", "cut short", "of another checkpoint"])
+def test_a_damaged_checkpoint_is_passed_over(two_checkpoints, file, damage, capsys):
+    path = two_checkpoints / "checkpoint-10" / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut short":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "of another checkpoint":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
+    assert f"Passed over: '{path}' is " in capsys.readouterr().out
+    with pytest.raises(ValueError, match=str(path)):
+        resume(two_checkpoints, str(path.parent))
+    shutil.rmtree(two_checkpoints / "checkpoint-8")
+    with pytest.raises(ValueError, match=f"There is no checkpoint to resume from. '{path}' is "):
+        resume(two_checkpoints)
+
+
 @pytest.mark.parametrize("file", ["trainer_state.json", "rng_state.pth"])
-def test_a_checkpoint_that_lacks_a_file_is_passed_over(output_dir, file):
-    hidden = output_dir / "checkpoint-10" / file
-    hidden.rename(output_dir / file)
-    try:
-        assert resume(output_dir) == str(output_dir / "checkpoint-8")
-    finally:
-        (output_dir / file).rename(hidden)
+def test_a_checkpoint_that_lacks_a_file_is_passed_over(two_checkpoints, file):
+    (two_checkpoints / "checkpoint-10" / CHECKSUMS_NAME).unlink()
+    (two_checkpoints / "checkpoint-10" / file).unlink()
+    assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
 
 
-def test_a_checkpoint_whose_state_was_cut_short_is_passed_over(output_dir):
-    path = output_dir / "checkpoint-10" / "trainer_state.json"
-    state = path.read_text()
-    path.write_text(state[: len(state) // 2])
-    try:
-        assert resume(output_dir) == str(output_dir / "checkpoint-8")
-    finally:
-        path.write_text(state)
+def test_a_checkpoint_whose_state_was_cut_short_is_passed_over(two_checkpoints, capsys):
+    (two_checkpoints / "checkpoint-10" / CHECKSUMS_NAME).unlink()
+    path = two_checkpoints / "checkpoint-10" / "trainer_state.json"
+    path.write_text(path.read_text()[:100])
+    assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
+    shutil.rmtree(two_checkpoints / "checkpoint-8")
+    capsys.readouterr()
+    assert resume(two_checkpoints) is None
+    assert capsys.readouterr().out.splitlines() == [
+        f"Passed over: '{path}' is missing or cut short.",
+        "Training starts at step 0: there is no complete checkpoint.",
+    ]
 
 
-def test_several_processes_have_a_random_state_each(output_dir, tmp_path):
-    for name in ("trainer_state.json", "rng_state_0.pth"):
-        (tmp_path / name).write_text("{}")
-    assert not is_complete(tmp_path, world_size=2)
+def test_a_renamed_checkpoint_is_passed_over(two_checkpoints, capsys):
+    (two_checkpoints / "checkpoint-10").rename(two_checkpoints / "checkpoint-12")
+    assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
+    assert "checkpoint-12/trainer_state.json' is of another step, 10." in capsys.readouterr().out
+
+
+def test_damaged_checksums_are_named(two_checkpoints):
+    (two_checkpoints / "checkpoint-10" / CHECKSUMS_NAME).write_text("[")
+    with pytest.raises(ValueError, match="checksums.json' is damaged"):
+        check_checkpoint(two_checkpoints / "checkpoint-10", world_size=1)
+
+
+def test_the_model_alone_is_not_resumed(tmp_path):
+    make_trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=2, save_only_model=True).train()
+    for value in ("latest", str(tmp_path / "checkpoint-2")):
+        with pytest.raises(ValueError, match=r"checkpoint-2' holds the model alone \(`save_only_model`\)"):
+            resume(tmp_path, value)
+
+
+def test_several_processes_have_a_random_state_each(tmp_path):
+    (tmp_path / "trainer_state.json").write_text("{}")
+    (tmp_path / "rng_state_0.pth").write_text("{}")
+    with pytest.raises(ValueError, match="has the random state of one process of several"):
+        check_checkpoint(tmp_path, world_size=2)
     (tmp_path / "rng_state_1.pth").write_text("")
-    assert is_complete(tmp_path, world_size=2)
+    check_checkpoint(tmp_path, world_size=2)
 
 
 def test_a_run_does_not_begin_anew_with_other_processes(output_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingArguments, "world_size", 2)
-    with pytest.raises(ValueError, match="checkpoint-10 has the random states of 1 processes, and this run has 2"):
+    with pytest.raises(ValueError, match="checkpoint-10' has the random states of 1 processes, and this run has 2"):
         resume(output_dir)
     assert resume(output_dir, str(output_dir / "checkpoint-8")) == str(output_dir / "checkpoint-8")
 
     checkpoint = tmp_path / "checkpoint-5"
     checkpoint.mkdir()
-    for name in ("trainer_state.json", "rng_state_0.pth"):
-        (checkpoint / name).write_text("{}")
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 5}')
+    (checkpoint / "rng_state_0.pth").write_text("")
     assert resume(tmp_path) is None  # cut short
     (checkpoint / "rng_state_1.pth").write_text("")
     assert resume(tmp_path) == str(checkpoint)
@@ -75,3 +134,8 @@ def test_without_a_checkpoint_a_run_begins(tmp_path):
 def test_a_folder_is_taken_as_it_is(tmp_path):
     assert resume(tmp_path, "some/checkpoint-3") == "some/checkpoint-3"
     assert resume(tmp_path, None) is None
+
+
+@pytest.mark.parametrize(("value", "step"), [("true", 10), ("True", 10), ("false", None)])
+def test_true_is_latest_as_it_is_for_the_trainer(output_dir, value, step):
+    assert resume(output_dir, value) == (step and str(output_dir / f"checkpoint-{step}"))

@@ -39,9 +39,9 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     for path in sorted(folder.parent.glob("*/settings.json")):
         earlier = json.loads(path.read_bytes())
         if path.parent == folder:
-            changes = _changes(earlier, settings)
+            changes = list_changes(earlier, settings)
         else:
-            changes = _changes({"codec": earlier["codec"]}, {"codec": settings["codec"]})
+            changes = list_changes({"codec": earlier["codec"]}, {"codec": settings["codec"]})
         if changes:
             raise ValueError(
                 f"'{path.parent}' holds a tokenisation that was begun with other settings. "
@@ -50,7 +50,8 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     atomic_write(folder / "settings.json", json.dumps(settings, indent=2).encode())
 
 
-def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def list_changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line for each setting that differs."""
     earlier, now = _flatten(earlier), _flatten(now)
     return [
         f"  {key}: was {earlier.get(key)!r}, is now {now.get(key)!r}"

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, upload_folder
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 from transformers import Trainer
 
 from ..evaluation.tasks import TASKS
-from ..training.run_record import RUN_RECORD_NAME, CorpusRecord, RunRecord
+from ..training.run_record import CorpusRecord, RunRecord
 from .markdown import TEMPLATES, format_duration, format_number, format_value, link
 from .model_description import CURVE, ModelDescription, describe_folder
 
@@ -65,16 +65,6 @@ def save_model_card(trainer: Trainer, evaluations: Sequence[str | os.PathLike] =
     local_name = re.sub(r"\W+", "-", folder.resolve().name).strip("-")
     card = render_model_card(folder, trainer.hub_model_id or local_name, evaluations)
     card.save(folder / "README.md")
-    if trainer.args.push_to_hub:
-        card.validate()
-        upload_folder(
-            repo_id=trainer.hub_model_id,
-            folder_path=folder,
-            allow_patterns=["README.md", RUN_RECORD_NAME, CURVE],
-            commit_message="Model card",
-            token=trainer.args.hub_token,
-            revision=trainer.args.hub_revision,
-        )
 
 
 def make_model_card(model: ModelDescription) -> ModelCard:

@@ -83,6 +83,8 @@ class PretrainArguments:
             string takes back what a recipe names, for `codec` too.
         asr_model (`str`, *optional*):
             A speech recogniser, a Hub id or a folder, that transcribes the continuation.
+        overwrite_output_dir (`bool`, *optional*, defaults to `False`):
+            Whether to delete what an earlier run has left in the output folder.
     """
 
     base_config: dict | str | None = field(
@@ -114,6 +116,9 @@ class PretrainArguments:
     )
     prompt: str | None = field(default=None, metadata={"help": "A recording to continue at the end."})
     asr_model: str | None = field(default=None, metadata={"help": "Speech recogniser for the continuation."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Delete what an earlier run has left in the output folder."}
+    )
 
     def __post_init__(self):
         if isinstance(self.base_config, str):

@@ -23,10 +23,15 @@ class AlignArguments(ScriptArguments):
         max_auto_bleu (`float`, *optional*):
             Keep pairs of which prompt and chosen text together have an auto-BLEU₂ below this. Speech that repeats
             itself is easy to continue likely, and preference training would make it more so. Defaults to no filter.
+        overwrite_output_dir (`bool`, *optional*, defaults to `False`):
+            Whether to delete what an earlier run has left in the output folder.
     """
 
     max_auto_bleu: float | None = field(
         default=None, metadata={"help": "Keep pairs of which prompt and chosen text have an auto-BLEU-2 below this."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Delete what an earlier run has left in the output folder."}
     )
 
     def __post_init__(self):

@@ -1,0 +1,80 @@
+"""Publishes a model while it is trained and at the end, by named files."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import ModelCard
+from transformers import ProcessorMixin, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+
+from .repository_files import publishable_files, stage
+from .upload import publish_folder
+
+
+def hide_token(training_args: TrainingArguments) -> None:
+    """Keep the Hub token in the environment of this process: the Trainer writes its arguments to files."""
+    if training_args.hub_token is not None:
+        os.environ["HF_TOKEN"], training_args.hub_token = training_args.hub_token, None
+
+
+class Publisher(TrainerCallback):
+    r"""
+    Publishes in place of the Trainer, which pushes its pickled arguments too, and whatever else is in the folder.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer. If it is to push to the Hub, it has made the repository; it does no more.
+        processor ([`~transformers.ProcessorMixin`]):
+            The processor of the model, which is saved in each checkpoint.
+
+    Raises:
+        ValueError: checkpoints are to be published, which hold pickles.
+    """
+
+    def __init__(self, trainer: Trainer, processor: ProcessorMixin):
+        args = trainer.args
+        if args.push_to_hub and args.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
+            raise ValueError("`hub_strategy` can be 'end' or 'every_save': checkpoints hold pickles, which stay here.")
+        self.repo_id = trainer.hub_model_id if args.push_to_hub else None
+        self.processor = processor
+        args.push_to_hub = False
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self.processor.save_pretrained(checkpoint)
+        if args.hub_strategy == HubStrategy.EVERY_SAVE:
+            try:
+                self.publish(checkpoint, args, f"Training in progress, step {state.global_step}")
+            except (OSError, ValueError) as error:
+                print(f"Training goes on, but step {state.global_step} is not published: {error}")
+
+    def publish(self, folder: Path, args: TrainingArguments, message: str) -> None:
+        r"""
+        Publish a model, with its card where it has one. Nothing is done where the trainer was not to push.
+
+        Args:
+            folder (`Path`):
+                Folder of the model.
+            args ([`~transformers.TrainingArguments`]):
+                Whether a new repository is private, and the branch.
+            message (`str`):
+                Message of the commit.
+        """
+        if self.repo_id is None:
+            return
+        card = folder / "README.md"
+        if card.is_file():
+            ModelCard.load(card).validate()
+        with TemporaryDirectory(prefix=".push_to_hub-", dir=args.output_dir) as staging:
+            stage([*publishable_files(folder), *([card] if card.is_file() else [])], Path(staging))
+            publish_folder(
+                Path(staging),
+                self.repo_id,
+                private=bool(args.hub_private_repo),
+                revision=args.hub_revision or "main",
+                message=message,
+            )

@@ -1,0 +1,158 @@
+"""The output folder of a training run: it belongs to one run, with one set of settings."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import ModelConfig
+
+from ..encoding.atomic_write import atomic_write
+from ..encoding.settings import list_changes
+from .checkpoints import wants_latest
+
+
+SETTINGS_NAME = "training_settings.json"
+
+CHECKPOINTS = f"{PREFIX_CHECKPOINT_DIR}-*"
+
+RESULTS = (
+    SETTINGS_NAME,
+    "training_run.json",
+    "README.md",
+    "training_curve.png",
+    "continuation.wav",
+    "emissions.csv",
+    "training_args.bin",
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "model*.safetensors*",
+    "evaluation",
+    CHECKPOINTS,
+)
+"""What a run leaves in its output folder."""
+
+INCIDENTAL = (
+    "activation_checkpointing",
+    "asr_model",
+    "batch_eval",
+    "benchmarks",
+    "dataloader_num_workers",
+    "dataloader_persistent",
+    "dataloader_pin_memory",
+    "dataloader_prefetch",
+    "dataset_num_proc",
+    "ddp_",
+    "debug",
+    "disable_tqdm",
+    "do_",
+    "enable_jit",
+    "eval_",
+    "gradient_checkpointing",
+    "hub_",
+    "include_for_metrics",
+    "local_rank",
+    "log",
+    "output_dir",
+    "overwrite_output_dir",
+    "per_device_eval",
+    "precompute_ref_batch_size",
+    "prediction_loss_only",
+    "project",
+    "prompt",
+    "push_to_hub",
+    "report_to",
+    "resume_from_checkpoint",
+    "run_name",
+    "save_",
+    "skip_memory",
+    "torch_empty_cache",
+    "trackio",
+    "use_cpu",
+)
+"""How the names of arguments begin that the trained weights do not depend on."""
+
+
+def make_settings(args: Any, training_args: TrainingArguments, model_args: ModelConfig) -> dict[str, Any]:
+    """The arguments of a script that the trained weights depend on."""
+    settings = asdict(args) | training_args.to_dict() | asdict(model_args)
+    settings = {name: value for name, value in settings.items() if not name.startswith(INCIDENTAL)}
+    return json.loads(json.dumps(settings, default=str))
+
+
+def claim_output_dir(settings: dict[str, Any], training_args: TrainingArguments, overwrite: bool = False) -> None:
+    r"""
+    Note the settings of a run in its output folder, where that is free for it: there is no other run in it, or the
+    same run, which is to be continued.
+
+    Args:
+        settings (`dict`):
+            From [`make_settings`].
+        training_args ([`~transformers.TrainingArguments`]):
+            Output folder, and checkpoint to resume from.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether to delete what another run, or a finished one, has left.
+
+    Raises:
+        ValueError: the folder holds another run, a finished one, or one that is not continued.
+    """
+    folder = Path(training_args.output_dir)
+    resumes = training_args.resume_from_checkpoint
+    checkpoint = None if not resumes or wants_latest(training_args) else Path(resumes)
+    noted = _read(folder)
+    if overwrite and checkpoint is not None:
+        raise ValueError("`overwrite_output_dir` deletes checkpoints: give no `resume_from_checkpoint` with it.")
+    if overwrite and not (resumes and noted == {"finished": False, "settings": settings}):  # not what it began itself
+        for path in _results(folder):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        noted = None
+    otherwise = "Give another `output_dir`, or `overwrite_output_dir: true` to delete what is there"
+    if noted is None and _results(folder):
+        raise ValueError(f"'{folder}' already holds '{_results(folder)[0].name}', not of this run. {otherwise}.")
+    begun = noted if checkpoint is None else _read(checkpoint.parent)
+    is_finished = noted is not None and noted["finished"]
+    has_checkpoints = any(folder.glob(CHECKPOINTS))
+    changes = [] if begun is None else list_changes(begun["settings"], settings)
+    if changes and (is_finished or has_checkpoints or checkpoint is not None):
+        raise ValueError(
+            f"'{folder if checkpoint is None else checkpoint}' is of a run with other settings. Give the same to "
+            f"continue it. {otherwise}:\n" + "\n".join(changes)
+        )
+    if is_finished:
+        raise ValueError(f"'{folder}' holds the model of a run with these settings, which is finished. {otherwise}.")
+    if has_checkpoints and not resumes:
+        raise ValueError(
+            f"'{folder}' holds checkpoints of an interrupted run: continue it with `resume_from_checkpoint: latest`. "
+            f"{otherwise}."
+        )
+    _write(folder, settings, finished=False)
+
+
+def finish_output_dir(settings: dict[str, Any], training_args: TrainingArguments) -> None:
+    """Note that a run is finished: its folder then holds its model, and is not written to again."""
+    _write(Path(training_args.output_dir), settings, finished=True)
+
+
+def _results(folder: Path) -> list[Path]:
+    return [path for name in RESULTS for path in sorted(folder.glob(name))]
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / SETTINGS_NAME
+    if not path.is_file():
+        return None
+    try:
+        noted = json.loads(path.read_text("utf-8"))
+        return {"settings": dict(noted["settings"]), "finished": bool(noted["finished"])}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"'{path}' is damaged. Give another `output_dir`.") from None
+
+
+def _write(folder: Path, settings: dict[str, Any], finished: bool) -> None:
+    content = {"finished": finished, "settings": settings}
+    atomic_write(folder / SETTINGS_NAME, (json.dumps(content, indent=2) + "\n").encode())
