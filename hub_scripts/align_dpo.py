@@ -9,28 +9,25 @@ from pathlib import Path
 
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoProcessor
-from trl import DPOConfig, DPOTrainer, ModelConfig, TrlParser, get_peft_config
+from trl import DPOConfig, DPOTrainer, ModelConfig, get_peft_config
 
 from slam_hf import SpeechLMForCausalLM
+from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import CorpusConfig
 from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
 from slam_hf.training.cpu_threads import use_all_cores
-from slam_hf.training.output_folder import claim_output_dir, finish_output_dir, make_settings
+from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, prepare_pairs
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
 
 
-def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig) -> None:
+def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig) -> None:
     if model_args.model_name_or_path is None:
         raise ValueError("Name the model to align: `model_name_or_path`, a Hub id or a folder.")
     training_args.include_num_input_tokens_seen = "non_padding"
     output_dir = Path(training_args.output_dir)
-    hide_token(training_args)
-    settings = make_settings(args, training_args, model_args)
-    if training_args.process_index == 0:
-        claim_output_dir(settings, training_args, args.overwrite_output_dir)
 
     use_all_cores(training_args)
     with training_args.main_process_first(desc="preparing pairs"):
@@ -86,10 +83,17 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")
         publisher.publish(output_dir, training_args, "End of training")
-        finish_output_dir(settings, training_args)
     trainer.end()
 
 
+def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig) -> None:
+    hide_token(training_args)
+    with claim_output_dir(args, training_args, model_args):
+        align(args, training_args, model_args)
+
+
 if __name__ == "__main__":
-    parser = TrlParser((AlignArguments, DPOConfig, ModelConfig))
-    main(*parser.parse_args_and_config())
+    run(
+        lambda: main(*parse_arguments(__doc__, (AlignArguments,), (DPOConfig, ModelConfig))),
+        hint="Start the same command with --resume_from_checkpoint latest to continue from its last checkpoint.",
+    )

@@ -8,8 +8,9 @@ Every value of a recipe can be overridden on the command line; `--help` lists th
 from pathlib import Path
 
 from transformers import Trainer, TrainingArguments
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
+from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import PretrainArguments
@@ -21,24 +22,20 @@ from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.curve import save_training_curve
 from slam_hf.training.initialization import initial_model, make_processor
 from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
-from slam_hf.training.output_folder import claim_output_dir, finish_output_dir, make_settings
+from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
 from slam_hf.training.throughput import ThroughputCallback, peak_flops
 
 
-def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelConfig) -> None:
+def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelConfig) -> None:
     use_all_cores(training_args)
     # The collator reads a column that the model does not take; budget and throughput count tokens.
     training_args.remove_unused_columns = False
     training_args.include_num_input_tokens_seen = "non_padding"
     budget = set_budget(args, training_args)
     output_dir = Path(training_args.output_dir)
-    hide_token(training_args)
-    settings = make_settings(args, training_args, model_args)
-    if training_args.process_index == 0:
-        claim_output_dir(settings, training_args, args.overwrite_output_dir)
     processor = make_processor(args)
 
     with training_args.main_process_first(desc="packing"):
@@ -109,10 +106,17 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
             if transcript is not None:
                 print(f"Transcript: {transcript}")
         publisher.publish(output_dir, training_args, "End of training")
-        finish_output_dir(settings, training_args)
     trainer.end()
 
 
+def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelConfig) -> None:
+    hide_token(training_args)
+    with claim_output_dir(args, training_args, model_args):
+        pretrain(args, training_args, model_args)
+
+
 if __name__ == "__main__":
-    parser = TrlParser((PretrainArguments, TrainingArguments, ModelConfig))
-    main(*parser.parse_args_and_config())
+    run(
+        lambda: main(*parse_arguments(__doc__, (PretrainArguments,), (TrainingArguments, ModelConfig))),
+        hint="Start the same command with --resume_from_checkpoint latest to continue from its last checkpoint.",
+    )

@@ -12,6 +12,7 @@ from transformers import AutoProcessor, EncodecFeatureExtractor
 from trl import DPOConfig, DPOTrainer
 
 from slam_hf import HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
+from slam_hf.command_line import parse_arguments
 from slam_hf.corpora.preference_pairs import unit_string
 
 
@@ -79,9 +80,9 @@ def align(checkpoint, tmp_path_factory):
             **SETTINGS,
             **arguments,
         }
-        parser = align_dpo.TrlParser((align_dpo.AlignArguments, align_dpo.DPOConfig, align_dpo.ModelConfig))
         command = [text for name, value in arguments.items() for text in (f"--{name}", *str(value).split())]
-        align_dpo.main(*parser.parse_args_and_config(command))
+        libraries = (align_dpo.DPOConfig, align_dpo.ModelConfig)
+        align_dpo.main(*parse_arguments(align_dpo.__doc__, (align_dpo.AlignArguments,), libraries, command))
         return load_file(output_dir / "model.safetensors")
 
     return run
@@ -162,7 +163,7 @@ def test_an_interrupted_alignment_goes_on_to_the_same_weights(align, tmp_path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(script, "save_model_card", interrupt)
+        patch.setattr(align_dpo, "save_model_card", interrupt)
         align(tmp_path / "cut", max_steps=6, save_strategy="steps", save_steps=3)
     for path in (tmp_path / "cut" / "checkpoint-6").iterdir():
         path.unlink()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
+from slam_hf.command_line import parse_arguments
 
 
 ROOT = Path(__file__).parent.parent
@@ -68,8 +69,9 @@ def pretrain():
     """Calls the script in this process, with the quickstart recipe and command-line arguments."""
 
     def run(*arguments):
-        parser = script.TrlParser((script.PretrainArguments, script.TrainingArguments, script.ModelConfig))
-        script.main(*parser.parse_args_and_config(["--config", str(QUICKSTART), *TINY, *map(str, arguments)]))
+        command = ["--config", str(QUICKSTART), *TINY, *map(str, arguments)]
+        libraries = (script.TrainingArguments, script.ModelConfig)
+        script.main(*parse_arguments(script.__doc__, (script.PretrainArguments,), libraries, command))
 
     return run
 
@@ -106,6 +108,38 @@ def test_quickstart_saves_what_the_auto_classes_load(pretrain, tmp_path, capsys)
     assert "Validation loss: 6." in printed
     assert "Prompt: [50, 38, 40, 92, " in printed
     assert "length      3 steps, 384 tokens with padding" in printed
+
+
+def test_a_run_is_not_continued_with_other_settings_and_leaves_no_token(pretrain, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "")
+    saving = ["--output_dir", tmp_path, "--max_steps", 2, "--save_strategy", "steps", "--save_steps", 2]
+    pretrain(*saving, "--hub_token", "hf_secret")
+    assert os.environ["HF_TOKEN"] == "hf_secret"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"training_args.bin", "trainer_state.json", "training_run.json"} <= {path.name for path in files}
+    assert [path for path in files if b"hf_secret" in path.read_bytes()] == []
+
+    before = {path: path.read_bytes() for path in files}
+    for options in (["--seed", 3], ["--seed", 3, "--resume_from_checkpoint", "latest"]):
+        with pytest.raises(ValueError, match=r"other settings(.|\n)*seed: was 0, is now 3"):
+            pretrain(*saving, *options)
+    with pytest.raises(ValueError, match="finished"):
+        pretrain(*saving, "--resume_from_checkpoint", "latest")
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_the_model_alone_is_not_continued(pretrain, tmp_path, monkeypatch):
+    saving = ["--output_dir", tmp_path, "--max_steps", 2, "--save_strategy", "steps", "--save_steps", 2]
+    saving += ["--save_only_model", "True"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(script, "save_model_card", interrupt)
+        pretrain(*saving)
+    with pytest.raises(ValueError, match="checkpoint-2' holds the model alone"):
+        pretrain(*saving, "--resume_from_checkpoint", "latest")
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
 
 
 def test_training_goes_on_from_a_speech_lm_with_lora(pretrain, tmp_path):
@@ -237,6 +271,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 from transformers import AutoModelForCausalLM, AutoProcessor
 model = AutoModelForCausalLM.from_pretrained("user/model")
 processor = AutoProcessor.from_pretrained("user/model")
+names = [file.rfilename for file in HfApi().model_info("user/model").siblings]
+assert "training_run.json" in names and not [name for name in names if name.endswith((".bin", ".pt", ".pth"))], names
 print("loaded", type(model).__name__, type(processor).__name__, messages)
 """
     printed = run_with_hub(script, tmp_path / "cache", timeout=280).splitlines()[-1]

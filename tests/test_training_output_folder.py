@@ -1,44 +1,55 @@
 import json
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from transformers import TrainingArguments
 from trl import DPOConfig, ModelConfig
 
 from slam_hf.training.arguments import PretrainArguments
-from slam_hf.training.output_folder import SETTINGS_NAME, claim_output_dir, finish_output_dir, make_settings
+from slam_hf.training.output_folder import SETTINGS_NAME, claim_output_dir, make_settings
 from slam_hf.training.preferences import AlignArguments
 
 
-def claim(folder, overwrite=False, args=None, model_args=None, **training_args):
+@contextmanager
+def run(folder, args=None, model_args=None, overwrite=False, **training_args):
+    args = replace(args or PretrainArguments(), overwrite_output_dir=overwrite)
     training_args = TrainingArguments(output_dir=str(folder), use_cpu=True, **training_args)
-    settings = make_settings(args or PretrainArguments(), training_args, model_args or ModelConfig())
-    claim_output_dir(settings, training_args, overwrite)
-    return settings, training_args
+    with claim_output_dir(args, training_args, model_args or ModelConfig()):
+        yield
+
+
+def interrupt(folder, **settings):
+    """A run that does not come to its end."""
+    with suppress(KeyboardInterrupt), run(folder, **settings):
+        raise KeyboardInterrupt
 
 
 def finish(folder, **settings):
-    finish_output_dir(*claim(folder, **settings))
-    (folder / "model.safetensors").write_text("weights")
+    with run(folder, **settings):
+        (folder / "model.safetensors").write_text("weights")
 
 
 LATEST = {"resume_from_checkpoint": "latest"}
 
 
 def test_a_run_claims_an_empty_folder_and_continues_with_the_same_settings(tmp_path):
-    claim(tmp_path / "run", learning_rate=1e-3, logging_steps=5, **LATEST)
+    interrupt(tmp_path / "run", learning_rate=1e-3, logging_steps=5, **LATEST)
     (tmp_path / "run" / "checkpoint-4").mkdir()
-    claim(tmp_path / "run", learning_rate=1e-3, logging_steps=7, save_steps=3, report_to="none", **LATEST)
+    interrupt(tmp_path / "run", learning_rate=1e-3, logging_steps=7, save_steps=3, report_to="none", **LATEST)
     with pytest.raises(ValueError, match="interrupted run: continue it with `resume_from_checkpoint: latest`"):
-        claim(tmp_path / "run", learning_rate=1e-3)
+        interrupt(tmp_path / "run", learning_rate=1e-3)
 
 
 @pytest.mark.parametrize("is_finished", [False, True])
 def test_differing_settings_are_named(tmp_path, is_finished):
-    finish(tmp_path) if is_finished else claim(tmp_path)
+    finish(tmp_path) if is_finished else interrupt(tmp_path)
     (tmp_path / "checkpoint-4").mkdir()
     before = (tmp_path / SETTINGS_NAME).read_text()
     with pytest.raises(ValueError, match="run with other settings") as error:
-        claim(tmp_path, learning_rate=1e-3, seed=7, args=PretrainArguments(context_length=64), **LATEST)
+        interrupt(tmp_path, learning_rate=1e-3, seed=7, args=PretrainArguments(context_length=64), **LATEST)
     assert str(error.value).splitlines()[1:] == [
         "  context_length: was 1024, is now 64",
         "  learning_rate: was 5e-05, is now 0.001",
@@ -51,13 +62,13 @@ def test_differing_settings_are_named(tmp_path, is_finished):
 def test_a_finished_run_is_not_run_again(tmp_path, resume):
     finish(tmp_path)
     with pytest.raises(ValueError, match="which is finished. Give another `output_dir`, or `overwrite_output_dir"):
-        claim(tmp_path, **resume)
+        interrupt(tmp_path, **resume)
 
 
 def test_what_is_not_of_a_run_is_not_overwritten(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="already holds 'config.json', not of this run"):
-        claim(tmp_path, **LATEST)
+        interrupt(tmp_path, **LATEST)
 
 
 def test_overwriting_deletes_what_a_run_has_left_and_nothing_else(tmp_path):
@@ -65,42 +76,50 @@ def test_overwriting_deletes_what_a_run_has_left_and_nothing_else(tmp_path):
     for name in ("evaluation/sblimp.json", "checkpoint-4/model.safetensors", "notes.txt", "training_run.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("old")
-    claim(tmp_path, overwrite=True, learning_rate=1e-3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", SETTINGS_NAME]
+    interrupt(tmp_path, overwrite=True, learning_rate=1e-3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "notes.txt", SETTINGS_NAME]
 
 
 def test_overwriting_continues_what_it_began(tmp_path):
     finish(tmp_path)
-    claim(tmp_path, overwrite=True, seed=1, **LATEST)
+    interrupt(tmp_path, overwrite=True, seed=1, **LATEST)
     (tmp_path / "checkpoint-4").mkdir()
-    claim(tmp_path, overwrite=True, seed=1, **LATEST)
+    interrupt(tmp_path, overwrite=True, seed=1, **LATEST)
     assert (tmp_path / "checkpoint-4").is_dir()
-    claim(tmp_path, overwrite=True, seed=2, **LATEST)
+    interrupt(tmp_path, overwrite=True, seed=2, **LATEST)
     assert not (tmp_path / "checkpoint-4").is_dir()
 
 
 def test_nothing_came_of_a_run_without_checkpoints(tmp_path):
-    claim(tmp_path, seed=1)
-    claim(tmp_path, seed=2, **LATEST)
+    interrupt(tmp_path, seed=1)
+    interrupt(tmp_path, seed=2, **LATEST)
     assert json.loads((tmp_path / SETTINGS_NAME).read_text())["settings"]["seed"] == 2
 
 
 def test_a_checkpoint_elsewhere_has_the_settings_of_its_run(tmp_path):
-    claim(tmp_path / "old", seed=1)
+    interrupt(tmp_path / "old", seed=1)
     checkpoint = str(tmp_path / "old" / "checkpoint-4")
     with pytest.raises(ValueError, match=r"checkpoint-4' is of a run with other settings(.|\n)*seed: was 1, is now 2"):
-        claim(tmp_path / "new", seed=2, resume_from_checkpoint=checkpoint)
-    claim(tmp_path / "new", seed=1, resume_from_checkpoint=checkpoint)
+        interrupt(tmp_path / "new", seed=2, resume_from_checkpoint=checkpoint)
+    interrupt(tmp_path / "new", seed=1, resume_from_checkpoint=checkpoint)
 
 
 def test_damaged_settings_are_named(tmp_path):
     (tmp_path / SETTINGS_NAME).write_text("[")
     with pytest.raises(ValueError, match="training_settings.json' is damaged"):
-        claim(tmp_path)
+        interrupt(tmp_path)
+
+
+def test_a_folder_is_of_one_run_at_a_time(tmp_path):
+    other = f"from slam_hf.folder_lock import lock_folder\nwith lock_folder({str(tmp_path)!r}): print('held')"
+    with run(tmp_path):
+        result = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+    assert f"Another job is writing to '{tmp_path}'" in result.stderr
 
 
 def test_settings_hold_neither_token_nor_what_weights_do_not_depend_on(tmp_path):
-    settings, _ = claim(tmp_path, hub_token="hf_secret", hub_model_id="user/model")
+    training_args = TrainingArguments(output_dir=str(tmp_path), hub_token="hf_secret", hub_model_id="user/model")
+    settings = make_settings(PretrainArguments(), training_args, ModelConfig())
     assert "hf_secret" not in json.dumps(settings)
     assert not {"output_dir", "hub_model_id", "logging_steps", "save_steps", "prompt", "use_cpu"} & settings.keys()
     assert {"datasets", "max_steps", "optim", "lora_r", "model_name_or_path", "lr_scheduler_kwargs"} <= settings.keys()

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ from trl import ModelConfig
 
 from ..encoding.atomic_write import atomic_write
 from ..encoding.settings import list_changes
+from ..folder_lock import lock_folder
+from .arguments import PretrainArguments
 from .checkpoints import wants_latest
+from .preferences import AlignArguments
 
 
 SETTINGS_NAME = "training_settings.json"
@@ -78,29 +83,46 @@ INCIDENTAL = (
 """How the names of arguments begin that the trained weights do not depend on."""
 
 
-def make_settings(args: Any, training_args: TrainingArguments, model_args: ModelConfig) -> dict[str, Any]:
+def make_settings(
+    args: PretrainArguments | AlignArguments, training_args: TrainingArguments, model_args: ModelConfig
+) -> dict[str, Any]:
     """The arguments of a script that the trained weights depend on."""
     settings = asdict(args) | training_args.to_dict() | asdict(model_args)
     settings = {name: value for name, value in settings.items() if not name.startswith(INCIDENTAL)}
     return json.loads(json.dumps(settings, default=str))
 
 
-def claim_output_dir(settings: dict[str, Any], training_args: TrainingArguments, overwrite: bool = False) -> None:
+@contextmanager
+def claim_output_dir(
+    args: PretrainArguments | AlignArguments, training_args: TrainingArguments, model_args: ModelConfig
+) -> Iterator[None]:
     r"""
-    Note the settings of a run in its output folder, where that is free for it: there is no other run in it, or the
-    same run, which is to be continued.
+    Hold the output folder for a run: no other one may write to it meanwhile. The main process locks the folder, notes
+    the settings of the run in it, and at the end of the `with` block that the run is finished.
 
     Args:
-        settings (`dict`):
-            From [`make_settings`].
+        args ([`PretrainArguments`] or [`AlignArguments`]):
+            The script's own arguments. `overwrite_output_dir` deletes what another run, or a finished one, has left.
         training_args ([`~transformers.TrainingArguments`]):
             Output folder, and checkpoint to resume from.
-        overwrite (`bool`, *optional*, defaults to `False`):
-            Whether to delete what another run, or a finished one, has left.
+        model_args ([`~trl.ModelConfig`]):
+            What is trained.
 
     Raises:
-        ValueError: the folder holds another run, a finished one, or one that is not continued.
+        FolderInUseError: another process holds the folder.
+        ValueError: the folder holds a run with other settings, a finished run, or one that is not continued.
     """
+    if training_args.process_index > 0:
+        yield
+        return
+    with lock_folder(training_args.output_dir):
+        settings = make_settings(args, training_args, model_args)
+        _note_settings(settings, training_args, args.overwrite_output_dir)
+        yield
+        _write(Path(training_args.output_dir), settings, finished=True)
+
+
+def _note_settings(settings: dict[str, Any], training_args: TrainingArguments, overwrite: bool) -> None:
     folder = Path(training_args.output_dir)
     resumes = training_args.resume_from_checkpoint
     checkpoint = None if not resumes or wants_latest(training_args) else Path(resumes)
@@ -131,11 +153,6 @@ def claim_output_dir(settings: dict[str, Any], training_args: TrainingArguments,
             f"{otherwise}."
         )
     _write(folder, settings, finished=False)
-
-
-def finish_output_dir(settings: dict[str, Any], training_args: TrainingArguments) -> None:
-    """Note that a run is finished: its folder then holds its model, and is not written to again."""
-    _write(Path(training_args.output_dir), settings, finished=True)
 
 
 def _results(folder: Path) -> list[Path]:
