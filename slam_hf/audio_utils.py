@@ -1,30 +1,204 @@
-"""Audio in any form a user has it, read to the mono float32 waveform that the codec takes."""
+"""Reads audio in any form that a user has it: files block by block, or whole waveforms as the codec takes them."""
 
 import io
 import math
 import os
-from collections.abc import Mapping
-from typing import Any
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, BinaryIO, Literal
 
+import fsspec
 import numpy as np
+import soundfile
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import build_hf_headers, get_session
 
+
+MIN_SAMPLING_RATE = 4_000
+MAX_SAMPLING_RATE = 384_000
+"""Sampling rates outside of this range, in Hz, are those of a damaged header."""
 
 MAX_RESAMPLING_KERNEL = 2**25
-"""Most coefficients of a resampling filter (128 MiB). Only rates that share no factor with the wanted one need more,
-such as those in a damaged header: 44,100 Hz to 16,000 Hz takes 8 * 10^4."""
+"""Maximum number of coefficients of a resampling filter (128 MiB). Only rates that share no factor with the wanted one
+need more, such as those in a damaged header: 44,100 Hz to 16,000 Hz takes 8 * 10^4."""
+
+MAX_WAVEFORM_SAMPLES = 2**27
+"""Maximum length of a waveform that [`load_audio`] returns: 512 MiB, or 2.3 hours at 16 kHz."""
+
+MAX_RECORDING_SECONDS = 24 * 3600
+"""Maximum length of a recording that is read in blocks. A small file can say, or decompress to, any length."""
+
+MAX_DOWNLOAD_BYTES = 2**33
+"""Maximum size of a file that is downloaded. A live stream never ends."""
+
+BLOCK_SECONDS = 30
+MAX_BLOCK_SAMPLES = 2**25
+"""Maximum number of samples in a block, all channels together (128 MiB)."""
+
+DOWNLOAD_TIMEOUT = 30.0
+"""Seconds that a server may take to answer, and between two parts of its answer."""
+
+DOWNLOAD_WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds to wait before each further try to download a file."""
+
+_UNKNOWN_LENGTH = 2**63 - 1
+"""What libsndfile gives as the length of a stream that does not say it, such as FLAC written to a pipe."""
+
+# FFmpeg also follows playlists, which name other files and servers: it is only given what begins as one of these.
+_FFMPEG_CONTAINERS = {
+    "MP4": (4, (b"ftyp", b"moov", b"mdat", b"wide")),
+    "WebM or Matroska": (0, (b"\x1a\x45\xdf\xa3",)),
+    "WMA": (0, (b"\x30\x26\xb2\x75",)),
+    "AAC": (0, (b"\xff\xf1", b"\xff\xf9", b"ADIF")),
+    "AMR": (0, (b"#!AMR",)),
+}
+
+_FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
+
+_MESSAGES = {
+    "unreadable": "{name}: {detail}.",
+    "corrupt": "{name}: cannot be read as audio ({detail}).",
+    "empty": "{name}: the audio is empty ({detail}).",
+}
+
+
+class AudioError(ValueError):
+    """Audio that cannot be read. The message names it; `reason` and `detail` say what is wrong."""
+
+    def __init__(self, name: str, reason: Literal["unreadable", "corrupt", "empty"], detail: str):
+        super().__init__(_MESSAGES[reason].format(name=name, detail=detail.rstrip(".")))
+        self.reason = reason
+        self.detail = detail
+
+
+class AudioDownloadError(ConnectionError):
+    """A server that does not give a file now, though it may later."""
+
+
+class AudioFile:
+    r"""
+    An open audio file, as [`open_audio`] gives it.
+
+    Attributes:
+        sampling_rate (`int`):
+            Sampling rate in Hz.
+        num_samples (`int`, *optional*):
+            Length, by the file's header. `None` where the header does not say it.
+    """
+
+    def __init__(self, decoder: "soundfile.SoundFile | _FFmpegFile", name: str):
+        self.decoder = decoder
+        self.name = name
+        self.sampling_rate = decoder.samplerate
+        self.num_samples = None if decoder.frames == _UNKNOWN_LENGTH else decoder.frames
+        if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:
+            raise AudioError(name, "unreadable", _describe_rate(self.sampling_rate))
+
+    def blocks(
+        self, offset: float = 0.0, duration: float | None = None, max_samples: int | None = None
+    ) -> Iterator[np.ndarray]:
+        r"""
+        Read the file in order, or an excerpt of it.
+
+        Args:
+            offset, duration (`float`, *optional*):
+                The excerpt, in seconds. Defaults to the whole file.
+            max_samples (`int`, *optional*):
+                Longer audio is an error. Defaults to that of 24 hours.
+
+        Yields:
+            `np.ndarray` of shape `(samples,)`, float32: the mean of the channels.
+
+        Raises:
+            AudioError: the audio is empty, damaged, too long, or shorter than its header or `duration` says.
+        """
+        rate = self.sampling_rate
+        max_samples = MAX_RECORDING_SECONDS * rate if max_samples is None else max_samples
+        first = round(offset * rate)
+        expected = None if self.num_samples is None else self.num_samples - first
+        expected = expected if duration is None else round(duration * rate)
+        if expected is not None and expected > max_samples:
+            raise self._too_long(max_samples)
+        read = 0
+        try:
+            for block in self._read(first, math.inf if expected is None else expected):
+                read += len(block)
+                if read > max_samples:
+                    raise self._too_long(max_samples)
+                yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise AudioError(self.name, "corrupt", _describe_error(error)) from error
+        if read == 0:
+            raise AudioError(self.name, "empty", f"no samples from {offset:.2f} s on" if first else "no samples")
+        if expected is not None and expected - read > self._tolerated_shortage(expected):
+            detail = f"ends after {read / rate:.2f} of {expected / rate:.2f} s"
+            raise AudioError(self.name, "corrupt", detail)
+
+    def _read(self, first: int, expected: float) -> Iterator[np.ndarray]:
+        """Blocks of shape `(samples, channels)`."""
+        length = min(BLOCK_SECONDS * self.sampling_rate, MAX_BLOCK_SAMPLES // self.decoder.channels)
+        if self.num_samples is None:  # libsndfile cannot seek in it
+            while first > 0:
+                first -= len(self.decoder.read(min(first, length), dtype="float32", always_2d=True)) or first
+        elif first > 0:
+            self.decoder.seek(min(first, self.num_samples))
+        # A short block is the last: what may follow it comes after a hole, in a damaged file.
+        read = 0
+        while read < expected and read % length == 0:
+            block = self.decoder.read(min(expected - read, length), dtype="float32", always_2d=True)
+            if len(block) == 0:
+                return
+            read += len(block)
+            yield block
+
+    def _tolerated_shortage(self, expected: int) -> float:
+        # Manifests round durations, and some headers only estimate the length.
+        return max(0.1 * self.sampling_rate, 0.05 * expected if self.decoder.format in ("MP3", "FFMPEG") else 0.0)
+
+    def _too_long(self, max_samples: int) -> AudioError:
+        hours = max_samples / self.sampling_rate / 3600
+        return AudioError(self.name, "unreadable", f"longer than {hours:.1f} hours: read it in excerpts")
+
+
+@contextmanager
+def open_audio(source: Any) -> Iterator[AudioFile]:
+    r"""
+    Open an audio file.
+
+    Args:
+        source (`str`, `os.PathLike`, `bytes`, `dict`, or a binary file object):
+            A path; a URL (`http://`, `https://`, `hf://` and others of `fsspec`); the content of a file;
+            `{"bytes", "path"}`, as `datasets.Audio(decode=False)` gives it; or an open file, which is read from where
+            it stands. libsndfile decodes it (WAV, FLAC, MP3, OGG, ...), and torchcodec, where that is installed, what
+            libsndfile cannot (MP4, WebM, WMA, AAC, AMR).
+
+    Yields:
+        [`AudioFile`]
+
+    Raises:
+        AudioError: the file is missing, not a regular file, empty, or not audio.
+        AudioDownloadError: a server could not be reached, or refused the file, in several tries.
+    """
+    name = describe(source)
+    with ExitStack() as stack:
+        file = stack.enter_context(_open_file(source, name))
+        yield AudioFile(stack.enter_context(_open_decoder(file, name)), name)
 
 
 def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
     """Read `source` as a mono waveform at `sampling_rate`.
 
     Args:
-        source (`str`, `os.PathLike`, `bytes`, `dict`, or a torchcodec `AudioDecoder`):
-            A path or an http(s) URL; the bytes of an audio file; `{"array", "sampling_rate"}` or
-            `{"raw", "sampling_rate"}` with a waveform of shape `(samples,)` or `(channels, samples)`;
-            `{"bytes", "path"}`, as `datasets.Audio(decode=False)` gives it; what `datasets.Audio()` decodes to; or a
-            row of a dataset with one of these as `"audio"`.
-            Files may be in any format of libsndfile (WAV, FLAC, MP3, OGG, ...).
+        source:
+            What [`open_audio`] takes; `{"array", "sampling_rate"}` or `{"raw", "sampling_rate"}` with a waveform of
+            shape `(samples,)` or `(channels, samples)`; what `datasets.Audio()` decodes to (a torchcodec
+            `AudioDecoder`); or a row of a dataset with one of these as `"audio"`.
+            The samples of a waveform are floating-point from -1 to 1, or int16 or int32 of full scale (2^15 and 2^31).
         sampling_rate (`int`):
             Sampling rate of the result, in Hz.
 
@@ -33,103 +207,293 @@ def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no file at the path.
-        ValueError: the audio cannot be read, is empty, holds NaN or infinite samples, or names no sampling rate or one
-            that cannot be converted.
+        ValueError: the audio cannot be read, is empty or too long, holds NaN or infinite samples, or names no sampling
+            rate or one that cannot be converted.
+        AudioDownloadError: a server could not be reached, or refused the file, in several tries.
     """
     if isinstance(source, Mapping) and "audio" in source:
         source = source["audio"]
     name = describe(source)
-    waveform, source_rate = _read(source, name)
-    if waveform.ndim == 0 or waveform.ndim > 2 or (waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1] > 0):
-        raise ValueError(f"{name}: expected (samples,) or (channels, samples), got an array of {waveform.shape}.")
-    if waveform.ndim == 2:
-        waveform = waveform.mean(axis=0)
-    if waveform.size == 0:
-        raise ValueError(f"{name}: the audio is empty.")
+    samples = _find_samples(source, name)
+    if samples is not None:
+        waveform, source_rate = _as_mono(samples[0], name), _as_rate(samples[1], name)
+        check_convertible(source_rate, sampling_rate, name)
+    else:
+        try:
+            with open_audio(source) as file:
+                source_rate = file.sampling_rate
+                check_convertible(source_rate, sampling_rate, name)
+                max_samples = MAX_WAVEFORM_SAMPLES * min(sampling_rate, source_rate) // sampling_rate
+                waveform = np.concatenate(list(file.blocks(max_samples=max_samples)))
+        except AudioError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise FileNotFoundError(f"{name}: no such audio file.") from None
+            raise
     if not np.isfinite(waveform).all():
         raise ValueError(f"{name}: the audio holds NaN or infinite samples.")
-    if source_rate != sampling_rate:
-        if not can_resample(source_rate, sampling_rate):
-            raise ValueError(
-                f"{name}: its sampling rate, {source_rate} Hz, cannot be converted to {sampling_rate} Hz."
-            )
-        import torchaudio.functional
-
-        resampled = torchaudio.functional.resample(torch.from_numpy(waveform), source_rate, sampling_rate)
-        waveform = resampled.numpy()
-    return waveform
+    return resample(waveform, source_rate, sampling_rate)
 
 
-def can_resample(source_rate: int, sampling_rate: int) -> bool:
-    """Whether there is memory for the filter that converts one sampling rate, in Hz, into another."""
-    if source_rate <= 0:
-        return False
+def check_convertible(source_rate: int, sampling_rate: int, name: str) -> None:
+    """[`AudioError`] where one sampling rate, in Hz, is not one of audio or cannot be converted into the other."""
+    plausible = MIN_SAMPLING_RATE <= source_rate <= MAX_SAMPLING_RATE
     common = math.gcd(source_rate, sampling_rate)
-    return (source_rate // common) * (sampling_rate // common) <= MAX_RESAMPLING_KERNEL
+    if not plausible or (source_rate // common) * (sampling_rate // common) > MAX_RESAMPLING_KERNEL:
+        raise AudioError(name, "unreadable", _describe_rate(source_rate))
+
+
+def resample(waveform: np.ndarray, source_rate: int, sampling_rate: int) -> np.ndarray:
+    """Convert a waveform of shape `(samples,)` to another sampling rate, in Hz."""
+    if source_rate == sampling_rate:
+        return waveform
+    import torchaudio.functional
+
+    return torchaudio.functional.resample(torch.from_numpy(waveform), source_rate, sampling_rate).numpy()
 
 
 def describe(source: Any) -> str:
     """A short name of `source` for error messages: its path where it has one, its kind otherwise."""
-    if isinstance(source, str | os.PathLike):
-        return repr(os.fspath(source))
-    if isinstance(source, Mapping) and source.get("path"):
-        return repr(source["path"])
-    return f"<{type(source).__name__}>"
-
-
-def _read(source: Any, name: str) -> tuple[np.ndarray, int]:
     if isinstance(source, Mapping):
-        samples = source.get("array", source.get("raw"))
-        if samples is not None:
-            if not source.get("sampling_rate"):
-                raise ValueError(f"{name}: an array needs its rate: pass {{'array': ..., 'sampling_rate': ...}}.")
-            return _as_float32(samples, name), int(source["sampling_rate"])
-        if source.get("bytes") is not None:
-            return _decode(io.BytesIO(source["bytes"]), name)
-        if source.get("path"):
-            return _read(source["path"], name)
-        raise ValueError(
-            f"{name}: expected the keys 'array' and 'sampling_rate', or 'bytes' or 'path'; got {sorted(source)}."
-        )
-    if isinstance(source, bytes | bytearray):
-        return _decode(io.BytesIO(source), name)
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return _decode(io.BytesIO(_download(source)), name)
+        source = source.get("path") or source
+    elif isinstance(getattr(source, "name", None), str):  # a file object
+        source = source.name
+    return repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else f"<{type(source).__name__}>"
+
+
+def _describe_rate(rate: int) -> str:
+    detail = f"its sampling rate, {rate} Hz, cannot be converted"
+    if MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
+        return detail
+    return f"{detail}: audio has {MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE} Hz"
+
+
+def _describe_error(error: Exception) -> str:
+    return error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error).partition("\n")[0]
+
+
+def _open_file(source: Any, name: str) -> BinaryIO:
+    """The content of a source as a binary file."""
+    if isinstance(source, Mapping):
+        content = source.get("bytes")
+        source = source.get("path") if content is None else content
+        if source is None:
+            raise AudioError(name, "unreadable", "there is neither a path nor content")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
     if isinstance(source, str | os.PathLike):
-        if not os.path.isfile(source):
-            raise FileNotFoundError(f"{name}: no such audio file.")
-        return _decode(source, name)
-    if hasattr(source, "get_all_samples"):  # torchcodec.decoders.AudioDecoder
-        samples = source.get_all_samples()
-        return _as_float32(samples.data, name), int(samples.sample_rate)
+        path = os.fspath(source).removeprefix("file://")
+        return _download(path, name) if "://" in path else _open_local(path, name)
+    if hasattr(source, "read"):
+        return _copy(iter(lambda: source.read(2**20), b""), name)
     raise ValueError(
-        f"{name}: expected a path, URL, bytes, or a dict with the audio. "
+        f"{name}: expected a path, URL, bytes, an open file, or a dict with the audio. "
         "A bare array has no sampling rate: pass {'array': ..., 'sampling_rate': ...}."
     )
 
 
-def _decode(file: Any, name: str) -> tuple[np.ndarray, int]:
-    import soundfile
-
+def _open_local(path: str, name: str) -> BinaryIO:
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{name}: cannot be read as audio ({error}).") from error
-    return samples.T, rate
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait forever
+            raise AudioError(name, "unreadable", "not a regular file")
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError(name, "unreadable", getattr(error, "strerror", None) or str(error)) from error
+    try:
+        _check_holes(file, name)
+    except AudioError:
+        file.close()
+        raise
+    return file
 
 
-def _download(url: str) -> bytes:
-    from huggingface_hub.utils import get_session, hf_raise_for_status
+def _check_holes(file: BinaryIO, name: str) -> None:
+    """Refuse a file that was mostly never written: a download that stopped, or an attack. It would read as zeros."""
+    status = os.fstat(file.fileno())
+    if not hasattr(os, "SEEK_HOLE") or 2 * 512 * status.st_blocks >= status.st_size:
+        return
+    try:
+        has_hole = os.lseek(file.fileno(), 0, os.SEEK_HOLE) < status.st_size
+    except OSError:  # the file system does not know
+        return
+    finally:
+        file.seek(0)
+    if has_hole:
+        detail = f"only {512 * status.st_blocks} of its {status.st_size} bytes were ever written"
+        raise AudioError(name, "corrupt", detail)
 
-    response = get_session().get(url, follow_redirects=True)
-    hf_raise_for_status(response)
-    return response.content
+
+def _copy(chunks: Iterable[bytes], name: str) -> BinaryIO:
+    """A temporary file with this content."""
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+    try:
+        for chunk in chunks:
+            if not isinstance(chunk, bytes):
+                raise ValueError(f"{name}: the file is open as text: open it with mode 'rb'.")
+            file.write(chunk)
+            if file.tell() > MAX_DOWNLOAD_BYTES:
+                raise AudioError(name, "unreadable", f"longer than {MAX_DOWNLOAD_BYTES} bytes")
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
-def _as_float32(samples: Any, name: str) -> np.ndarray:
-    samples = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples)
-    if np.issubdtype(samples.dtype, np.signedinteger):
-        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)  # int16 PCM: full scale is 32768
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(f"{name}: expected float or signed integer samples, got an array of {samples.dtype}.")
-    return samples.astype(np.float32)
+def _download(url: str, name: str) -> BinaryIO:
+    for wait in (*DOWNLOAD_WAITS, None):
+        try:
+            return _copy(_fetch(url, name), name)
+        except (AudioError, OfflineModeIsEnabled):
+            raise
+        except Exception as error:  # each library that fetches has its own
+            if wait is None:
+                detail = _describe_error(error) or type(error).__name__
+                message = f"{name}: could not be downloaded in {1 + len(DOWNLOAD_WAITS)} tries ({detail})."
+                raise AudioDownloadError(f"{message} Start again to continue.") from error
+        time.sleep(wait)
+    raise AssertionError
+
+
+def _fetch(url: str, name: str) -> Iterator[bytes]:
+    """The content of a URL, in parts. [`AudioError`] where it does not exist, and what the library raises else."""
+    if url.startswith(("http://", "https://")):
+        headers = build_hf_headers() if url.startswith(f"{constants.ENDPOINT}/") else {}
+        options = {"follow_redirects": True, "timeout": DOWNLOAD_TIMEOUT, "headers": headers}
+        with get_session().stream("GET", url, **options) as response:
+            if response.status_code in (404, 410):
+                raise AudioError(name, "unreadable", f"no such file: the server answers {response.status_code}")
+            if response.status_code != 200:
+                raise ConnectionError(f"the server answers {response.status_code}")
+            yield from response.iter_bytes()
+        return
+    try:
+        with fsspec.open(url, "rb") as file:
+            yield from iter(lambda: file.read(2**20), b"")
+    except FileNotFoundError as error:
+        # fsspec also says so where the server refuses or cannot be reached.
+        cause = error.__cause__
+        status = getattr(cause, "status", getattr(getattr(cause, "response", None), "status_code", None))
+        if status not in (404, 410) and (status is not None or isinstance(cause, OSError)):
+            raise ConnectionError(str(cause)) from error
+        raise AudioError(name, "unreadable", "no such file") from error
+
+
+class _SoundFile(soundfile.SoundFile):
+    """Reads in order. A file that can be read in order cannot always be sought in, as soundfile does for each read."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _FFmpegFile:
+    """As much of `soundfile.SoundFile` as [`AudioFile`] uses, on torchcodec."""
+
+    format = "FFMPEG"
+
+    def __init__(self, decoder: Any):  # a torchcodec.decoders.AudioDecoder
+        self._decoder = decoder
+        metadata = decoder.metadata
+        seconds = metadata.duration_seconds_from_header
+        self.samplerate = metadata.sample_rate or 0
+        self.channels = metadata.num_channels or 1
+        self.frames = _UNKNOWN_LENGTH if seconds is None else round(seconds * self.samplerate)
+        self._position = 0
+
+    def __enter__(self) -> "_FFmpegFile":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def seek(self, position: int) -> None:
+        self._position = position
+
+    def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
+        start, self._position = self._position, self._position + frames
+        samples = self._decoder.get_samples_played_in_range(start / self.samplerate, self._position / self.samplerate)
+        return samples.data.numpy().T
+
+
+def _open_decoder(file: BinaryIO, name: str) -> soundfile.SoundFile | _FFmpegFile:
+    head = file.read(16)
+    file.seek(0)
+    if not head:
+        raise AudioError(name, "empty", "the file has no content")
+    try:
+        # Without its name: libsndfile takes the name's word for what a file without a header holds.
+        return _SoundFile(file if isinstance(file, io.BytesIO) else file.fileno(), closefd=False)
+    except soundfile.SoundFileError as error:
+        containers = (name for name, (at, marks) in _FFMPEG_CONTAINERS.items() if head[at:].startswith(marks))
+        container = next(containers, None)
+        if container is None:
+            detail = _describe_error(error)
+            if name.lower().rstrip("'\"").endswith(".raw"):
+                detail += " A .raw file does not say its sampling rate and encoding: convert it to WAV or FLAC"
+            raise AudioError(name, "corrupt", detail) from error
+    file.seek(0)
+    try:
+        from torchcodec.decoders import AudioDecoder
+
+        return _FFmpegFile(AudioDecoder(file))
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        # Without FFmpeg, some versions cannot be imported, others open no file: either names its own library.
+        if isinstance(error, ImportError | OSError) or "libtorchcodec" in str(error):
+            remedy = "install FFmpeg and torchcodec (`pip install 'slam-hf[audio]'`)"
+            raise AudioError(name, "unreadable", f"libsndfile does not decode {container}: {remedy}") from error
+        raise AudioError(name, "corrupt", _describe_error(error)) from error
+
+
+def _find_samples(source: Any, name: str) -> tuple[Any, Any] | None:
+    """Samples and their rate, where the source is a waveform and not a file."""
+    if hasattr(source, "get_all_samples"):  # torchcodec.decoders.AudioDecoder
+        samples = source.get_all_samples()
+        return samples.data, samples.sample_rate
+    if not isinstance(source, Mapping):
+        return None
+    samples = source.get("array", source.get("raw"))
+    if samples is not None:
+        if not source.get("sampling_rate"):
+            raise ValueError(f"{name}: an array needs its rate: pass {{'array': ..., 'sampling_rate': ...}}.")
+        return samples, source["sampling_rate"]
+    if source.get("bytes") is None and not source.get("path"):
+        raise ValueError(
+            f"{name}: expected the keys 'array' and 'sampling_rate', or 'bytes' or 'path'; got {sorted(source)}."
+        )
+    return None
+
+
+def _as_rate(rate: Any, name: str) -> int:
+    try:
+        if int(rate) == rate:
+            return int(rate)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name}: its sampling rate is {rate!r}, which is not a whole number of Hz.")
+
+
+def _as_mono(samples: Any, name: str) -> np.ndarray:
+    if isinstance(samples, torch.Tensor):
+        samples = samples.detach().cpu()
+        samples = samples.float().numpy() if samples.is_floating_point() else samples.numpy()  # NumPy lacks bfloat16
+    try:
+        waveform = np.asarray(samples)
+    except ValueError:  # lists of different lengths
+        raise ValueError(f"{name}: the channels differ in length.") from None
+    if waveform.ndim == 0 or waveform.ndim > 2 or (waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1] > 0):
+        raise ValueError(f"{name}: expected (samples,) or (channels, samples), got an array of {waveform.shape}.")
+    if waveform.size == 0:
+        raise ValueError(f"{name}: the audio is empty.")
+    full_scale = 1.0 if waveform.dtype.kind == "f" else _FULL_SCALE.get(waveform.dtype)
+    advice = "Convert 16-bit samples with `np.asarray(samples, dtype=np.int16)`."
+    if full_scale is None:
+        raise ValueError(f"{name}: expected float, int16 or int32 samples, got an array of {waveform.dtype}. {advice}")
+    peak = max(abs(float(waveform.max())), abs(float(waveform.min())))
+    # Samples of 16 or 24 bits in a wider type would be silence, or far beyond full scale.
+    if (full_scale == 2.0**31 and 0 < peak <= 2.0**23) or (full_scale == 1.0 and 1e3 <= peak < math.inf):
+        raise ValueError(
+            f"{name}: the samples reach {peak:g}, where full scale is {full_scale:g} for {waveform.dtype}. {advice}"
+        )
+    waveform = waveform.astype(np.float32) / np.float32(full_scale)
+    return waveform.mean(axis=0) if waveform.ndim == 2 else waveform

@@ -1,4 +1,5 @@
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -224,14 +225,65 @@ def test_a_stretch_of_silence_is_left_out_alone(write):
     assert skipped == Skipped("x#t=4,8", SkipReason.SILENT, "all zeros")
 
 
-def test_flac_that_does_not_say_its_length_is_skipped(write):
-    path = write("a.flac", noise(2.0))
+def test_flac_that_does_not_say_its_length_is_read_in_order(write):
+    path = write("a.flac", noise(50.0))
+    (whole,) = read_file(path, segmentation=Segmentation(60.0))
     header = bytearray(path.read_bytes())
     header[21] &= 0xF0  # the number of samples: 36 bits of the STREAMINFO block (RFC 9639, section 8.2)
     header[22:26] = bytes(4)
     path.write_bytes(header)
 
-    assert read_file(path) == [Skipped("x", SkipReason.UNREADABLE, "its header does not give its length")]
+    (piece,) = read_file(path, segmentation=Segmentation(60.0))
+    (excerpt,) = read(Recording("x", str(path), offset=35.0, duration=1.5))
+    (behind,) = read(Recording("x", str(path), offset=51.0))
+
+    np.testing.assert_array_equal(piece.waveform, whole.waveform)
+    np.testing.assert_array_equal(excerpt.waveform, whole.waveform[35 * RATE : 35 * RATE + 24_000])
+    assert behind == Skipped("x", SkipReason.EMPTY, "no samples from 51.00 s on")
+
+
+def test_silence_and_nan_are_reported_once_however_long(write):
+    waveform = noise(30.0)
+    waveform[4 * RATE : 12 * RATE] = 0
+    waveform[8 * RATE : 8 * RATE + 9] = 1e-4
+    waveform[20 * RATE :: RATE] = np.nan
+
+    items = read_file(write("a.wav", waveform, subtype="FLOAT"), segmentation=Segmentation(4.0, cut="fixed"))
+
+    assert [item.id for item in items] == ["x#t=0,4", "x#t=4,12", "x#t=12,16", "x#t=16,20", "x#t=20"]
+    assert items[1] == Skipped("x#t=4,12", SkipReason.SILENT, "peak -80 dBFS")
+    assert items[4] == Skipped("x#t=20", SkipReason.NOT_FINITE, "NaN or infinite samples")
+
+
+def test_a_silent_recording_is_one_line(write):
+    path = write("a.wav", 0 * noise(50.0))
+
+    assert read_file(path, segmentation=Segmentation(4.0)) == [Skipped("x", SkipReason.SILENT, "all zeros")]
+
+
+def test_silence_before_damage_is_reported_too(write):
+    path = write("a.wav", 0 * noise(5.0), subtype="FLOAT")
+    damaged(path, path.read_bytes().index(b"data") + 4, (60 * RATE * 4).to_bytes(4, "little"))
+    recording = Recording("x", str(path), duration=60.0)
+
+    silent, corrupt = read(recording, segmentation=Segmentation(4.0, cut="fixed"))
+
+    assert silent == Skipped("x#t=0,4", SkipReason.SILENT, "all zeros")
+    assert corrupt == Skipped("x", SkipReason.CORRUPT, "from 4.00 s on: ends after 5.00 of 60.00 s")
+
+
+def test_one_piece_is_held_at_a_time(write):
+    pieces = read_pieces(
+        Recording("x", str(write("a.wav", noise(20.0)))), PieceRules(Segmentation(2.0, cut="fixed")), RATE, 25.0
+    )
+    first = next(pieces)
+    waveform = weakref.ref(first.waveform)
+    del first
+
+    second = next(pieces)
+
+    assert second.id == "x#t=2,4"
+    assert waveform() is None
 
 
 @pytest.mark.parametrize("audio", [{"bytes": None, "path": None}, {"bytes": b"", "path": None}])

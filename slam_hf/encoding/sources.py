@@ -8,9 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import soundfile
-
-from .reading import UNKNOWN_LENGTH
+from ..audio_utils import AudioError, open_audio
 from .recordings import Recording, Skipped, SkipReason
 
 
@@ -114,16 +112,15 @@ def _probe(recording: Recording | Skipped) -> _Probe:
     """Size and length of a recording, as far as they can be known without decoding it."""
     if isinstance(recording, Skipped):
         return _Probe()
+    size = None
     try:
         size = os.stat(recording.audio).st_size
-        header = soundfile.info(recording.audio)
-    except OSError:
-        return _Probe()
-    except soundfile.SoundFileError:
+        with open_audio(recording.audio) as file:
+            if file.num_samples is None:
+                return _Probe(size)
+            remaining = max(0.0, file.num_samples / file.sampling_rate - recording.offset)
+    except (AudioError, OSError, ValueError):
         return _Probe(size)
-    if header.frames == UNKNOWN_LENGTH:
-        return _Probe(size)
-    remaining = max(0.0, header.frames / header.samplerate - recording.offset)
     return _Probe(size, remaining if recording.duration is None else min(remaining, recording.duration))
 
 

@@ -23,7 +23,7 @@ their sum. `text` and `aligned_text` (times in seconds from the start of the pie
 MAX_UNITS = 2**16
 """Units are stored as uint16."""
 
-_FRAGMENT = re.compile(r"#t=(?P<start>[0-9.]+)?(?:,(?P<end>[0-9.]+))?$")
+_FRAGMENT = re.compile(r"#t=(?P<start>\d+(?:\.\d*)?)?(?:,(?P<end>\d+(?:\.\d*)?))?$", re.ASCII)
 
 
 def piece_id(source: str, start: float | None, end: float | None) -> str:
