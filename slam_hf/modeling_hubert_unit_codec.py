@@ -18,6 +18,7 @@ from .configuration_hubert_unit_codec import HubertUnitCodecConfig
 from .loading_utils import CommitMixin
 from .modeling_unit_hifigan import UnitHifiGan
 from .padding_utils import split_clips, split_durations, split_units
+from .public_names import public_name
 
 
 _CHUNK_FRAMES = 4096
@@ -171,8 +172,7 @@ class HubertUnitCodec(CommitMixin, PreTrainedAudioTokenizerBase):
 
         encoder_config = copy.deepcopy(hubert.config)
         encoder_config.num_hidden_layers = layer
-        if os.path.isdir(encoder_config._name_or_path):  # published with the codec: a folder's path stays private
-            encoder_config._name_or_path = os.path.basename(os.path.abspath(encoder_config._name_or_path))
+        encoder_config._name_or_path = public_name(encoder_config._name_or_path)  # which is published with the codec
         config = HubertUnitCodecConfig(
             encoder_config=encoder_config,
             vocoder_config=None if vocoder is None else copy.deepcopy(vocoder.config),

@@ -19,6 +19,7 @@ from transformers.utils.versions import require_version
 
 from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import CommitMixin
+from .public_names import public_name
 
 
 # Remote code comes without the package's requirements, and models of an older transformers would ignore a `cache`.
@@ -99,9 +100,7 @@ class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
                     f"`rope_theta` is given, but {text_lm} ({base.config.model_type}) has no rotary embedding."
                 )
             base_config["rope_parameters"]["rope_theta"] = rope_theta
-        # The name is published with the weights: a folder's path stays private.
-        name = os.path.basename(os.path.abspath(text_lm)) if os.path.isdir(text_lm) else str(text_lm)
-        base_config["_name_or_path"] = name
+        name = base_config["_name_or_path"] = public_name(text_lm)  # which is published with the weights
         config = SpeechLMConfig(
             base_config=base_config, base_model_name=name, twist_init=True, vocab_size=num_units + 2
         )

@@ -7,11 +7,14 @@ from loopback_hub import run_with_hub
 from transformers import EncodecFeatureExtractor
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
+from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.evaluation.fingerprints import describe_model
 from slam_hf.evaluation.report import Evaluation, save_evaluation
+from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.model_card import make_metadata, make_model_card, render_model_card
 from slam_hf.hub.model_description import ModelDescription
 from slam_hf.hub.remote_code import export_remote_code
+from slam_hf.quickstart import QUICKSTART_CORPUS
 from slam_hf.training.run_record import (
     CorpusRecord,
     Emissions,
@@ -161,6 +164,16 @@ def test_the_base_model_of_the_metadata_is_the_last_one_that_others_have():
 def test_a_repository_has_a_valid_name(folder):
     with pytest.raises(ValueError, match="Repo id"):
         render_model_card(folder, 'x"); import os #')
+
+
+@pytest.mark.parametrize("license", ["MIT", "mit\ntags: [x]", "<b>mit</b>", "{{ 1 }}"])
+def test_a_licence_is_one_of_the_hub(folder, tiny_codec, tmp_path, license):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    for render, path in ((render_model_card, folder), (render_codec_card, tmp_path / "codec")):
+        with pytest.raises(ValueError, match="is not a licence of the Hub"):
+            render(path, "user/slam", license=license)
+    with pytest.raises(ValueError, match="is not a licence of the Hub"):
+        render_dataset_card(QUICKSTART_CORPUS, "user/corpus", license)
 
 
 SNIPPETS = """

@@ -9,7 +9,8 @@ from huggingface_hub import DatasetCard
 
 from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.processing_speech_lm import load_codec
-from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, name_path, resolve_path
+from slam_hf.public_names import public_name
+from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, resolve_path
 from slam_hf.training.packing import encode_documents, pack_documents
 
 
@@ -55,5 +56,5 @@ def test_no_file_is_larger_than_ten_megabytes():
 
 
 def test_paths_in_the_package_have_the_name_that_finds_them(tmp_path):
-    assert name_path(resolve_path("quickstart:benchmarks/sblimp")) == "quickstart:benchmarks/sblimp"
-    assert name_path(tmp_path) is None
+    assert public_name(resolve_path("quickstart:benchmarks/sblimp")) == "quickstart:benchmarks/sblimp"
+    assert public_name(tmp_path) == tmp_path.name

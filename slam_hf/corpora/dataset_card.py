@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from huggingface_hub.utils import validate_repo_id
 
 from ..encoding.codec_identity import CodecDescription
+from ..public_names import check_license
 from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 
@@ -92,6 +93,7 @@ def render_dataset_card(folder: str | os.PathLike, repo_id: str, license: str | 
         FileNotFoundError: the folder has no card.
     """
     validate_repo_id(repo_id)
+    check_license(license)
     path = Path(folder) / "README.md"
     if not path.is_file():
         raise FileNotFoundError(f"'{folder}' has no README.md: `hub_scripts/tokenize_corpus.py` writes it.")

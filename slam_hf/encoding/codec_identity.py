@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from ..public_names import public_name
 
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def describe_codec(codec: "HubertUnitCodec") -> CodecDescription:
     """What tells a codec from others, as far as its units go."""
     name, revision = codec.name_or_path, getattr(codec.config, "_commit_hash", None)
     return CodecDescription(
-        name=name if revision is not None else Path(name).name or "unnamed",
+        name=public_name(name, revision) or "unnamed",
         revision=revision,
         weights=_hash_weights(codec),
         num_units=codec.config.num_units,

@@ -2,17 +2,17 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import slam_hf
 
 from ..encoding.codec_identity import update_with_tensors
-from ..quickstart import name_path
+from ..public_names import public_name
 
 
 def describe_model(model: PreTrainedModel, name_or_path: str | None = None) -> dict[str, str | None]:
@@ -31,16 +31,13 @@ def describe_model(model: PreTrainedModel, name_or_path: str | None = None) -> d
         and `weights`, the hash of configuration and weights.
     """
     name = name_or_path or model.name_or_path
-    path = Path(name).resolve()
-    revision = None if path.is_dir() else getattr(model.config, "_commit_hash", None)
-    if revision is None:
-        name = "/".join(path.parts[-2:]) if path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-") else path.name
-    return {"name": name, "revision": revision, "weights": hash_model(model)}
+    revision = None if os.path.isdir(name) else getattr(model.config, "_commit_hash", None)
+    return {"name": public_name(name, revision), "revision": revision, "weights": hash_model(model)}
 
 
 def name_data(folder: str) -> str:
-    """The name of a benchmark's folder, and of the one that it is in: never a whole path."""
-    return name_path(folder) or "/".join(Path(folder).resolve().parts[-2:])
+    """The name of a benchmark's folder: never a path."""
+    return public_name(folder)
 
 
 def hash_model(model: PreTrainedModel) -> str:

@@ -7,7 +7,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
 from ..configuration_hubert_unit_codec import HubertUnitCodecConfig
-from .markdown import TEMPLATES, count_parameters
+from ..public_names import check_license
+from .markdown import TEMPLATES, count_parameters, front_matter
 
 
 def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> ModelCard:
@@ -29,6 +30,7 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
         FileNotFoundError: the folder has no weights.
     """
     validate_repo_id(repo_id)
+    check_license(license)
     folder = Path(folder)
     config = HubertUnitCodecConfig.from_pretrained(folder)
     vocoder = config.vocoder_config
@@ -51,7 +53,7 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
         tags=["speech", "speech-units", "slam-hf"],
     )
     content = TEMPLATES.get_template("codec_card.md").render(
-        metadata=data.to_yaml(),
+        metadata=front_matter(data),
         repo_id=repo_id,
         title=repo_id.split("/")[-1],
         config=config,

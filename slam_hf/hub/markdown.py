@@ -1,11 +1,18 @@
-"""What the cards have in common: their templates, and how they write names and figures."""
+"""What the cards have in common: their templates, and how they write names and figures.
+
+What a card says comes from files that others may have written, such as the `training_run.json` of a base model. Every
+string is therefore escaped on its way into a template, unless it is [`Markdown`], which only the functions here and in
+the modules of the cards make.
+"""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from huggingface_hub import CardData
 from safetensors import safe_open
 
 from ..evaluation.results_table import format_count
@@ -14,16 +21,42 @@ from ..training.run_record import Reference
 
 HUB = "https://huggingface.co"
 
-TEMPLATES = jinja2.Environment(  # noqa: S701 (Markdown, not HTML)
+
+class Markdown(str):
+    """Text that is put into a card as it is."""
+
+
+def escape(value: Any) -> Markdown:
+    """Any value as one line of Markdown that says just that: no HTML, links, tables or code."""
+    return value if isinstance(value, Markdown) else Markdown(re.sub(r"([\\`|\[\]])", r"\\\1", _one_line(value)))
+
+
+def code(value: Any) -> Markdown:
+    """Any value as code in a line of Markdown."""
+    text = re.sub(r"\\*\|", r"\\|", _one_line(value).replace("`", "'"))  # a cell of a table ends at a bare |
+    return Markdown(f"`{text}`")
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(str(value).split()).replace("<", "&lt;").replace(">", "&gt;")
+
+
+TEMPLATES = jinja2.Environment(  # noqa: S701 (`finalize` escapes: this is Markdown)
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=jinja2.StrictUndefined,
+    finalize=escape,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
 
 
-def link(reference: Reference, kind: str = "") -> str:
+def front_matter(data: CardData) -> Markdown:
+    """The YAML of a card."""
+    return Markdown(data.to_yaml())
+
+
+def link(reference: Reference, kind: str = "") -> Markdown:
     r"""
     Name a model or a dataset, with a link to it on the Hub.
 
@@ -33,14 +66,14 @@ def link(reference: Reference, kind: str = "") -> str:
         kind (`str`, *optional*, defaults to `""`):
             `"datasets/"` for a dataset.
     """
-    if reference.is_local:
-        return f"`{reference.name}` (local)"
-    if reference.url is not None:
-        return f"[{reference.name}]({reference.url})"
-    url = f"{HUB}/{kind}{reference.name}"
-    if reference.revision is None:
-        return f"[`{reference.name}`]({url})"
-    return f"[`{reference.name}`]({url}/tree/{reference.revision}) (revision `{reference.revision[:7]}`)"
+    if reference.url is not None and re.fullmatch(r"https?://[^\s<>()]+", reference.url):
+        return Markdown(f"[{escape(reference.name)}]({reference.url})")
+    if not reference.is_on_hub:
+        return Markdown(f"{code(reference.name)} (local)")
+    url, revision = f"{HUB}/{kind}{reference.name}", reference.revision
+    if revision is None or not re.fullmatch(r"[\w./-]+", revision):
+        return Markdown(f"[{code(reference.name)}]({url})")
+    return Markdown(f"[{code(reference.name)}]({url}/tree/{revision}) (revision {code(revision[:7])})")
 
 
 def format_duration(seconds: float) -> str:
@@ -56,23 +89,25 @@ def format_number(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else format_count(number)
 
 
-def format_value(value: Any) -> str:
+def format_value(value: Any) -> Markdown:
     """A value of a recipe: numbers as people write them, names as code."""
     if isinstance(value, Mapping):
-        return ", ".join(f"`{name}` {format_value(item)}" for name, item in value.items())
+        return Markdown(", ".join(f"{code(name)} {format_value(item)}" for name, item in value.items()))
     if isinstance(value, list | tuple):
-        return ", ".join(map(format_value, value))
+        return Markdown(", ".join(map(format_value, value)))
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return Markdown("yes" if value else "no")
     if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else f"`{value}`"
+        return Markdown(f"{value:,}")
+    return Markdown(f"{value:g}") if isinstance(value, float) else code(value)
 
 
-def table(rows: Iterable[Sequence[str]]) -> str:
+def table(rows: Iterable[Sequence[Any]]) -> Markdown:
     """A table in Markdown, whose first row is the heading."""
     heading, *body = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *body))
+    return Markdown(
+        "\n".join(f"| {' | '.join(map(escape, row))} |" for row in (heading, ["---"] * len(heading), *body))
+    )
 
 
 def count_parameters(folder: Path, prefix: str = "") -> int:
@@ -99,4 +134,4 @@ def count_parameters(folder: Path, prefix: str = "") -> int:
     return total
 
 
-TEMPLATES.filters |= {"link": link, "duration": format_duration, "value": format_value, "table": table}
+TEMPLATES.filters |= {"code": code, "markdown": Markdown, "link": link, "value": format_value, "table": table}

@@ -14,7 +14,7 @@ import evaluate
 import yaml
 
 from .. import metrics
-from .markdown import TEMPLATES
+from .markdown import TEMPLATES, Markdown
 
 
 METRICS = Path(metrics.__file__).parent
@@ -80,16 +80,16 @@ def _readme(module: ModuleType, name: str, title: str, repo_id: str) -> str:
         "description": " ".join(module._DESCRIPTION.split()),
     }
     return TEMPLATES.get_template("metric_space.md").render(
-        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
+        metadata=Markdown(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip()),
         title=title,
-        description=module._DESCRIPTION.strip(),
-        citation=module._CITATION.strip(),
+        description=Markdown(module._DESCRIPTION.strip()),
+        citation=Markdown(module._CITATION.strip()),
         urls=metric(keep_in_memory=True).reference_urls,
         **_document(module, name, repo_id),
     )
 
 
-def _document(module: ModuleType, name: str, repo_id: str) -> dict[str, str]:
+def _document(module: ModuleType, name: str, repo_id: str) -> dict[str, Markdown]:
     """The sections of the inputs' docstring, as lists in Markdown, and its example."""
     text = module._KWARGS_DESCRIPTION.replace(f"slam_hf/metrics/{name}", repo_id)
     sections = re.split(r"^(Args|Returns|Example):\n", text, flags=re.MULTILINE)
@@ -97,15 +97,15 @@ def _document(module: ModuleType, name: str, repo_id: str) -> dict[str, str]:
     return {
         "inputs": _list_items(bodies["Args"]),
         "outputs": _list_items(bodies["Returns"]),
-        "example": bodies["Example"],
+        "example": Markdown(bodies["Example"]),
     }
 
 
-def _list_items(section: str) -> str:
+def _list_items(section: str) -> Markdown:
     """``name (`type`):`` and what is indented below it, as the items of a list."""
     items = re.split(r"^(\S.*):\n", section, flags=re.MULTILINE)[1:]
     lines = []
     for heading, body in zip(items[::2], items[1::2], strict=True):
         names, _, kind = heading.partition(" (")
         lines.append(f"- `{names}` ({kind}: {' '.join(body.split())}")
-    return "\n".join(lines)
+    return Markdown("\n".join(lines))

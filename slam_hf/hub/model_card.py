@@ -11,8 +11,9 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import Trainer
 
 from ..evaluation.tasks import TASKS
+from ..public_names import check_license, public_name
 from ..training.run_record import CorpusRecord, RunRecord
-from .markdown import TEMPLATES, format_duration, format_number, format_value, link
+from .markdown import TEMPLATES, Markdown, code, format_duration, format_number, format_value, front_matter, link
 from .model_description import CURVE, ModelDescription, describe_folder
 
 
@@ -47,6 +48,7 @@ def render_model_card(
         ValueError: an evaluation is of other weights than the folder's.
     """
     validate_repo_id(repo_id)
+    check_license(license)
     return make_model_card(describe_folder(Path(folder), repo_id, evaluations, license))
 
 
@@ -62,7 +64,7 @@ def save_model_card(trainer: Trainer, evaluations: Sequence[str | os.PathLike] =
             Summaries that `hub_scripts/evaluate_model.py` wrote, or folders with them.
     """
     folder = Path(trainer.args.output_dir)
-    local_name = re.sub(r"\W+", "-", folder.resolve().name).strip("-")
+    local_name = re.sub(r"\W+", "-", public_name(folder.resolve())).strip("-")
     card = render_model_card(folder, trainer.hub_model_id or local_name, evaluations)
     card.save(folder / "README.md")
 
@@ -76,14 +78,14 @@ def make_model_card(model: ModelDescription) -> ModelCard:
             What is known.
     """
     content = TEMPLATES.get_template("model_card.md").render(
-        metadata=make_metadata(model).to_yaml(),
+        metadata=front_matter(make_metadata(model)),
         model=model,
         curve=CURVE,
         runs=[(record, [_describe_corpus(corpus) for corpus in record.corpora]) for record in model.records],
         run_table=lambda record: [("run", "value"), *_run_rows(record)],
         recipe_table=lambda record: [("recipe", "value"), *_recipe_rows(record)],
         results=_result_rows(model),
-        notes=[f"{_benchmark(model, task)}: {model.notes[task]}." for task in TASKS if task in model.notes],
+        notes=[Markdown(f"{_benchmark(model, task)}: {model.notes[task]}.") for task in TASKS if task in model.notes],
     )
     return ModelCard(content)
 
@@ -149,22 +151,22 @@ def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:
     }
 
 
-def _describe_corpus(corpus: CorpusRecord) -> str:
+def _describe_corpus(corpus: CorpusRecord) -> Markdown:
     known = {
-        "configuration": corpus.config and f"`{corpus.config}`",
-        "split": corpus.split and f"`{corpus.split}`",
+        "configuration": corpus.config and code(corpus.config),
+        "split": corpus.split and code(corpus.split),
         "weight": corpus.weight and format_value(corpus.weight),
         "rows": corpus.num_rows and format_number(corpus.num_rows),
         "units": corpus.num_units and format_number(corpus.num_units),
-        "codec": corpus.codec and f"`{corpus.codec}`",
-        "SHA-256 of the rows": corpus.fingerprint and f"`{corpus.fingerprint}`",
+        "codec": corpus.codec and code(corpus.codec),
+        "SHA-256 of the rows": corpus.fingerprint and code(corpus.fingerprint),
     }
     parts = [f"{name}: {value}" for name, value in known.items() if value]
-    return ", ".join([link(corpus.source, "datasets/"), *parts])
+    return Markdown(", ".join([link(corpus.source, "datasets/"), *parts]))
 
 
 def _recipe_rows(record: RunRecord) -> list[tuple[str, str]]:
-    return [(f"`{name}`", format_value(value)) for name, value in record.recipe.items()]
+    return [(code(name), format_value(value)) for name, value in record.recipe.items()]
 
 
 def _result_rows(model: ModelDescription) -> list[list[str]]:

@@ -15,9 +15,9 @@ from ..evaluation.fingerprints import hash_model
 from ..evaluation.results_table import Score, read_summaries, summary_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import MHUBERT_25HZ_UNITS
-from ..quickstart import PREFIX
+from ..public_names import PREFIX, public_name
 from ..training.run_record import Reference, RunRecord, read_run_records
-from .markdown import count_parameters
+from .markdown import code, count_parameters
 
 
 CURVE = "training_curve.png"
@@ -152,12 +152,9 @@ def _codec(folder: Path) -> Reference | None:
     codec = json.loads(path.read_text("utf-8")).get("codec") if path.is_file() else None
     if codec is None:
         return None
+    name, revision = str(codec["name_or_path"]), codec.get("revision")
     # A codec from the Hub has a commit.
-    reference = Reference.to(codec["name_or_path"], codec["revision"])
-    reference.is_local = codec["revision"] is None
-    if reference.is_local and not reference.name.startswith(PREFIX):
-        reference.name = Path(codec["name_or_path"]).name
-    return reference
+    return Reference(public_name(name, revision), revision, is_local=revision is None)
 
 
 def _read_evaluations(
@@ -180,12 +177,12 @@ def _read_evaluations(
 
 
 def _note(summary: dict[str, Any]) -> str:
-    """What was scored, and by which models. Of the data's folder the last name only: others may be those of users."""
+    """What was scored, and by which models, in Markdown."""
     settings = summary["settings"]
     name = summary["data"]["name"]
-    note = f"data `{name if name.startswith(PREFIX) else name.split('/')[-1]}`"
+    note = f"data {code(name if name.startswith(PREFIX) else public_name('/' + name))}"
     if "asr_model" in settings:
-        note += f", transcribed by `{settings['asr_model']['name']}`"
+        note += f", transcribed by {code(settings['asr_model']['name'])}"
     if "text_lm" in settings:
-        note += f", perplexity under `{settings['text_lm']['name']}`"
+        note += f", perplexity under {code(settings['text_lm']['name'])}"
     return note

@@ -7,14 +7,14 @@ of synthetic speech as its units, preference pairs, benchmarks in miniature, and
 
 from pathlib import Path
 
+from ..public_names import PREFIX
+
 
 QUICKSTART = Path(__file__).parent
 """The folder of it all."""
 
 QUICKSTART_CORPUS = QUICKSTART / "corpus"
 """Parquet folder of a tokenised corpus, with its card: what `load_dataset` takes."""
-
-PREFIX = "quickstart:"
 
 
 def resolve_path(name: str) -> str:
@@ -35,9 +35,3 @@ def resolve_path(name: str) -> str:
         found = sorted(entry.name for entry in QUICKSTART.iterdir() if not entry.name.startswith("_"))
         raise FileNotFoundError(f"'{name}': slam-hf brings no such data with it, but {', '.join(found)}.")
     return str(path)
-
-
-def name_path(path: str | Path) -> str | None:
-    """`quickstart:<path>` for a path of what comes with the package, and `None` for any other."""
-    path = Path(path).resolve()
-    return PREFIX + path.relative_to(QUICKSTART).as_posix() if path.is_relative_to(QUICKSTART) else None

@@ -9,6 +9,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from ..encoding.atomic_write import atomic_write
+from ..public_names import is_hub_id, is_local, public_name
 
 
 RUN_RECORD_NAME = "training_run.json"
@@ -38,14 +39,13 @@ class Reference:
     @property
     def is_on_hub(self) -> bool:
         """Whether `name` is its id on the Hub."""
-        return not self.is_local and self.url is None
+        return not self.is_local and self.url is None and is_hub_id(self.name)
 
     @classmethod
     def to(cls, name_or_path: str | os.PathLike, revision: str | None = None) -> "Reference":
         """Of what a user named by a Hub id or a folder. An absolute path is local even where it leads nowhere."""
-        path = Path(name_or_path)
-        if path.exists() or path.is_absolute():
-            return cls(path.resolve().name, is_local=True)
+        if is_local(name_or_path):
+            return cls(public_name(name_or_path), is_local=True)
         return cls(str(name_or_path), revision)
 
 
