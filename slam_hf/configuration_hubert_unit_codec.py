@@ -2,11 +2,13 @@
 
 import math
 import os
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import HubertConfig, PreTrainedConfig
+from transformers import EncodecFeatureExtractor, HubertConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+from .loading_utils import without_loading_options
 
 
 @strict
@@ -128,6 +130,10 @@ class HubertUnitCodecConfig(PreTrainedConfig):
         if self.vocoder_config is not None:
             self._check_vocoder(self.vocoder_config)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "HubertUnitCodecConfig":
+        return super().from_dict(without_loading_options(config_dict), **kwargs)
+
     @property
     def layer(self) -> int:
         """`int`: The transformer layer whose output is quantised, counted from 1."""
@@ -153,11 +159,9 @@ class HubertUnitCodecConfig(PreTrainedConfig):
         return samples
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
-        """As of every configuration; that of the codec's feature extractor, which follows from it, comes along."""
-        from transformers import EncodecFeatureExtractor
-
+        """As for every configuration. The settings of the codec's feature extractor are saved beside it."""
         super().save_pretrained(save_directory, **kwargs)
-        EncodecFeatureExtractor(feature_size=1, sampling_rate=self.sampling_rate).save_pretrained(save_directory)
+        make_feature_extractor(self.sampling_rate).save_pretrained(save_directory)
 
     def _check_vocoder(self, vocoder: UnitHifiGanConfig):
         if vocoder.num_units != self.num_units:
@@ -170,6 +174,11 @@ class HubertUnitCodecConfig(PreTrainedConfig):
                 f"The vocoder makes {vocoder.hop_length} samples at {vocoder.sampling_rate} Hz of a frame, and the "
                 f"encoder a frame of {self.hop_length} at {self.sampling_rate} Hz: take a vocoder for these frames."
             )
+
+
+def make_feature_extractor(sampling_rate: int = 16_000) -> EncodecFeatureExtractor:
+    """What a codec's waveforms go through: it checks their rate, in Hz, and pads them. It does not normalise them."""
+    return EncodecFeatureExtractor(feature_size=1, sampling_rate=sampling_rate)
 
 
 __all__ = ["HubertUnitCodecConfig", "UnitHifiGanConfig"]

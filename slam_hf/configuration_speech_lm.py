@@ -6,6 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from .loading_utils import without_loading_options
+
 
 @strict
 class SpeechLMConfig(PreTrainedConfig):
@@ -65,6 +67,10 @@ class SpeechLMConfig(PreTrainedConfig):
         self.base_config.bos_token_id = self.bos_token_id
         self.base_config.eos_token_id = self.eos_token_id
         self.tie_word_embeddings = self.base_config.tie_word_embeddings
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "SpeechLMConfig":
+        return super().from_dict(without_loading_options(config_dict), **kwargs)
 
     @property
     def num_units(self) -> int:

@@ -1,14 +1,34 @@
-"""Remembers the commit that a model was loaded at, which transformers resolves and does not keep."""
+"""Loads models and codecs from safetensors alone, and remembers the commit, which transformers does not keep."""
 
+import importlib
 import os
 import re
 from typing import Any
 
+from transformers import PreTrainedConfig
 from transformers.utils.hub import resolve_revision
 
 
-class CommitMixin:
-    """For models: after `from_pretrained`, `config._commit_hash` is the commit on the Hub, or `None` for a folder."""
+QUICKSTART = "quickstart:"
+"""Prefix of what comes with the package."""
+
+ACCESS = ("token", "local_files_only", "cache_dir")
+
+LOADING_OPTIONS = frozenset(
+    ("attn_implementation", "experts_implementation", "transformers_weights", "trust_remote_code", "use_safetensors")
+)
+"""Keys of a `config.json` that would choose code, from the Hub too, or the file of the weights."""
+
+NOT_OF_A_PART = ("auto_map", "quantization_config")
+"""Further ones in the configuration of a part, such as `base_config`."""
+
+
+class SafeLoadingMixin:
+    """
+    For models: `from_pretrained` reads the safetensors of a model of this very type, with all of its weights and no
+    others, whatever the options say. It executes nothing, and `config._commit_hash` is then the commit on the Hub, or
+    `None` for a folder.
+    """
 
     @classmethod
     def from_pretrained(
@@ -16,14 +36,63 @@ class CommitMixin:
         pretrained_model_name_or_path: str | os.PathLike | None,
         *model_args: Any,
         revision: str | None = "main",
+        output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
-        access = {key: kwargs[key] for key in ("token", "local_files_only", "cache_dir") if key in kwargs}
-        revision = resolve_revision(pretrained_model_name_or_path, revision, **access)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, revision=revision, **kwargs)
-        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        r"""
+        As of every model, from a Hub id, a folder, or `quickstart:<path>`, which comes with the package.
+
+        Raises:
+            OSError: there is no such model, or it has no safetensors.
+            ValueError: it is of another type, or its weights are not those that `config.json` describes.
+        """
+        name = pretrained_model_name_or_path
+        path = resolve_quickstart(name)
+        access = {key: kwargs[key] for key in ACCESS if key in kwargs}
+        revision = resolve_revision(path, revision, **access)
+        if path is not None and not isinstance(kwargs.get("config"), PreTrainedConfig):
+            config, _ = PreTrainedConfig.get_config_dict(
+                path, revision=revision, subfolder=kwargs.get("subfolder", ""), **access
+            )
+            if config.get("model_type") != cls.config_class.model_type:
+                raise ValueError(
+                    f"'{name}' holds a model of type {config.get('model_type')!r}, and {cls.__name__} needs one of "
+                    f"type {cls.config_class.model_type!r}."
+                )
+        model, loading = super().from_pretrained(
+            path,
+            *model_args,
+            revision=revision,
+            output_loading_info=True,
+            **{**kwargs, "use_safetensors": True, "weights_only": True},
+        )
+        for kind in ("missing", "unexpected"):
+            if names := sorted(loading[f"{kind}_keys"]):
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                raise ValueError(
+                    f"'{name}': the weights do not fit config.json, {kind} are {', '.join(names[:5])}{more}."
+                )
+        if path != name:
+            model.name_or_path = name
         commit = getattr(revision, "resolved", revision)
-        is_folder = pretrained_model_name_or_path is None or os.path.isdir(pretrained_model_name_or_path)
-        is_commit = not is_folder and re.fullmatch("[0-9a-f]{40}", commit or "")
+        is_commit = path is not None and not os.path.isdir(path) and re.fullmatch("[0-9a-f]{40}", commit or "")
         model.config._commit_hash = commit if is_commit else None
-        return loaded
+        return (model, loading) if output_loading_info else model
+
+
+def resolve_quickstart(name: str | os.PathLike | None) -> str | os.PathLike | None:
+    """The path of `quickstart:<path>`, which comes with the package; any other name as it is."""
+    if not isinstance(name, str) or not name.startswith(QUICKSTART):
+        return name
+    # Imported by name: a model's repository, from which this module runs too, brings no such data along.
+    return importlib.import_module("slam_hf.quickstart").resolve_path(name)
+
+
+def without_loading_options(config: dict[str, Any]) -> dict[str, Any]:
+    """What a `config.json` says of its model. How the model is loaded is for the caller to say, not for the file."""
+    parts = {
+        key: {name: value for name, value in without_loading_options(part).items() if name not in NOT_OF_A_PART}
+        for key, part in config.items()
+        if isinstance(part, dict)
+    }
+    return {key: parts.get(key, value) for key, value in config.items() if key not in LOADING_OPTIONS}

@@ -15,7 +15,7 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.utils import ModelOutput
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig
-from .loading_utils import CommitMixin
+from .loading_utils import SafeLoadingMixin
 from .modeling_unit_hifigan import UnitHifiGan
 from .padding_utils import split_clips, split_durations, split_units
 from .public_names import public_name
@@ -67,7 +67,7 @@ class HubertUnitCodecOutput(ModelOutput):
     audio_values: torch.FloatTensor | None = None
 
 
-class HubertUnitCodec(CommitMixin, PreTrainedAudioTokenizerBase):
+class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     r"""
     A codec between audio and discrete units. The encoder is a HuBERT (https://huggingface.co/papers/2106.07447) up to
     the layer whose states a k-means codebook quantises; the decoder, which a codec may lack, is a [`UnitHifiGan`].
@@ -185,6 +185,11 @@ class HubertUnitCodec(CommitMixin, PreTrainedAudioTokenizerBase):
         if vocoder is not None:
             codec.vocoder.load_state_dict(vocoder.state_dict())
         return codec
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As for every model. A codec that was built, not loaded, is known by this folder from now on."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.name_or_path = self.name_or_path or os.fspath(save_directory)
 
     @property
     def sampling_rate(self) -> int:

@@ -18,7 +18,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.versions import require_version
 
 from .configuration_speech_lm import SpeechLMConfig
-from .loading_utils import CommitMixin
+from .loading_utils import SafeLoadingMixin
 from .public_names import public_name
 
 
@@ -26,7 +26,7 @@ from .public_names import public_name
 require_version("transformers>=5.24")
 
 
-class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
+class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
     r"""
     A causal language model over speech units, in the format of the published Slam checkpoints
     (*Slamming: Training a Speech Language Model on One GPU in a Day*, arXiv 2502.15814).
@@ -55,7 +55,7 @@ class SpeechLMForCausalLM(CommitMixin, PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SpeechLMConfig):
         super().__init__(config)
-        self.lm = AutoModelForCausalLM.from_config(config.base_config)
+        self.lm = AutoModelForCausalLM.from_config(config.base_config, trust_remote_code=False)
         self._can_compile_fullgraph = self.lm._can_compile_fullgraph
         self.post_init()
 

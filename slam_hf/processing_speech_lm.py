@@ -1,18 +1,25 @@
 """Audio to the ids of a speech language model and back, through the unit codec that the model was trained on."""
 
 import copy
-import importlib
 import os
+import re
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import EncodecFeatureExtractor
 from transformers.processing_utils import AUDIO_TOKENIZER_KWARGS, ProcessorMixin
 from transformers.tokenization_utils_base import BatchEncoding
 
+from .configuration_hubert_unit_codec import make_feature_extractor
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .tokenization_hubert_unit import HubertUnitTokenizer
+
+
+QUICKSTART_CODEC = "quickstart:codec"
+"""The codec that comes with the package."""
 
 
 class SpeechLMProcessor(ProcessorMixin):
@@ -30,9 +37,8 @@ class SpeechLMProcessor(ProcessorMixin):
         audio_tokenizer ([`HubertUnitCodec`], *optional*):
             The codec.
         codec (`dict`, *optional*):
-            Where the codec is, as `processor_config.json` says: `name_or_path`, which may be `quickstart:codec`, and
-            `revision`, the commit of a codec from the Hub. That codec is loaded when audio first needs it, unless
-            another is set before.
+            Where the codec is: `name_or_path`, a Hub id, a folder or `quickstart:codec`, and `revision`, the commit of
+            a codec on the Hub. That codec is loaded when audio first needs it, unless another is set before.
     """
 
     _auto_class = "AutoProcessor"
@@ -48,6 +54,7 @@ class SpeechLMProcessor(ProcessorMixin):
         super().__init__(feature_extractor, tokenizer)
         self._audio_tokenizer = audio_tokenizer
         self._codec_reference = codec
+        self._codec_access = {}
 
     @property
     def audio_tokenizer(self) -> HubertUnitCodec | None:
@@ -59,7 +66,11 @@ class SpeechLMProcessor(ProcessorMixin):
         """
         if self._audio_tokenizer is None and self._codec_reference is not None:
             try:
-                self._audio_tokenizer = load_codec(**self._codec_reference)
+                self._audio_tokenizer = load_codec(
+                    self._codec_reference["name_or_path"],
+                    self._codec_reference.get("revision"),
+                    **self._codec_access,
+                )
             except OSError as error:
                 raise OSError(
                     f"The model's processor names the codec '{self._codec_reference['name_or_path']}', which cannot "
@@ -72,23 +83,41 @@ class SpeechLMProcessor(ProcessorMixin):
         self._audio_tokenizer, self._codec_reference = codec, None
 
     @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> "SpeechLMProcessor":
+        """
+        As for every processor. Of the codec, `processor_config.json` gives the name and the revision only.
+
+        Raises:
+            ValueError: it names the codec in another way than [`check_codec_reference`] admits.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        processor = loaded[0] if kwargs.get("return_unused_kwargs") else loaded
+        processor._codec_access = {key: kwargs[key] for key in AUDIO_TOKENIZER_KWARGS if key in kwargs}
+        return loaded
+
+    @classmethod
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: str, processor_dict: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Any]:
-        if "feature_extractor" in (processor_dict or {}):
-            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
-        tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs)
-        return [EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000), tokenizer]
+        # Not by the Auto classes, which take the names of classes from the files of the repository.
+        saved = (processor_dict or {}).get("feature_extractor") or {}
+        tokenizer = HubertUnitTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return [make_feature_extractor(saved.get("sampling_rate", 16_000)), tokenizer]
 
     @classmethod
     def get_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         processor_dict, unused_kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        # Not under transformers' own key: that takes no revision, no class from outside of transformers, and loads the
-        # codec at once, and twice.
+        # transformers' own key takes no revision, and any class that the file names.
+        processor_dict.pop("audio_tokenizer", None)
         if processor_dict.get("codec") is not None:
-            processor_dict["codec"] |= {key: kwargs[key] for key in AUDIO_TOKENIZER_KWARGS if key in kwargs}
+            is_local = os.path.exists(pretrained_model_name_or_path)
+            processor_dict["codec"] = check_codec_reference(
+                processor_dict["codec"], f"{pretrained_model_name_or_path}: processor_config.json", is_local
+            )
         return processor_dict, unused_kwargs
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,22 +207,69 @@ class SpeechLMProcessor(ProcessorMixin):
         return codec
 
 
-def load_codec(name_or_path: str, revision: str | None = None, **kwargs: Any) -> HubertUnitCodec:
+def load_codec(name_or_path: str | os.PathLike, revision: str | None = None, **kwargs: Any) -> HubertUnitCodec:
     r"""
-    Load a codec that keeps the name by which other machines find it too.
+    Load a codec, from safetensors only.
 
     Args:
-        name_or_path (`str`):
+        name_or_path (`str` or `os.PathLike`):
             A Hub id, a folder, or `quickstart:codec`, which comes with the package.
         revision (`str`, *optional*, defaults to `"main"`):
             Its revision on the Hub.
         kwargs:
             As for `HubertUnitCodec.from_pretrained`.
+
+    Raises:
+        OSError: there is no such codec, or it has no safetensors.
+        ValueError: it is a model of another type, or its weights are not those that its `config.json` describes.
     """
-    path = name_or_path
-    if name_or_path.startswith("quickstart:"):
-        # Imported by name: a model's repository, from which this module runs too, brings no such data along.
-        path = importlib.import_module("slam_hf.quickstart").resolve_path(name_or_path)
-    codec = HubertUnitCodec.from_pretrained(path, revision=revision or "main", **kwargs)
-    codec.name_or_path = name_or_path
-    return codec
+    return HubertUnitCodec.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
+
+
+def check_codec_reference(reference: Any, source: str, is_local: bool) -> dict[str, str | None]:
+    r"""
+    What a file says of a codec, where it is no more than a name and a revision.
+
+    Args:
+        reference (`Any`):
+            The value of `codec` in the file.
+        source (`str`):
+            The file, for the error.
+        is_local (`bool`):
+            Whether the file is of this machine, so that it may name one of its folders.
+
+    Returns:
+        `dict` with `name_or_path` and `revision`.
+
+    Raises:
+        ValueError: it has other keys, the name is not that of a repository or of an admitted folder, or the revision
+            is not a commit, a branch or a tag.
+    """
+    if not isinstance(reference, dict) or not {"name_or_path"} <= reference.keys() <= {"name_or_path", "revision"}:
+        raise ValueError(f"{source}: `codec` must hold `name_or_path` and `revision` and nothing else: {reference!r}.")
+    name, revision = reference["name_or_path"], reference.get("revision")
+    if not (name == QUICKSTART_CODEC or (is_local and isinstance(name, str) and name) or _is_repository(name)):
+        raise ValueError(
+            f"{source}: {name!r} is not the name of a codec on the Hub (`user/codec`). Pass `codec=`, the codec that "
+            "the model was trained on."
+        )
+    if not is_local and os.path.exists(name):
+        raise ValueError(
+            f"{source}: the codec {name!r} on the Hub is hidden by the folder '{os.path.abspath(name)}'. Work in "
+            "another directory, or pass `codec=`."
+        )
+    if revision is not None and not (
+        isinstance(revision, str)
+        and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)*", revision, re.ASCII)
+        and ".." not in revision
+    ):
+        raise ValueError(f"{source}: {revision!r} is not a commit, a branch or a tag.")
+    return {"name_or_path": name, "revision": revision}
+
+
+def _is_repository(name: Any) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return isinstance(name, str) and "/" in name

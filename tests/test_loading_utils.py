@@ -1,9 +1,10 @@
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from slam_hf import HubertUnitCodec, SpeechLMForCausalLM, loading_utils
-from slam_hf.loading_utils import CommitMixin
+from slam_hf import HubertUnitCodec, SpeechLMConfig, SpeechLMForCausalLM, loading_utils
+from slam_hf.loading_utils import SafeLoadingMixin
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -15,13 +16,14 @@ class Resolved(str):
 
 class Base:
     @classmethod
-    def from_pretrained(cls, name, revision, output_loading_info=False):
+    def from_pretrained(cls, name, revision, config, output_loading_info, use_safetensors, weights_only):
+        assert use_safetensors and weights_only
         model = SimpleNamespace(config=SimpleNamespace(), revision=revision)
-        return (model, {}) if output_loading_info else model
+        return model, {"missing_keys": set(), "unexpected_keys": set()}
 
 
-class Model(CommitMixin, Base):
-    pass
+class Model(SafeLoadingMixin, Base):
+    config_class = SpeechLMConfig
 
 
 @pytest.mark.parametrize(
@@ -31,13 +33,59 @@ class Model(CommitMixin, Base):
 )
 def test_the_commit_is_that_of_the_revision(monkeypatch, resolved, commit):
     monkeypatch.setattr(loading_utils, "resolve_revision", lambda name, revision, **access: resolved)
-    model = Model.from_pretrained("user/model")
+    options = {"config": SpeechLMConfig(), "use_safetensors": False, "weights_only": False}
+    model = Model.from_pretrained("user/model", **options)
     assert model.config._commit_hash == commit
     assert model.revision is resolved  # nothing is resolved twice
-    assert Model.from_pretrained("user/model", output_loading_info=True)[0].config._commit_hash == commit
+    assert Model.from_pretrained("user/model", output_loading_info=True, **options)[0].config._commit_hash == commit
 
 
 def test_folders_have_no_commit(tiny_model, tiny_codec, tmp_path):
     for model_class, model in ((SpeechLMForCausalLM, tiny_model), (HubertUnitCodec, tiny_codec)):
         model.save_pretrained(tmp_path)
         assert model_class.from_pretrained(tmp_path, revision=COMMIT).config._commit_hash is None
+
+
+def test_another_model_is_not_taken_for_one(tiny_model, tiny_codec, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    with pytest.raises(ValueError, match="model' holds a model of type 'speech_language_model', and HubertUnitCodec"):
+        HubertUnitCodec.from_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="codec' holds a model of type 'hubert_unit_codec', and SpeechLMForCausalLM"):
+        SpeechLMForCausalLM.from_pretrained(tmp_path / "codec")
+
+
+@pytest.mark.parametrize("kind", ["missing", "unexpected"])
+def test_weights_are_those_of_the_configuration(tiny_codec, tmp_path, kind):
+    tiny_codec.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["other" if kind == "unexpected" else "codebook"] = weights.pop("codebook").clone()
+    if kind == "unexpected":
+        weights["codebook"] = weights["other"].clone()
+    else:
+        del weights["codebook"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    name = "other" if kind == "unexpected" else "codebook"
+    with pytest.raises(ValueError, match=f"the weights do not fit config.json, {kind} are {name}"):
+        HubertUnitCodec.from_pretrained(tmp_path)
+
+
+def test_what_comes_with_the_package_has_the_name_that_finds_it():
+    codec = HubertUnitCodec.from_pretrained("quickstart:codec")
+    assert (codec.name_or_path, codec.codebook_size) == ("quickstart:codec", 500)
+
+
+def test_a_built_codec_is_known_by_the_folder_it_is_saved_in(tiny_codec, tmp_path):
+    codec = HubertUnitCodec(tiny_codec.config)
+    codec.name_or_path = ""
+    codec.save_pretrained(tmp_path / "first")
+    codec.save_pretrained(tmp_path / "second")
+    assert codec.name_or_path == str(tmp_path / "first")
+
+
+def test_a_configuration_does_not_say_how_to_load():
+    hostile = {"attn_implementation": "a/b", "trust_remote_code": True}
+    part = {**hostile, "auto_map": {}, "quantization_config": {}, "part": {**hostile, "auto_map": {}}}
+    config = {"model_type": "x", "auto_map": {"AutoConfig": "c.C"}, "part": part, **hostile}
+    kept = {"model_type": "x", "auto_map": {"AutoConfig": "c.C"}, "part": {"part": {}}}
+    assert loading_utils.without_loading_options(config) == kept

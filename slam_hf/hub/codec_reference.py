@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HTTPError
 
+from ..processing_speech_lm import check_codec_reference
 from ..quickstart import resolve_path
 from .repository_files import read_json, weight_files
 
@@ -34,6 +35,8 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
     path = folder / "processor_config.json"
     config = read_json(path)
     named = config.get("codec")
+    if named is not None:
+        named = check_codec_reference(named, str(path), is_local=True)
     reference = named if codec is None else _parse(codec)
     if reference is None:
         return None
