@@ -9,13 +9,13 @@ from pathlib import Path
 
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoProcessor
-from trl import DPOConfig, DPOTrainer, ModelConfig, get_peft_config
+from trl import DPOConfig, DPOTrainer, get_peft_config
 
 from slam_hf import SpeechLMForCausalLM
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
-from slam_hf.training.arguments import CorpusConfig
+from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.output_folder import claim_output_dir
@@ -23,7 +23,7 @@ from slam_hf.training.preferences import AlignArguments, prepare_pairs
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
 
 
-def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig) -> None:
+def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
     if model_args.model_name_or_path is None:
         raise ValueError("Name the model to align: `model_name_or_path`, a Hub id or a folder.")
     training_args.include_num_input_tokens_seen = "non_padding"
@@ -86,7 +86,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfi
     trainer.end()
 
 
-def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig) -> None:
+def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
     hide_token(training_args)
     with claim_output_dir(args, training_args, model_args):
         align(args, training_args, model_args)
@@ -94,6 +94,6 @@ def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelConfig
 
 if __name__ == "__main__":
     run(
-        lambda: main(*parse_arguments(__doc__, (AlignArguments,), (DPOConfig, ModelConfig))),
+        lambda: main(*parse_arguments(__doc__, (AlignArguments,), (DPOConfig, ModelArguments))),
         hint="Start the same command with --resume_from_checkpoint latest to continue from its last checkpoint.",
     )

@@ -8,12 +8,11 @@ Every value of a recipe can be overridden on the command line; `--help` lists th
 from pathlib import Path
 
 from transformers import Trainer, TrainingArguments
-from trl import ModelConfig
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
-from slam_hf.training.arguments import PretrainArguments
+from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.benchmarks import score_benchmarks
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
@@ -21,7 +20,7 @@ from slam_hf.training.continuation import continue_document, continue_recording
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.curve import save_training_curve
 from slam_hf.training.initialization import initial_model, make_processor
-from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
+from slam_hf.training.mixture import load_corpora, mix_corpora, pack_corpus
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
@@ -29,7 +28,7 @@ from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_
 from slam_hf.training.throughput import ThroughputCallback, peak_flops
 
 
-def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelConfig) -> None:
+def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> None:
     use_all_cores(training_args)
     # The collator reads a column that the model does not take; budget and throughput count tokens.
     training_args.remove_unused_columns = False
@@ -37,16 +36,17 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     budget = set_budget(args, training_args)
     output_dir = Path(training_args.output_dir)
     processor = make_processor(args)
+    model = initial_model(args, model_args, training_args.seed)
 
     with training_args.main_process_first(desc="packing"):
         corpora, validation = load_corpora(args)
         weights = [corpus.weight for corpus in args.datasets]
-        contexts = mix_contexts([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
+        contexts = mix_corpora([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
         validation_contexts = pack_corpus(validation, args)
 
     recorder = RunRecorder()
     trainer = Trainer(
-        model=initial_model(args, model_args, training_args.seed),
+        model=model,
         args=training_args,
         data_collator=PackingCollator(args.context_length, processor.tokenizer.pad_token_id),
         train_dataset=contexts,
@@ -109,7 +109,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     trainer.end()
 
 
-def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelConfig) -> None:
+def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> None:
     hide_token(training_args)
     with claim_output_dir(args, training_args, model_args):
         pretrain(args, training_args, model_args)
@@ -117,6 +117,6 @@ def main(args: PretrainArguments, training_args: TrainingArguments, model_args: 
 
 if __name__ == "__main__":
     run(
-        lambda: main(*parse_arguments(__doc__, (PretrainArguments,), (TrainingArguments, ModelConfig))),
+        lambda: main(*parse_arguments(__doc__, (PretrainArguments,), (TrainingArguments, ModelArguments))),
         hint="Start the same command with --resume_from_checkpoint latest to continue from its last checkpoint.",
     )

@@ -40,18 +40,18 @@ def parse_arguments(
     options = {"description": inspect.cleandoc(doc), "formatter_class": _HelpFormatter, "usage": "%(prog)s [options]"}
     if not libraries:
         return HfArgumentParser(dataclasses, **options).parse_args_into_dataclasses(args)
-    from trl import TrlParser
+    from .training.arguments import RecipeParser
 
     if "--help" in args or "-h" in args:
         names = " and ".join(f"{library.__module__.split('.')[0]}.{library.__name__}" for library in libraries)
         options["epilog"] = f"All arguments of {names} are accepted too: --help_all lists them."
         parser = HfArgumentParser(dataclasses, **options)
     else:
-        parser = TrlParser([*dataclasses, *libraries], **options)
-    # For the help: `TrlParser` takes it out of the command line before the other arguments.
+        parser = RecipeParser([*dataclasses, *libraries], **options)
+    # For the help: the parser takes it out of the command line before the other arguments.
     parser.add_argument("--config", default=argparse.SUPPRESS, help="A recipe: a YAML file with these arguments.")
     parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
-    return parser.parse_args_and_config(args) if isinstance(parser, TrlParser) else parser.parse_args(args)
+    return parser.parse_args_and_config(args) if isinstance(parser, RecipeParser) else parser.parse_args(args)
 
 
 def run(main: Callable[[], None], hint: str = "") -> None:

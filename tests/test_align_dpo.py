@@ -81,7 +81,7 @@ def align(checkpoint, tmp_path_factory):
             **arguments,
         }
         command = [text for name, value in arguments.items() for text in (f"--{name}", *str(value).split())]
-        libraries = (align_dpo.DPOConfig, align_dpo.ModelConfig)
+        libraries = (align_dpo.DPOConfig, align_dpo.ModelArguments)
         align_dpo.main(*parse_arguments(align_dpo.__doc__, (align_dpo.AlignArguments,), libraries, command))
         return load_file(output_dir / "model.safetensors")
 

@@ -70,7 +70,7 @@ def pretrain():
 
     def run(*arguments):
         command = ["--config", str(QUICKSTART), *TINY, *map(str, arguments)]
-        libraries = (script.TrainingArguments, script.ModelConfig)
+        libraries = (script.TrainingArguments, script.ModelArguments)
         script.main(*parse_arguments(script.__doc__, (script.PretrainArguments,), libraries, command))
 
     return run

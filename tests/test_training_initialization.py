@@ -3,10 +3,9 @@ import torch
 from peft import PeftModel
 from training_utils import tiny_speech_lm
 from transformers import AutoModelForCausalLM, Qwen2Config
-from trl import ModelConfig
 
 from slam_hf import HubertUnitCodec, SpeechLMForCausalLM
-from slam_hf.training.arguments import PretrainArguments
+from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.initialization import initial_model, make_processor
 
 
@@ -19,10 +18,19 @@ BASE = {
     "num_key_value_heads": 1,
 }
 
+OPT = {
+    "model_type": "opt",
+    "hidden_size": 16,
+    "word_embed_proj_dim": 16,
+    "ffn_dim": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
 
 def test_from_scratch_the_seed_decides():
     first, again, other = (
-        initial_model(PretrainArguments(base_config=BASE, num_units=50), ModelConfig(), seed).state_dict()
+        initial_model(PretrainArguments(base_config=BASE, num_units=50), ModelArguments(), seed).state_dict()
         for seed in (1, 1, 2)
     )
     assert first["lm.model.embed_tokens.weight"].shape == (52, 16)
@@ -34,7 +42,7 @@ def test_a_text_lm_is_twist_initialisation(tmp_path):
     text_lm = AutoModelForCausalLM.from_config(Qwen2Config(**BASE, vocab_size=100))
     text_lm.save_pretrained(tmp_path)
     args = PretrainArguments(num_units=50, rope_theta=10_000.0)
-    model = initial_model(args, ModelConfig(model_name_or_path=str(tmp_path)), seed=0)
+    model = initial_model(args, ModelArguments(model_name_or_path=str(tmp_path)), seed=0)
     assert model.config.twist_init
     assert model.config.base_config.rope_parameters["rope_theta"] == 10_000.0
     embeddings = text_lm.get_input_embeddings().weight[:52]
@@ -44,22 +52,49 @@ def test_a_text_lm_is_twist_initialisation(tmp_path):
 def test_a_speech_lm_goes_on(tmp_path):
     before = tiny_speech_lm()
     before.save_pretrained(tmp_path)
-    model_args = ModelConfig(model_name_or_path=str(tmp_path))
+    model_args = ModelArguments(model_name_or_path=str(tmp_path))
     after = initial_model(PretrainArguments(num_units=50), model_args, seed=0)
     assert type(after) is SpeechLMForCausalLM
     torch.testing.assert_close(after.state_dict(), before.state_dict(), rtol=0, atol=0)
     with pytest.raises(ValueError, match="has 50 units, and `num_units` is 500"):
         initial_model(PretrainArguments(), model_args, seed=0)
+    with pytest.raises(ValueError, match="is a SpeechLM and keeps its `rope_theta`"):
+        initial_model(PretrainArguments(num_units=50, rope_theta=5.0), model_args, seed=0)
 
 
 def test_lora_trains_adapters_only():
-    model_args = ModelConfig(use_peft=True, lora_target_modules=["q_proj", "v_proj"])
+    model_args = ModelArguments(use_peft=True, lora_target_modules=["q_proj", "v_proj"])
     model = initial_model(PretrainArguments(base_config=BASE), model_args, seed=0)
     assert isinstance(model, PeftModel)
     assert {name.split(".")[-3] for name, weight in model.named_parameters() if weight.requires_grad} == {
         "lora_A",
         "lora_B",
     }
+
+
+def test_lora_trains_every_linear_layer_by_default():
+    model = initial_model(PretrainArguments(base_config=BASE), ModelArguments(use_peft=True), seed=0)
+    modules = {name.rpartition(".")[2] for name in model.targeted_module_names}
+    assert modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert ModelArguments(use_peft=True, lora_target_modules=["q_proj"]).lora_target_modules == ["q_proj"]
+
+
+@pytest.mark.parametrize(
+    ("base_config", "positions"),
+    [
+        ({"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 64}, 64),
+        ({**OPT, "max_position_embeddings": 48}, 48),
+        ({**BASE, "max_position_embeddings": 32}, None),  # rotary
+    ],
+)
+def test_a_context_is_no_longer_than_the_positions_of_the_model(base_config, positions):
+    for context_length in (positions or 100, 65):
+        args = PretrainArguments(base_config=base_config, context_length=context_length)
+        if positions is None or context_length <= positions:
+            initial_model(args, ModelArguments(), seed=0)
+        else:
+            with pytest.raises(ValueError, match=f"`context_length` is 65, and the model has {positions} positions"):
+                initial_model(args, ModelArguments(), seed=0)
 
 
 def test_the_processor_has_the_codec_of_the_units(tiny_codec, tmp_path):
@@ -101,4 +136,4 @@ def test_what_is_needed_after_training_is_looked_for_before(args, error, message
 )
 def test_contradicting_arguments_are_refused(args, model_args, message):
     with pytest.raises(ValueError, match=message):
-        initial_model(PretrainArguments(**args), ModelConfig(**model_args), seed=0)
+        initial_model(PretrainArguments(**args), ModelArguments(**model_args), seed=0)

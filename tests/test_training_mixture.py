@@ -3,11 +3,11 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset, List, Value
 
 from slam_hf.quickstart import QUICKSTART_CORPUS
 from slam_hf.training.arguments import CorpusConfig, PretrainArguments
-from slam_hf.training.mixture import load_corpora, mix_contexts, pack_corpus
+from slam_hf.training.mixture import load_corpora, mix_corpora, pack_corpus
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def packed(first_token: int, count: int) -> Dataset:
     return Dataset.from_dict({"input_ids": [[token] for token in range(first_token, first_token + count)]})
 
 
-def first_tokens(contexts, count: int | None = None) -> list[int]:
-    return [context["input_ids"][0] for context in islice(contexts, count)]
+def first_tokens(sequences, count: int | None = None) -> list[int]:
+    return [sequence["input_ids"][0] for sequence in islice(sequences, count)]
 
 
 def test_the_quickstart_corpus_is_the_default():
@@ -40,7 +40,7 @@ def test_held_out_documents_are_not_trained_on(corpus, streaming):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_corpus_becomes_contexts(corpus, streaming):
+def test_a_corpus_becomes_packed_sequences(corpus, streaming):
     args = PretrainArguments(datasets=[corpus], validation_documents=2, context_length=10, streaming=streaming)
     (training,), _ = load_corpora(args)
     assert list(pack_corpus(training, args)) == [
@@ -50,25 +50,25 @@ def test_a_corpus_becomes_contexts(corpus, streaming):
 
 
 def test_without_weights_corpora_count_as_their_size():
-    assert first_tokens(mix_contexts([packed(0, 3), packed(10, 2)], [None, None], seed=0)) == [0, 1, 2, 10, 11]
+    assert first_tokens(mix_corpora([packed(0, 3), packed(10, 2)], [None, None], seed=0)) == [0, 1, 2, 10, 11]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_weights_are_shares_of_the_contexts(streaming):
+def test_weights_are_shares_of_the_sequences(streaming):
     corpora = [packed(0, 400), packed(1000, 400), packed(2000, 400)]
     if streaming:
         corpora = [corpus.to_iterable_dataset() for corpus in corpora]
-    tokens = np.array(first_tokens(mix_contexts(corpora, [3.0, 6.0, 1.0], seed=0), 2000))
+    tokens = np.array(first_tokens(mix_corpora(corpora, [3.0, 6.0, 1.0], seed=0), 2000))
     np.testing.assert_allclose(np.bincount(tokens // 1000) / 2000, [0.3, 0.6, 0.1], atol=0.03)
 
 
-def test_with_weights_an_epoch_has_every_context_of_every_corpus():
-    mixed = mix_contexts([packed(0, 10), packed(100, 40)], [0.5, 0.5], seed=0)
+def test_with_weights_an_epoch_has_every_sequence_of_every_corpus():
+    mixed = mix_corpora([packed(0, 10), packed(100, 40)], [0.5, 0.5], seed=0)
     assert set(first_tokens(mixed)) == {*range(10), *range(100, 140)}
 
 
-def test_a_stream_repeats_its_contexts_without_end_each_once():
-    stream = mix_contexts([packed(0, 50).to_iterable_dataset()], [None], seed=0)
+def test_a_stream_repeats_its_sequences_without_end_each_once():
+    stream = mix_corpora([packed(0, 50).to_iterable_dataset()], [None], seed=0)
     assert isinstance(stream, IterableDataset)
     tokens = first_tokens(stream, 150)
     assert tokens[:50] != list(range(50))
@@ -78,10 +78,85 @@ def test_a_stream_repeats_its_contexts_without_end_each_once():
 
 def test_several_streams_need_weights():
     with pytest.raises(ValueError, match="give each corpus of `datasets` a `weight`"):
-        mix_contexts([packed(0, 3).to_iterable_dataset()] * 2, [None, None], seed=0)
+        mix_corpora([packed(0, 3).to_iterable_dataset()] * 2, [None, None], seed=0)
 
 
-def test_what_is_no_corpus_is_refused(tmp_path):
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("total", "held_out"), [(2, 1), (199, 1), (200, 2), (12_345, 100)])
+def test_a_corpus_without_a_validation_split_holds_out_documents(tmp_path, capsys, total, held_out, streaming):
+    Dataset.from_dict({"units": [[i % 500] for i in range(total)]}).to_parquet(tmp_path / "train.parquet")
+    args = PretrainArguments(datasets=[str(tmp_path)], streaming=streaming)
+    (training,), validation = load_corpora(args)
+    assert [row["units"][0] for row in validation] == [i % 500 for i in range(held_out)]
+    assert [row["units"][0] for row in training] == [i % 500 for i in range(held_out, total)]
+    assert f"has no validation split: {held_out} of its documents" in capsys.readouterr().out
+
+
+def test_a_validation_split_is_held_out(tmp_path):
+    files = {"train": str(tmp_path / "train.parquet"), "dev": str(tmp_path / "validation.parquet")}
+    for unit, file in enumerate(files.values(), start=1):
+        Dataset.from_dict({"units": [[unit]] * 2}).to_parquet(file)
+    corpus = {"path": "parquet", "data_files": files}
+    for datasets, options, expected in (
+        (str(tmp_path), {}, [[2], [2]]),
+        (corpus, {"validation_split": "dev"}, [[2], [2]]),
+        (corpus, {}, [[1]]),
+        ({"path": str(tmp_path), "split": "train+validation"}, {}, [[1]]),
+    ):
+        assert load_corpora(PretrainArguments(datasets=datasets, **options))[1]["units"][:] == expected
+    with pytest.raises(ValueError, match="has no split 'test' to hold out, only train, dev"):
+        load_corpora(PretrainArguments(datasets=corpus, validation_split="test"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("count", [6, 7, 1_000_000])
+def test_no_corpus_is_held_out_whole(corpus, count, streaming):
+    with pytest.raises(ValueError, match=rf"{corpus.path}' has 6 document\(s\), and {count} would be held out"):
+        load_corpora(PretrainArguments(datasets=[corpus], validation_documents=count, streaming=streaming))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_corpora_of_other_integers_mix(corpus, tmp_path_factory, streaming):
+    folder = tmp_path_factory.mktemp("corpora")
+    for name, kind in (("int64", List(Value("int64"))), ("fixed", List(Value("int32"), length=1))):
+        rows = Dataset.from_dict({"units": [[49], [3]]}, Features({"units": kind}))
+        rows.to_parquet(folder / name / "train.parquet")
+    datasets = [corpus, str(folder / "int64"), str(folder / "fixed")]
+    args = PretrainArguments(datasets=datasets, num_units=50, validation_documents=1, streaming=streaming)
+    training, validation = load_corpora(args)
+    assert [row["units"] for row in validation] == [[0, 9, 0], [49], [49]]
+    assert all(documents.features["units"] == List(Value("uint16")) for documents in [*training, validation])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ([3, 50], "row 1234: unit 50 is outside the vocabulary of units 0 to 49"),
+        ([-1], "row 1234: unit -1 is outside"),
+        ([2**40], "row 1234: unit 1099511627776 is outside"),
+        ([2, None], "row 1234: unit nan is outside"),
+        (None, "row 1234: `units` is null"),
+    ],
+)
+def test_a_wrong_unit_is_named_with_its_corpus_and_row(tmp_path, units, message, streaming):
+    rows = [[1]] * 1500
+    rows[1234] = units
+    Dataset.from_dict({"units": rows}).to_parquet(tmp_path / "train.parquet")
+    args = PretrainArguments(datasets=str(tmp_path), num_units=50, streaming=streaming)
+    with pytest.raises(ValueError, match=f"'{tmp_path}', {message}"):
+        (training,), _ = load_corpora(args)
+        list(training)
+
+
+@pytest.mark.parametrize("units", [[0.5], ["<Un3>"], "<Un3>", 3])
+def test_units_that_are_not_numbers_are_refused(tmp_path, units):
+    Dataset.from_dict({"units": [units, units]}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="row 0: `units` must be a list of whole numbers"):
+        load_corpora(PretrainArguments(datasets=str(tmp_path)))
+
+
+def test_what_is_not_a_corpus_is_refused(tmp_path):
     Dataset.from_dict({"text": ["hello"]}).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(ValueError, match="is no tokenised corpus: it has the columns"):
+    with pytest.raises(ValueError, match="is not a tokenised corpus: it has the columns"):
         load_corpora(PretrainArguments(datasets=[CorpusConfig(str(tmp_path))]))

@@ -12,7 +12,7 @@ from slam_hf.training.packing import (
     PackingCollator,
     encode_documents,
     pack_documents,
-    refill_contexts,
+    refill_sequences,
     separate_documents,
 )
 
@@ -80,7 +80,7 @@ def test_contexts_that_are_too_empty_are_refilled():
     sparse = pa.table(
         {"input_ids": [[1, 2, 3], [4, 5, 6, 7], [8, 9, 10], [11]], "seq_lengths": [[3], [1, 3], [1, 2], [1]]}
     )
-    assert refill_contexts(sparse, context_length=4).to_pydict() == {
+    assert refill_sequences(sparse, context_length=4).to_pydict() == {
         "input_ids": [[4, 5, 6, 7], [1, 2, 3, 8], [9, 10, 11]],
         "seq_lengths": [[1, 3], [3, 1], [2, 1]],
     }

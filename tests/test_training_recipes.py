@@ -6,26 +6,27 @@ import pytest
 import torch
 import yaml
 from transformers import TrainingArguments
-from trl import DPOConfig, ModelConfig, TrlParser
+from trl import DPOConfig
 
 from slam_hf import SpeechLMConfig, SpeechLMForCausalLM
-from slam_hf.training.arguments import CorpusConfig, PretrainArguments
+from slam_hf.training.arguments import CorpusConfig, ModelArguments, PretrainArguments, RecipeParser
 from slam_hf.training.budget import HORIZON, set_budget
 from slam_hf.training.preferences import AlignArguments
 
 
 RECIPES = Path(__file__).parent.parent / "hub_scripts" / "recipes"
 ON_CPU = ["--use_cpu", "True"]
+BASE = '{"hidden_size": 8}'
 
 
 def read(name: str, *arguments: str) -> dict:
     """The arguments that a recipe gives the script, all in one."""
     dataclasses = (
-        (AlignArguments, DPOConfig, ModelConfig)
+        (AlignArguments, DPOConfig, ModelArguments)
         if name == "slam-dpo"
-        else (PretrainArguments, TrainingArguments, ModelConfig)
+        else (PretrainArguments, TrainingArguments, ModelArguments)
     )
-    parsed = TrlParser(dataclasses).parse_args_and_config(
+    parsed = RecipeParser(dataclasses).parse_args_and_config(
         ["--config", str(RECIPES / f"{name}.yaml"), *ON_CPU, *arguments]
     )
     return {key: value for group in parsed for key, value in vars(group).items()}
@@ -158,8 +159,109 @@ def test_a_command_line_overrides_a_recipe():
     assert (recipe["base_config"], recipe["model_name_or_path"]) == (None, "x")
 
 
+def test_a_recipe_for_fine_tuning_starts_from_a_published_speech_lm():
+    expected = {
+        "model_name_or_path": "slprl/slam_scaled",
+        "datasets": [CorpusConfig("corpora/mine")],
+        "validation_documents": None,
+        "use_peft": False,
+        "num_train_epochs": 3,
+        "learning_rate": 1e-4,
+    }
+    check("finetune", expected)
+    lora = {"use_peft": True, "lora_r": 16, "lora_target_modules": "all-linear", "learning_rate": 2e-4}
+    check("finetune-lora", {**expected, **lora})
+    for name in ("finetune", "finetune-lora"):
+        recipe = read(name)
+        assert recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"] == 32
+
+
+@pytest.mark.parametrize(
+    ("recipe", "command", "expected"),
+    [
+        ("quickstart", ["--model_name_or_path", "x"], {"base_config": None, "model_name_or_path": "x"}),
+        ("slam", ["--base_config", BASE], {"base_config": {"hidden_size": 8}, "model_name_or_path": None}),
+        ("slam", ["--base-config=" + BASE], {"model_name_or_path": None, "rope_theta": None}),
+        ("slam", ["--max_train_hours", "24"], {"max_steps": -1, "max_train_hours": 24}),
+        ("slam_scaled", ["--max_steps", "9"], {"max_steps": 9, "max_train_tokens": None}),
+        ("slam", ["--num_train_epochs", "2"], {"max_steps": -1, "num_train_epochs": 2}),
+        ("slam", ["--validation_split", "dev"], {"validation_documents": None, "validation_split": "dev"}),
+        ("slam", ["--model_name_or_path", "x"], {"model_name_or_path": "x", "rope_theta": 10_000}),
+        ("slam", ["--rope_theta", "-1"], {"rope_theta": None}),
+    ],
+)
+def test_the_command_line_replaces_an_alternative_in_the_recipe(recipe, command, expected):
+    arguments = read(recipe, *command)
+    assert {key: arguments[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("contxt_length: 5", "The recipe has an unknown key 'contxt_length'. Did you mean 'context_length'"),
+        ("learning-rate: 5", "unknown key 'learning-rate'. Did you mean 'learning_rate'"),
+        (
+            "datasets: [{path: a, wieght: 1}]",
+            "A corpus of `datasets` has an unknown key 'wieght'. Did you mean 'weight'",
+        ),
+        ("datasets: [{name: a}]", "A corpus of `datasets` has no `path`"),
+        ("datasets: [5]", "must be a path or a mapping with a `path`, got 5"),
+        ("datasets: []", "Name at least one corpus in `datasets`"),
+        ("datasets: [{path: a, weight: heavy}]", "must be positive, got heavy for 'a'"),
+        ("datasets: [{path: a, weight: .nan}]", "must be positive, got nan for 'a'"),
+        (
+            "base_config: {hiden_size: 256}",
+            "`base_config` has an unknown key 'hiden_size'. Did you mean 'hidden_size'",
+        ),
+        ("base_config: {model_type: gpt2, n_layers: 2}", "unknown key 'n_layers'. Did you mean 'n_layer'"),
+        (
+            "base_config: {model_type: qwen22}",
+            "`base_config` has an unknown model type 'qwen22'. Did you mean 'qwen2'",
+        ),
+        ("base_config: {rms_norm_eps: 1e-6}", "`base_config` is not a configuration of qwen2: .*rms_norm_eps"),
+        ("base_config: [1]", "`base_config` must be a mapping"),
+        ("{base_config: {}, rope_theta: 5}", "`rope_theta` is for a text LM"),
+        ("validation_documents: 0", "`validation_documents` must be a whole number and at least 1, got 0"),
+        ("validation_documents: -3", "`validation_documents` must be a whole number and at least 1, got -3"),
+        ("context_length: 1", "`context_length` must be a whole number and at least 2, got 1"),
+        ("num_units: 500.5", "`num_units` must be a whole number and at least 1, got 500.5"),
+        ("num_units: 1000000000", "`num_units` must be at most 65,534"),
+        ("asr_model: x", "name the `prompt`"),
+        ("load_in_4bit: true", "`load_in_4bit` and `load_in_8bit` are not supported"),
+        ("load_in_8bit: true", "`load_in_4bit` and `load_in_8bit` are not supported"),
+        ("bnb_4bit_quant_type: fp4", "`bnb_4bit_quant_type` has no effect"),
+        ("use_bnb_nested_quant: true", "`use_bnb_nested_quant` has no effect"),
+        ("lora_r: 4", "`lora_r` has no effect without `use_peft`"),
+        ("lora_target_modules: [q_proj]", "`lora_target_modules` has no effect without `use_peft`"),
+        ("use_dora: true", "`use_dora` has no effect without `use_peft`"),
+        ("lora_task_type: SEQ_CLS", "`lora_task_type` must be CAUSAL_LM"),
+        ("model_revision: v1", "`model_revision` has no effect without `model_name_or_path`"),
+    ],
+)
+def test_what_a_recipe_cannot_say_is_refused(tmp_path, recipe, message):
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    parser = RecipeParser((PretrainArguments, TrainingArguments, ModelArguments))
+    with pytest.raises(ValueError, match=message):
+        parser.parse_args_and_config(["--config", str(tmp_path / "recipe.yaml"), *ON_CPU])
+
+
+@pytest.mark.parametrize("datasets", ["corpora/big", "[corpora/big]", "{path: corpora/big}", "[{path: corpora/big}]"])
+def test_a_recipe_names_a_corpus_by_its_path(tmp_path, datasets):
+    (tmp_path / "recipe.yaml").write_text(f"datasets: {datasets}")
+    parser = RecipeParser((PretrainArguments, TrainingArguments, ModelArguments))
+    (args, *_) = parser.parse_args_and_config(["--config", str(tmp_path / "recipe.yaml"), *ON_CPU])
+    assert args.datasets == [CorpusConfig("corpora/big")]
+
+
+def test_a_recipe_may_give_what_transformers_moves_or_renames():
+    base_config = {"model_type": "gpt2", "hidden_size": 8, "num_attention_heads": 2, "torch_dtype": "float32"}
+    assert PretrainArguments(base_config=base_config).base_config == base_config
+    PretrainArguments(base_config={"model_type": "llama", "rope_theta": 10_000.0, "rope_scaling": None})
+    PretrainArguments(base_config=SpeechLMConfig().base_config.to_dict())
+
+
 def test_a_budget_replaces_the_steps_of_a_recipe():
-    parser = TrlParser((PretrainArguments, TrainingArguments, ModelConfig))
+    parser = RecipeParser((PretrainArguments, TrainingArguments, ModelArguments))
     command = ["--config", str(RECIPES / "slam.yaml"), *ON_CPU, "--max_steps", "-1", "--max_train_hours", "24"]
     args, training_args, _ = parser.parse_args_and_config(command)
     (budget,) = set_budget(args, training_args)

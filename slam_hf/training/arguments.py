@@ -1,11 +1,81 @@
 """Arguments of the training scripts that transformers and TRL do not have."""
 
 import json
+import math
 import os
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING
+from trl import ModelConfig, TrlParser
+
+from ..configuration_speech_lm import SpeechLMConfig
 from ..evaluation.tasks import pair_tasks
 from ..quickstart import PREFIX, resolve_path
+
+
+ALTERNATIVES = (
+    ("base_config", "model_name_or_path"),
+    ("max_steps", "num_train_epochs", "max_train_tokens", "max_train_hours"),
+    ("validation_split", "validation_documents"),
+)
+"""Arguments that exclude each other: one on the command line takes the place of those in the recipe."""
+
+MAX_UNITS = 2**16 - 2
+"""The ids of units and of two special tokens are stored as uint16."""
+
+
+class RecipeParser(TrlParser):
+    """TRL's parser, which refuses unknown keys of a recipe, and whose command line wins over a recipe also where it
+    gives an alternative to what the recipe gives (`--model_name_or_path` for `base_config`)."""
+
+    def parse_args_and_config(self, args: Iterable[str] | None = None, **options: bool) -> tuple:
+        args = sys.argv[1:] if args is None else list(args)
+        self._given = {arg.partition("=")[0].strip("-").replace("-", "_") for arg in args if arg.startswith("--")}
+        return super().parse_args_and_config(args, **options)
+
+    def set_defaults_with_config(self, **recipe: Any) -> list[str]:
+        _check_keys(
+            recipe, {argument.name for group in self.dataclass_types for argument in fields(group)}, "The recipe"
+        )
+        replaced = {name for group in ALTERNATIVES if self._given & set(group) for name in group}
+        if "base_config" in self._given:
+            replaced.add("rope_theta")  # of a text LM
+        return super().set_defaults_with_config(**{k: v for k, v in recipe.items() if k not in replaced})
+
+
+@dataclass
+class ModelArguments(ModelConfig):
+    """TRL's arguments of the model. LoRA adapts every linear layer unless told otherwise, and what the scripts do not
+    support is refused, not ignored."""
+
+    def __post_init__(self):
+        if self.load_in_4bit or self.load_in_8bit:
+            raise ValueError(
+                "`load_in_4bit` and `load_in_8bit` are not supported: to save memory, train with `use_peft` and "
+                "`dtype: bfloat16`."
+            )
+        if self.lora_task_type != "CAUSAL_LM":
+            raise ValueError(f"`lora_task_type` must be CAUSAL_LM, got {self.lora_task_type}.")
+        for name, default in ((argument.name, argument.default) for argument in fields(self)):
+            if getattr(self, name) == default:
+                continue
+            if name.startswith(("bnb_", "use_bnb_")):
+                raise ValueError(f"`{name}` has no effect: models are not quantised. Remove it.")
+            if not self.use_peft and name.startswith(("lora_", "use_rslora", "use_dora")):
+                raise ValueError(f"`{name}` has no effect without `use_peft`: add that, or remove it.")
+        if self.model_name_or_path is None and self.model_revision != "main":
+            raise ValueError("`model_revision` has no effect without `model_name_or_path`: remove it.")
+        if self.use_peft and self.lora_target_modules is None and self.lora_target_parameters is None:
+            self.lora_target_modules = "all-linear"
+        super().__post_init__()
+        if isinstance(self.lora_target_modules, str) and self.lora_target_modules.isidentifier():
+            # PEFT takes a string as a regular expression of whole paths, and a list as the names of modules.
+            self.lora_target_modules = [self.lora_target_modules]
 
 
 @dataclass
@@ -38,6 +108,14 @@ class CorpusConfig:
 
     def __post_init__(self):
         self.path = resolve_path(self.path)
+        if self.weight is not None:
+            try:
+                weight = float(self.weight)  # YAML takes 1e-3 for a string
+            except (TypeError, ValueError):
+                weight = math.nan
+            if not 0 < weight < math.inf:
+                raise ValueError(f"The weights of `datasets` must be positive, got {self.weight} for '{self.path}'.")
+            self.weight = weight
 
 
 @dataclass
@@ -52,22 +130,23 @@ class PretrainArguments:
         num_units (`int`, *optional*, defaults to 500):
             Number of units of the codec that the corpora were made with.
         rope_theta (`float`, *optional*):
-            Base of the rotary embedding. Defaults to that of the text LM.
+            Base of the rotary embedding that a text LM gets. Defaults to its own, which -1 restores.
         codec (`str`, *optional*):
             The unit codec, a Hub id, a folder or `"quickstart:codec"`: named in the processor that is saved, and used
             for the audio of the continuation at the end.
-        datasets (`list[CorpusConfig]`, *optional*):
-            Tokenised corpora. Defaults to the quickstart corpus of this package.
+        datasets (`list` of [`CorpusConfig`], `str` or `dict`, *optional*):
+            Tokenised corpora: their arguments or just their paths. Defaults to the quickstart corpus of this package.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to read the corpora while training, instead of preparing them before.
         validation_split (`str`, *optional*, defaults to `"validation"`):
-            Split of the corpora that is held out.
+            Split of the corpora that is held out. A corpus that has no such split holds out 1 % of its documents, at
+            most 100.
         validation_documents (`int`, *optional*):
-            Hold out the first so many documents of each corpus instead, for corpora without such a split.
+            Hold out this number of documents at the beginning of each corpus instead of a split.
         context_length (`int`, *optional*, defaults to 1024):
-            Tokens per row of a batch.
+            Tokens per packed sequence.
         packing (`bool`, *optional*, defaults to `True`):
-            Whether documents share the rows of a batch, without attending to each other. Otherwise each has one of its
+            Whether documents share a sequence, without attending to each other. Otherwise each has a sequence of its
             own, padded.
         dataset_num_proc (`int`, *optional*):
             Processes that prepare the corpora.
@@ -100,10 +179,10 @@ class PretrainArguments:
     streaming: bool = field(default=False, metadata={"help": "Read the corpora while training."})
     validation_split: str = field(default="validation", metadata={"help": "Split that is held out."})
     validation_documents: int | None = field(
-        default=None, metadata={"help": "Hold out the first so many documents of each corpus instead of a split."}
+        default=None, metadata={"help": "Hold out this number of documents of each corpus instead of a split."}
     )
-    context_length: int = field(default=1024, metadata={"help": "Tokens per row of a batch."})
-    packing: bool = field(default=True, metadata={"help": "Whether documents share rows."})
+    context_length: int = field(default=1024, metadata={"help": "Tokens per packed sequence."})
+    packing: bool = field(default=True, metadata={"help": "Whether documents share a sequence."})
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the corpora."})
     max_train_tokens: int | None = field(
         default=None, metadata={"help": "Train until so many tokens are seen; -1: no such budget."}
@@ -125,13 +204,22 @@ class PretrainArguments:
             self.base_config = json.loads(self.base_config)
         if isinstance(self.benchmarks, str):
             self.benchmarks = json.loads(self.benchmarks)
+        if self.base_config is not None:
+            _check_base_config(self.base_config)
         self.benchmarks = {task: resolve_path(folder) for task, folder in (self.benchmarks or {}).items()}
         self.codec = self.codec or None
         self.prompt = resolve_path(self.prompt) if self.prompt else None
-        self.max_train_tokens, self.max_train_hours = (
-            None if budget is None or budget <= 0 else budget
-            for budget in (self.max_train_tokens, self.max_train_hours)
-        )
+        for name in ("rope_theta", "max_train_tokens", "max_train_hours"):
+            value = getattr(self, name)
+            setattr(self, name, None if value is None or value <= 0 else value)
+        if self.rope_theta is not None and self.base_config is not None:
+            raise ValueError("`rope_theta` is for a text LM: give it in `base_config` instead.")
+        for name, least in (("num_units", 1), ("context_length", 2), ("validation_documents", 1)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= least):
+                raise ValueError(f"`{name}` must be a whole number and at least {least}, got {value}.")
+        if self.num_units > MAX_UNITS:
+            raise ValueError(f"`num_units` must be at most {MAX_UNITS:,}, got {self.num_units:,}.")
         # Used after training, which may take a day: what is wrong with them is said before.
         for task, folder in self.benchmarks.items():
             if task not in pair_tasks():
@@ -142,11 +230,46 @@ class PretrainArguments:
             raise FileNotFoundError(f"The recording '{self.prompt}' to continue is not there.")
         if self.prompt is not None and self.codec is None:
             raise ValueError("To continue the recording `prompt`, name the `codec` of the corpora.")
-        self.datasets = [CorpusConfig(**corpus) if isinstance(corpus, dict) else corpus for corpus in self.datasets]
+        if self.asr_model is not None and self.prompt is None:
+            raise ValueError("`asr_model` transcribes the continuation of a recording: name the `prompt`.")
+        corpora = self.datasets if isinstance(self.datasets, list) else [self.datasets]
+        self.datasets = [_as_corpus(corpus) for corpus in corpora]
         weights = [corpus.weight for corpus in self.datasets]
+        if not weights:
+            raise ValueError("Name at least one corpus in `datasets`.")
         if None in weights and any(weight is not None for weight in weights):
             raise ValueError("Either every corpus of `datasets` has a `weight`, or none has.")
-        if any(weight is not None and weight <= 0 for weight in weights):
-            raise ValueError(f"The weights of `datasets` must be positive, got {weights}.")
-        if self.context_length < 2:
-            raise ValueError(f"`context_length` must be at least 2, got {self.context_length}.")
+
+
+def _as_corpus(corpus: Any) -> CorpusConfig:
+    if isinstance(corpus, dict):
+        _check_keys(corpus, {argument.name for argument in fields(CorpusConfig)}, "A corpus of `datasets`")
+        if "path" not in corpus:
+            raise ValueError(f"A corpus of `datasets` has no `path`: {corpus}.")
+        return CorpusConfig(**corpus)
+    if not isinstance(corpus, str | CorpusConfig):
+        raise ValueError(f"A corpus of `datasets` must be a path or a mapping with a `path`, got {corpus!r}.")
+    return CorpusConfig(corpus) if isinstance(corpus, str) else corpus
+
+
+def _check_base_config(base_config: Any) -> None:
+    if not isinstance(base_config, dict):
+        raise ValueError(f"`base_config` must be a mapping, as in `config.json`, got {base_config!r}.")
+    model_type = base_config.get("model_type", "qwen2")
+    _check_keys([model_type], CONFIG_MAPPING, "`base_config`", "model type")
+    try:
+        config = SpeechLMConfig(base_config=dict(base_config)).base_config
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ValueError(f"`base_config` is not a configuration of {model_type}: {error}") from error
+    # transformers moves or renames what it knows, and stores any other key, which no model reads.
+    known = (
+        {argument.name for argument in fields(config)} | config.attribute_map.keys() | {"model_type", "_name_or_path"}
+    )
+    _check_keys(base_config.keys() & (vars(config).keys() - known), known, "`base_config`")
+
+
+def _check_keys(keys: Iterable[str], known: Iterable[str], where: str, kind: str = "key") -> None:
+    for key in keys:
+        if key not in known:
+            (nearest,) = get_close_matches(str(key), known, n=1, cutoff=0)
+            raise ValueError(f"{where} has an unknown {kind} '{key}'. Did you mean '{nearest}'?")

@@ -1,7 +1,10 @@
 """The model that pretraining starts from, and its processor."""
 
+import math
+
 import torch
 from peft import PeftModel, get_peft_model
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, EncodecFeatureExtractor, set_seed
 from trl import ModelConfig, get_peft_config
 
@@ -29,10 +32,11 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
         [`SpeechLMForCausalLM`], with LoRA adapters if `model_args.use_peft`.
 
     Raises:
-        ValueError: both or neither of `base_config` and `model_name_or_path` are given, `dtype` is `"auto"`, or a
-            SpeechLM has another number of units.
+        ValueError: both or neither of `base_config` and `model_name_or_path` are given, `dtype` is `"auto"`, a
+            SpeechLM has another number of units, or the model has fewer positions than `context_length`.
     """
     model = _base_model(args, model_args, seed)
+    _check_positions(model, args.context_length)
     return get_peft_model(model, get_peft_config(model_args)) if model_args.use_peft else model
 
 
@@ -65,27 +69,29 @@ def _base_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> 
         )
     if model_args.dtype == "auto":
         raise ValueError("`dtype` must be named, such as 'float32' (training in bf16 is the flag `bf16`), got 'auto'.")
-    dtype = getattr(torch, model_args.dtype)
+    loading = {"dtype": getattr(torch, model_args.dtype), "attn_implementation": model_args.attn_implementation}
     if args.base_config is not None:
         config = SpeechLMConfig(base_config=args.base_config, vocab_size=args.num_units + 2)
         set_seed(seed)
-        return AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=model_args.attn_implementation
-        )
+        return AutoModelForCausalLM.from_config(config, **loading)
 
-    name, revision = model_args.model_name_or_path, model_args.model_revision
-    if AutoConfig.from_pretrained(name, revision=revision).model_type != SpeechLMConfig.model_type:
-        return SpeechLMForCausalLM.from_text_lm(
-            name,
-            args.num_units,
-            rope_theta=args.rope_theta,
-            dtype=dtype,
-            revision=revision,
-            attn_implementation=model_args.attn_implementation,
-        )
-    model = SpeechLMForCausalLM.from_pretrained(
-        name, revision=revision, dtype=dtype, attn_implementation=model_args.attn_implementation
-    )
+    name, loading["revision"] = model_args.model_name_or_path, model_args.model_revision
+    if AutoConfig.from_pretrained(name, revision=model_args.model_revision).model_type != SpeechLMConfig.model_type:
+        return SpeechLMForCausalLM.from_text_lm(name, args.num_units, rope_theta=args.rope_theta, **loading)
+    if args.rope_theta is not None:
+        raise ValueError(f"{name} is a SpeechLM and keeps its `rope_theta`: remove it, or give -1.")
+    model = SpeechLMForCausalLM.from_pretrained(name, **loading)
     if model.config.num_units != args.num_units:
         raise ValueError(f"{name} has {model.config.num_units} units, and `num_units` is {args.num_units}.")
     return model
+
+
+def _check_positions(model: SpeechLMForCausalLM, context_length: int) -> None:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+    # Rotary positions have no table, and go on. A table may have a few rows before the first position.
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m is not model.get_input_embeddings()]
+    if context_length > positions and any(0 <= table.num_embeddings - positions <= 2 for table in tables):
+        raise ValueError(
+            f"`context_length` is {context_length:,}, and the model has {positions:,} positions: shorten it, or train "
+            "from scratch with more `max_position_embeddings`."
+        )

@@ -1,13 +1,35 @@
 """The corpora that a model is trained on: held-out documents, mixing, streaming."""
 
-from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets, load_dataset
+import re
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from accelerate import PartialState
+from datasets import (
+    Dataset,
+    Features,
+    IterableDataset,
+    List,
+    Value,
+    concatenate_datasets,
+    get_dataset_split_names,
+    interleave_datasets,
+    load_dataset,
+)
 
 from .arguments import CorpusConfig, PretrainArguments
-from .packing import AnyDataset, encode_documents, pack_documents, separate_documents
+from .packing import AnyDataset, encode_documents, map_processes, pack_documents, separate_documents
 
+
+MAX_HELD_OUT = 100
+"""Maximum number of documents that a corpus without a validation split holds out by default."""
 
 SHUFFLE_BUFFER = 1000
-"""Contexts of a stream that are shuffled together."""
+"""Packed sequences of a stream that are shuffled together."""
+
+_UNITS = Features({"units": List(Value("uint16"))})
 
 
 def load_corpora(args: PretrainArguments) -> tuple[list[Dataset | IterableDataset], Dataset | IterableDataset]:
@@ -19,72 +41,131 @@ def load_corpora(args: PretrainArguments) -> tuple[list[Dataset | IterableDatase
             The corpora and how to hold out.
 
     Returns:
-        `tuple`: the corpora to train on, and the held-out documents of all of them, with the column `units`.
+        `tuple`: the corpora to train on, and the held-out documents of all of them, with the column `units` (uint16).
 
     Raises:
-        ValueError: a corpus has no column `units`.
+        ValueError: a corpus has no column `units`, a unit that is outside the vocabulary, or too few documents.
     """
-    training, validation = [], []
-    for corpus in args.datasets:
-        documents = _load(corpus, corpus.split, args.streaming)
-        if args.validation_documents is None:
-            held_out = _load(corpus, args.validation_split, args.streaming)
-        else:
-            held_out = documents.take(args.validation_documents)
-            documents = documents.skip(args.validation_documents)
-        training.append(documents)
-        validation.append(held_out)
-    return training, concatenate_datasets(validation)
+    training, validation = zip(*(_load_corpus(corpus, args) for corpus in args.datasets), strict=True)
+    return list(training), concatenate_datasets(list(validation))
 
 
-def _load(corpus: CorpusConfig, split: str, streaming: bool) -> Dataset | IterableDataset:
+def hold_out(documents: AnyDataset, count: int | None, name: str) -> tuple[AnyDataset, AnyDataset]:
+    r"""
+    Hold out documents at the beginning of a corpus.
+
+    Args:
+        documents (`Dataset` or `IterableDataset`):
+            The corpus.
+        count (`int`, *optional*):
+            Number of documents to hold out. Defaults to 1 %, at least 1 and at most 100.
+        name (`str`):
+            The name of the corpus.
+
+    Returns:
+        `tuple`: the documents that remain, and those that are held out.
+
+    Raises:
+        ValueError: no document would remain.
+    """
+    enough = 100 * MAX_HELD_OUT if count is None else count + 1
+    total = sum(1 for _ in documents.take(enough)) if isinstance(documents, IterableDataset) else len(documents)
+    if count is None:
+        count = max(1, min(total // 100, MAX_HELD_OUT))
+        PartialState().print(f"'{name}' has no validation split: {count} of its documents are held out.")
+    if count >= total:
+        raise ValueError(
+            f"'{name}' has {total} document(s), and {count} would be held out: none would remain to train on."
+        )
+    return documents.skip(count), documents.take(count)
+
+
+def _load_corpus(corpus: CorpusConfig, args: PretrainArguments) -> tuple[AnyDataset, AnyDataset]:
+    documents = _load(corpus, corpus.split, args)
+    if args.validation_documents is not None:
+        return hold_out(documents, args.validation_documents, corpus.path)
+    splits = get_dataset_split_names(corpus.path, corpus.name, data_files=corpus.data_files, revision=corpus.revision)
+    trained_on = re.split(r"[+\[]", corpus.split)
+    if args.validation_split in splits and args.validation_split not in trained_on:
+        return documents, _load(corpus, args.validation_split, args)
+    if args.validation_split != "validation":
+        raise ValueError(
+            f"'{corpus.path}' has no split '{args.validation_split}' to hold out, only {', '.join(splits)}."
+        )
+    return hold_out(documents, None, corpus.path)
+
+
+def _load(corpus: CorpusConfig, split: str, args: PretrainArguments) -> Dataset | IterableDataset:
     dataset = load_dataset(
         corpus.path,
         corpus.name,
         data_files=corpus.data_files,
         revision=corpus.revision,
         split=split,
-        streaming=streaming,
+        streaming=args.streaming,
     )
-    if "units" not in (dataset.column_names or []):
+    columns = dataset.column_names or list(next(iter(dataset), {}))
+    if "units" not in columns:
         raise ValueError(
-            f"{corpus.path} is no tokenised corpus: it has the columns {dataset.column_names}, and `units` is missing."
+            f"'{corpus.path}' is not a tokenised corpus: it has the columns {columns}, and `units` is missing."
         )
-    return dataset.select_columns("units")
+    check = partial(_check_units, num_units=args.num_units, corpus=corpus.path)
+    return (
+        dataset.select_columns("units")
+        .with_format("arrow")
+        .map(check, batched=True, with_indices=True, features=_UNITS, **map_processes(dataset, args.dataset_num_proc))
+        .with_format(None)
+    )
+
+
+def _check_units(documents: pa.Table, rows: list[int], num_units: int, corpus: str) -> pa.Table:
+    units = documents["units"].combine_chunks()
+    if not pa.types.is_nested(units.type) or not pa.types.is_integer(units.type.value_type):
+        raise ValueError(f"'{corpus}', row {rows[0]}: `units` must be a list of whole numbers, got {units.type}.")
+    values = units.flatten().to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero(~((values >= 0) & (values < num_units)))
+    if wrong.size > 0:
+        row = rows[pc.list_parent_indices(units)[wrong[0]].as_py()]
+        raise ValueError(
+            f"'{corpus}', row {row}: unit {values[wrong[0]]} is outside the vocabulary of units 0 to {num_units - 1}."
+        )
+    if units.null_count > 0:
+        raise ValueError(f"'{corpus}', row {rows[pc.index(units.is_null(), True).as_py()]}: `units` is null.")
+    return pa.table({"units": units.cast(pa.list_(pa.uint16()))})
 
 
 def pack_corpus(corpus: AnyDataset, args: PretrainArguments) -> AnyDataset:
-    """The documents of a corpus, encoded and packed into contexts, or each in a context of its own."""
+    """The documents of a corpus, encoded and packed into sequences, or each in a sequence of its own."""
     documents = encode_documents(corpus, args.num_units, args.dataset_num_proc)
-    put_into_contexts = pack_documents if args.packing else separate_documents
-    return put_into_contexts(documents, args.context_length, args.dataset_num_proc)
+    pack = pack_documents if args.packing else separate_documents
+    return pack(documents, args.context_length, args.dataset_num_proc)
 
 
-def mix_contexts(
+def mix_corpora(
     corpora: list[Dataset] | list[IterableDataset], weights: list[float | None], seed: int
 ) -> Dataset | IterableDataset:
     r"""
-    Mix the contexts of several corpora. As contexts are equally long, shares of them are shares of tokens.
+    Mix the packed sequences of several corpora. They are equally long: shares of sequences are shares of tokens.
 
     Args:
         corpora (`list` of `Dataset` or `IterableDataset`):
             Packed corpora.
         weights (`list` of `float`):
-            The share of each, relative to the others; `None` for each mixes them as large as they are. With weights,
-            an epoch ends when each corpus has been seen whole; those that end before begin again.
+            The share of each corpus, relative to the others. `None` for each mixes them in proportion to their sizes.
+            With weights, an epoch ends when every corpus has been seen whole; shorter ones begin again.
         seed (`int`):
             Seed of the mixing, and of the order of a stream.
 
     Returns:
-        `Dataset`, whose order is the sampler's matter; or an endless `IterableDataset`, which repeats its contexts in
-        one shuffled order.
+        `Dataset`, which the sampler shuffles; or an endless `IterableDataset`, which repeats its sequences in one
+        shuffled order.
 
     Raises:
         ValueError: several streams without weights.
     """
     if None in weights:
         if len(corpora) > 1 and isinstance(corpora[0], IterableDataset):
-            raise ValueError("How large a stream is, is not known: give each corpus of `datasets` a `weight`.")
+            raise ValueError("The size of a stream is not known: give each corpus of `datasets` a `weight`.")
         mixed = concatenate_datasets(corpora)
     else:
         shares = [weight / sum(weights) for weight in weights]

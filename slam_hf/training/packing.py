@@ -1,4 +1,4 @@
-"""Packing of documents into contexts of a fixed length, without attention between documents."""
+"""Packs documents into sequences of a fixed length, without attention between documents."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 IGNORE_INDEX = -100
 
 MIN_FILL = 0.98
-"""A context is never emptier than this, except for the last one of a thousand documents."""
+"""Every packed sequence is at least this full, except for the last one of a thousand documents."""
 
 
 def encode_documents(corpus: AnyDataset, num_units: int, num_proc: int | None = None) -> AnyDataset:
@@ -50,48 +50,49 @@ def encode_documents(corpus: AnyDataset, num_units: int, num_proc: int | None = 
         batched=True,
         remove_columns="units",
         features=Features({"input_ids": List(Value("uint16"))}),
-        **_processes(corpus, num_proc),
+        **map_processes(corpus, num_proc),
     )
 
 
 def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | None = None) -> AnyDataset:
     r"""
-    Put documents together into contexts, each token of a thousand documents exactly once.
+    Pack documents into sequences of a fixed length. Every token is used exactly once.
 
-    Documents stay whole where they fit (TRL's best-fit decreasing); longer ones than a context are cut. Documents of
-    contexts that remain too empty are put into contexts one after the other, and cut where a context ends: a corpus
-    of documents a little longer than half a context would otherwise waste almost half of every batch.
+    Documents stay whole where they fit (TRL's best-fit decreasing), and those that are longer than a sequence are cut.
+    The sequences that this leaves too empty are filled again with their documents one after the other, cut where a
+    sequence ends: a corpus of documents a little longer than half a sequence would otherwise waste almost half of
+    every batch.
 
     Args:
         documents (`Dataset` or `IterableDataset`):
             Rows with the column `input_ids`.
         context_length (`int`):
-            Length of a context, in tokens.
+            Length of a packed sequence, in tokens.
         num_proc (`int`, *optional*):
             Number of processes; not for an `IterableDataset`.
 
     Returns:
         `Dataset` or `IterableDataset`: rows with the columns `input_ids`, of at most `context_length`, and
-        `seq_lengths`, the lengths of the documents in it.
+        `seq_lengths`, the lengths of the documents in them.
     """
-    processes = _processes(documents, num_proc)
+    processes = map_processes(documents, num_proc)
     packed = pack_dataset(documents, context_length, strategy="bfd_split", map_kwargs=processes)
     return (
         packed.with_format("arrow")
-        .map(refill_contexts, batched=True, fn_kwargs={"context_length": context_length}, **processes)
+        .map(refill_sequences, batched=True, fn_kwargs={"context_length": context_length}, **processes)
         .with_format(None)
     )
 
 
 def separate_documents(documents: AnyDataset, context_length: int, num_proc: int | None = None) -> AnyDataset:
     r"""
-    Give each document a context of its own, and cut what is longer: what packing is compared with.
+    Give each document a sequence of its own, cut to `context_length`: what packing is compared with.
 
     Args:
         documents (`Dataset` or `IterableDataset`):
             Rows with the column `input_ids`.
         context_length (`int`):
-            Length of a context, in tokens.
+            Length of a sequence, in tokens.
         num_proc (`int`, *optional*):
             Number of processes; not for an `IterableDataset`.
 
@@ -103,35 +104,35 @@ def separate_documents(documents: AnyDataset, context_length: int, num_proc: int
         ids = document["input_ids"][:context_length]
         return {"input_ids": ids, "seq_lengths": [len(ids)]}
 
-    return documents.map(cut, **_processes(documents, num_proc))
+    return documents.map(cut, **map_processes(documents, num_proc))
 
 
-def refill_contexts(contexts: pa.Table, context_length: int) -> pa.Table:
+def refill_sequences(sequences: pa.Table, context_length: int) -> pa.Table:
     r"""
-    Put the documents of contexts that are less than 98 % full one after the other, and cut them where a context ends,
-    if that needs fewer contexts.
+    Put the documents of sequences that are less than 98 % full one after the other, and cut them where a sequence
+    ends, if that needs fewer sequences.
 
     Args:
-        contexts (`pa.Table`):
+        sequences (`pa.Table`):
             Columns `input_ids` and `seq_lengths`.
         context_length (`int`):
-            Length of a context, in tokens.
+            Length of a sequence, in tokens.
 
     Returns:
         `pa.Table`: the same columns and tokens.
     """
-    sparse = pc.less(pc.list_value_length(contexts["input_ids"]), MIN_FILL * context_length)
-    full, rest = contexts.filter(pc.invert(sparse)), contexts.filter(sparse)
+    sparse = pc.less(pc.list_value_length(sequences["input_ids"]), MIN_FILL * context_length)
+    full, rest = sequences.filter(pc.invert(sparse)), sequences.filter(sparse)
     tokens = pc.list_flatten(rest["input_ids"]).combine_chunks()
-    context_starts = np.arange(0, len(tokens), context_length)
-    if len(context_starts) == len(rest):
-        return contexts
+    sequence_starts = np.arange(0, len(tokens), context_length)
+    if len(sequence_starts) == len(rest):
+        return sequences
     document_ends = np.cumsum(pc.list_flatten(rest["seq_lengths"]).to_numpy())
-    edges = np.union1d(np.union1d(context_starts, document_ends), [0])
-    first_pieces = np.searchsorted(edges[:-1], np.append(context_starts, len(tokens)))
+    edges = np.union1d(np.union1d(sequence_starts, document_ends), [0])
+    first_pieces = np.searchsorted(edges[:-1], np.append(sequence_starts, len(tokens)))
     columns = {
-        "input_ids": _lists(np.append(context_starts, len(tokens)), tokens, contexts.schema.field("input_ids").type),
-        "seq_lengths": _lists(first_pieces, pa.array(np.diff(edges)), contexts.schema.field("seq_lengths").type),
+        "input_ids": _lists(np.append(sequence_starts, len(tokens)), tokens, sequences.schema.field("input_ids").type),
+        "seq_lengths": _lists(first_pieces, pa.array(np.diff(edges)), sequences.schema.field("seq_lengths").type),
     }
     return pa.concat_tables([full, pa.table(columns).select(full.column_names)])
 
@@ -140,16 +141,17 @@ def _lists(offsets: np.ndarray, values: pa.Array, list_type: pa.ListType) -> pa.
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.cast(list_type.value_type)).cast(list_type)
 
 
-def _processes(dataset: AnyDataset, num_proc: int | None) -> dict[str, int | None]:
+def map_processes(dataset: AnyDataset, num_proc: int | None) -> dict[str, int | None]:
+    """The argument `num_proc` of `map`, which an `IterableDataset` does not have."""
     return {} if isinstance(dataset, IterableDataset) else {"num_proc": num_proc}
 
 
 @dataclass
 class PackingCollator:
     r"""
-    Collates packed contexts into tensors of a fixed shape, for a model that keeps the documents of a context apart.
+    Collates packed sequences into tensors of a fixed shape, for a model that keeps the documents of a sequence apart.
 
-    A row holds its documents one after the other, then padding:
+    A sequence holds its documents one after the other, then padding:
 
     ```
     input_ids     <S>  a  b <S> | <S>  c <S> | <PAD> <PAD>
@@ -161,16 +163,16 @@ class PackingCollator:
 
     Args:
         context_length (`int`):
-            Length of a row, in tokens.
+            Length of a sequence with its padding, in tokens.
         pad_token_id (`int`, *optional*, defaults to 0):
-            Id that fills a row.
+            Id of the padding.
     """
 
     context_length: int
     pad_token_id: int = 0
 
-    def __call__(self, contexts: Iterable[dict[str, list[int]]]) -> dict[str, torch.LongTensor]:
-        rows = [self._row(context["input_ids"], context["seq_lengths"]) for context in contexts]
+    def __call__(self, sequences: Iterable[dict[str, list[int]]]) -> dict[str, torch.LongTensor]:
+        rows = [self._row(sequence["input_ids"], sequence["seq_lengths"]) for sequence in sequences]
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
     def _row(self, input_ids: list[int], lengths: list[int]) -> dict[str, np.ndarray]:
