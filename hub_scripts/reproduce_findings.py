@@ -8,11 +8,14 @@ half an hour on two CPU cores. A run that is done is not done again: the same co
 """
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from findings.compare import Finding, compare
 from findings.report import save_report
 from findings.runs import Alignment, Pretraining, complete_run
+
+from slam_hf.command_line import run as run_script
 
 
 NATURAL = [{"path": "quickstart:corpus", "name": "sentences"}]
@@ -49,6 +52,8 @@ def main() -> None:
     for name in args.findings or ():
         if name not in possible:
             parser.error(f"The finding '{name}' needs --text_lm.")
+    if find_spec("matplotlib") is None:
+        raise ImportError('The report needs matplotlib: pip install "slam-hf[plots]".')
 
     findings = [FINDINGS[name] for name in args.findings or possible]
     needed = {run for finding in findings for run in (finding.better, finding.worse)}
@@ -64,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, hint="Start the same command again to continue.")

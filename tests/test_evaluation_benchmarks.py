@@ -69,6 +69,52 @@ def test_sblimp_with_the_gold_file_of_another_benchmark(tmp_path):
         read_sblimp(tmp_path, ["aa"])
 
 
+GOLD = "filename,id,voice,type,subtype,correct\naa,1,A,binding,x,1\nbb,1,A,binding,x,0\n"
+GOLD_PAIR = Pair("aa", "bb", {"type": "binding", "subtype": "x", "id": "1", "voice": "A"})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOLD,
+        "\ufeff" + GOLD,
+        GOLD.replace("\n", "\r\n"),
+        GOLD.replace("\n", "\n\n") + " \n,,,,,\n",
+        GOLD.replace(",", ", "),
+        GOLD.replace("filename,", "filename ,").replace("aa", '"aa"'),
+    ],
+    ids=["plain", "byte order mark", "Windows", "blank lines", "spaces", "quotes"],
+)
+def test_gold_files_of_spreadsheets_are_read(tmp_path, content):
+    (tmp_path / "gold.csv").write_bytes(content.encode())
+    assert read_sblimp(tmp_path, ["aa", "bb"]) == [GOLD_PAIR]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "there is no column 'correct', 'filename', 'id', 'subtype', 'type', ... .line 0"),
+        (GOLD.replace("correct", "right"), "there is no column 'correct' .line 1"),
+        (GOLD.replace("bb,1,A", "bb,,A"), "a value is missing .line 3"),
+        (GOLD.replace("x,0", "x,no"), "the column 'correct' must be 0 or 1, got 'no' .line 3"),
+        (GOLD.replace("x,0", "x"), "the column 'correct' must be 0 or 1, got '' .line 3"),
+        (GOLD.replace("bb", "b" * 200_000), "field larger than field limit"),
+        (GOLD.encode("utf-16"), "can't decode byte"),
+    ],
+)
+def test_gold_files_that_cannot_be_read_are_named_with_the_line(tmp_path, content, message):
+    (tmp_path / "gold.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"gold.csv': .*{message}"):
+        read_sblimp(tmp_path, ["aa", "bb"])
+
+
+@pytest.mark.parametrize("frequency", ["many", "nan", "inf", "1e999"])
+def test_a_frequency_that_is_not_a_number_is_named_with_the_line(tmp_path, frequency):
+    write_gold(tmp_path, LEXICAL, [("1", "aa", "A", frequency, "cat", "", "3", "1")])
+    with pytest.raises(ValueError, match=rf"gold.csv': .*'{frequency}'.* \(line 2\)"):
+        read_swuggy(tmp_path, ["aa"])
+
+
 def test_swuggy_pairs_words_and_reads_frequencies(tmp_path):
     rows = [
         ("7", "aa", "A", "12.0", "cat", "k ae t", "3", "1"),

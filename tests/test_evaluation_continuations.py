@@ -252,13 +252,23 @@ def test_prompt_ends_with_the_nearest_word_where_there_is_an_alignment(speak, fi
         {"word": "it", "start_time": 0.8, "end_time": 1.15},
         {"word": "so", "start_time": 1.2, "end_time": 1.9},
     ]
-    files["0_correct"].with_suffix(".json").write_text(json.dumps({"aligned_text": words}))
+    files["0_correct"].with_suffix(".json").write_text(json.dumps({"aligned_text": words}), "utf-8-sig")
     prompts, skipped = read_prompts(files, speak, seconds=1.0)
     assert skipped == {}
     assert {name: len(waveform) / 16000 for name, waveform in prompts.items()} == {
         "0_correct": 1.15,
         **dict.fromkeys(list(files)[1:], 1.0),
     }
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"aligned_text": 3}', '{"aligned_text": [{"word": "a"}]}', '{"aligned_text": [{"end_time": NaN}]}'],
+)
+def test_word_times_that_cannot_be_read_are_named(speak, files, content):
+    files["0_correct"].with_suffix(".json").write_text(content)
+    with pytest.raises(ValueError, match="0_correct.json' is not a JSON object with `aligned_text`"):
+        read_prompts(files, speak, seconds=1.0)
 
 
 def test_short_recording_is_a_prompt_as_a_whole(speak, files):

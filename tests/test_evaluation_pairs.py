@@ -7,10 +7,17 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
+from transformers import EncodecFeatureExtractor
 
+from slam_hf import (
+    HubertUnitTokenizer,
+    SpeechLMConfig,
+    SpeechLMForCausalLM,
+    SpeechLMProcessor,
+)
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
 from slam_hf.evaluation.arguments import EvaluationArguments
-from slam_hf.evaluation.pairs import evaluate_pairs
+from slam_hf.evaluation.pairs import check_benchmark, evaluate_pairs
 from slam_hf.evaluation.report import save_evaluation
 from slam_hf.evaluation.tasks import TASKS
 
@@ -120,6 +127,48 @@ def test_codec_of_another_size_is_refused(checkpoint, stories, published_checkpo
     args.model = str(published_checkpoint)
     with pytest.raises(ValueError, match="The codec has 50 units and the model 500"):
         evaluate_pairs(args, tiny_model)
+
+
+def test_an_utterance_that_is_longer_than_the_positions_of_the_model_is_skipped(checkpoint, tmp_path):
+    base_config = {"model_type": "gpt2", "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    model = SpeechLMForCausalLM(SpeechLMConfig(base_config=base_config, vocab_size=52)).eval()
+    model.max_positions = 8
+    folder = tmp_path / "units"
+    write_units(folder, {"1_correct": [1] * 6, "1_incorrect": [2], "2_correct": [3], "2_incorrect": [4] * 7})
+    fits, too_long = evaluate_pairs(arguments(checkpoint, folder), model).records
+    assert fits["skipped"] is None and fits["correct_score"] < 0
+    assert too_long["skipped"] == "2_incorrect: too long: 9 tokens, the model has 8 positions"
+    assert (too_long["correct_score"], too_long["incorrect_units"]) == (None, 7)
+
+
+def test_a_processor_in_memory_is_used_and_left_as_it_is(checkpoint, stories, tiny_model, tiny_codec):
+    expected = evaluate_pairs(arguments(checkpoint, stories), tiny_model)
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    processor = SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50))
+    args = arguments(checkpoint, stories)
+    (checkpoint / "model").rename(checkpoint / "gone")
+    assert evaluate_pairs(args, tiny_model, processor).records == expected.records
+    assert processor.audio_tokenizer is None
+    assert (processor.tokenizer.add_eos_token, processor.tokenizer.padding_side) == (False, "right")
+
+
+def test_a_benchmark_is_checked_without_reading_its_audio(stories, tmp_path):
+    for path in stories.iterdir():
+        path.write_bytes(b"no audio")
+    check_benchmark("sstorycloze", str(stories), num_units=50)
+    (stories / "1_correct.wav").unlink()
+    with pytest.raises(ValueError, match="1 items are not a pair .* '1_incorrect'"):
+        check_benchmark("sstorycloze", str(stories), num_units=50)
+    with pytest.raises(FileNotFoundError, match="The folder '.*nowhere' of the benchmark sblimp is not there"):
+        check_benchmark("sblimp", str(tmp_path / "nowhere"), num_units=50)
+    with pytest.raises(FileNotFoundError, match="gold.csv': no such file"):
+        check_benchmark("sblimp", str(stories), num_units=50)
+    with pytest.raises(ValueError, match="can be sblimp, .*, salmon, and 'genppl' is none of them"):
+        check_benchmark("genppl", str(stories), num_units=50)
+    write_units(tmp_path / "units", {"1_correct": [3, 50], "1_incorrect": [3]})
+    with pytest.raises(ValueError, match=r"'1_correct' has the unit 50, but the model only knows 0 to 49"):
+        check_benchmark("tstorycloze", str(tmp_path / "units"), num_units=50)
+    check_benchmark("tstorycloze", str(tmp_path / "units"), num_units=51)
 
 
 def test_sblimp_labels_reach_the_metric(checkpoint, tiny_model, tmp_path):

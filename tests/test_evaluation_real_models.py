@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from quickstart_utils import import_quickstart
+from quickstart.codec.whisper import convert_whisper
 from torchaudio.functional import resample
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -61,7 +61,7 @@ def text_lm(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def recogniser(tmp_path_factory):
-    folder = import_quickstart("codec.whisper").convert_whisper(tmp_path_factory.mktemp("whisper"))
+    folder = convert_whisper(tmp_path_factory.mktemp("whisper"))
     return load_recogniser(str(folder), torch.device("cpu"))
 
 

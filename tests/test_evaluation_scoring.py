@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,16 @@ def test_batches_hold_sequences_of_about_one_length(tiny_model, tokenizer, pairs
     assert max(shape[0] for shape in shapes) <= 200
     assert scored == sum(len(units) + 2 for pair in pairs for units in pair)
     assert scored / computed > 0.85
+
+
+def test_one_bar_goes_to_its_end(tiny_model, tokenizer, pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "CLOSE", 0.1)  # some pairs are computed again
+    score_pairs(pairs, tiny_model, tokenizer, tmp_path, batch_tokens=200, name="sBLIMP")
+    shown = capsys.readouterr().err.split("\r")[-1]
+    total = int(re.search(r"sBLIMP: 100%.* (\d+)/\1 ", shown)[1])
+    assert 40 < total < 80
+    score_pairs(pairs, tiny_model, tokenizer, tmp_path, batch_tokens=200, name="sBLIMP")
+    assert capsys.readouterr().err.count("sBLIMP") == 0
 
 
 def test_finished_scores_are_not_computed_again(tiny_model, tokenizer, pairs, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -130,6 +131,24 @@ def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit):
         reproduce("twist")
     assert "The finding 'twist' needs --text_lm" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_ends_with_a_line(tmp_path, monkeypatch):
+    failing = Mock(side_effect=runs.subprocess.CalledProcessError(1, []))
+    monkeypatch.setattr(runs.subprocess, "run", failing)
+    with pytest.raises(OSError, match="pretrain.py ended with status 1"):
+        runs.complete_run(runs.Pretraining(), tmp_path / "base-0", seed=0, minutes=3)
+    assert not (tmp_path / "base-0" / "done.json").exists()
+
+
+def test_what_the_report_needs_is_asked_for_before_the_runs(monkeypatch):
+    import reproduce_findings
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(reproduce_findings, "complete_run", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(sys, "argv", ["reproduce_findings.py"])
+    with pytest.raises(ImportError, match=r'needs matplotlib: pip install "slam-hf\[plots\]"'):
+        reproduce_findings.main()
 
 
 def test_intervals_of_equal_items_have_no_width():

@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from .compare import MEASURES, Comparison, mean_with_interval
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def save_report(output_dir: Path, folders: Mapping[str, Sequence[Path]], comparisons: Sequence[Comparison]) -> None:
@@ -58,8 +61,10 @@ def _with_interval(value: float, interval: tuple[float, float], format: str) -> 
     return f"{value:{format}} [{low:{format}}, {high:{format}}]"
 
 
-def _picture(comparisons: Sequence[Comparison]) -> Figure:
+def _picture(comparisons: Sequence[Comparison]) -> "Figure":
     """A panel for each unit: accuracies in points, log-likelihoods in nats."""
+    from matplotlib.figure import Figure
+
     units = list(dict.fromkeys(measure.unit for measure in MEASURES.values()))
     figure = Figure(figsize=(11, 1.4 + 0.9 * len(comparisons)), layout="constrained")
     panels = figure.subplots(1, len(units), sharey=True)

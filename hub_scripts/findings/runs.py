@@ -13,7 +13,13 @@ from transformers import AutoConfig
 
 SCRIPTS = Path(__file__).parents[1]
 
-BENCHMARKS: dict[str, str] = yaml.safe_load((SCRIPTS / "recipes" / "quickstart.yaml").read_text("utf-8"))["benchmarks"]
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The values of a recipe."""
+    return yaml.safe_load((SCRIPTS / "recipes" / name).read_text("utf-8"))
+
+
+BENCHMARKS: dict[str, str] = read_recipe("quickstart.yaml")["benchmarks"]
 """What every run is scored on: the data of each task."""
 
 TEXT_LM_SIZE = {
@@ -99,14 +105,15 @@ def complete_run(
             The text LM of TWIST initialisation.
 
     Raises:
-        subprocess.CalledProcessError: a script failed.
+        ChildProcessError: a script failed.
         ValueError: it was run with other settings.
     """
     done, settings = folder / "done.json", {"seed": seed, "minutes": minutes}
     if run.needs_text_lm:
         settings["text_lm"] = text_lm
+    content = json.dumps(settings) + "\n"
     if done.exists():
-        if json.loads(done.read_text("utf-8")) != settings:
+        if done.read_text("utf-8") != content:
             raise ValueError(f"'{folder}' is of a run with other settings: choose another output folder.")
         return
     if isinstance(run, Pretraining):
@@ -116,15 +123,13 @@ def complete_run(
         _launch("align_dpo.py", "quickstart-dpo.yaml", folder, {"seed": seed, "model_name_or_path": str(start)})
         for task, data in BENCHMARKS.items():
             _accelerate("evaluate_model.py", "--model", str(folder), "--task", task, "--data", data)
-    done.write_text(json.dumps(settings) + "\n", "utf-8")
+    done.write_text(content, "utf-8")
 
 
 def _launch(script: str, recipe: str, folder: Path, overrides: dict[str, Any]) -> None:
     """Run a script with a recipe of which some values are overridden."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = (
-        yaml.safe_load((SCRIPTS / "recipes" / recipe).read_text("utf-8")) | overrides | {"output_dir": str(folder)}
-    )
+    values = read_recipe(recipe) | overrides | {"output_dir": str(folder)}
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}), "utf-8")
     _accelerate(script, "--config", str(path))
@@ -132,4 +137,8 @@ def _launch(script: str, recipe: str, folder: Path, overrides: dict[str, Any]) -
 
 def _accelerate(script: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", str(SCRIPTS / script), *arguments]
-    subprocess.run(command, check=True)
+    try:
+        subprocess.run(command, check=True)
+    except subprocess.CalledProcessError as error:
+        status = f"status {error.returncode}" if error.returncode > 0 else f"signal {-error.returncode}"
+        raise ChildProcessError(f"{script} ended with {status}; what it printed above says why.") from error

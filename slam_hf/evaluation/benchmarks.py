@@ -1,10 +1,11 @@
 """The benchmarks of pairs as they are released: which two utterances make a pair, and which of them is correct."""
 
 import csv
+import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,7 @@ def read_swuggy(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]
         FileNotFoundError: there is no `gold.csv`, or an utterance that it names is missing.
         ValueError: a column is missing, or an item is incomplete.
     """
-    return [
-        replace(pair, labels=pair.labels | {"frequency": _count(pair.labels["frequency"])})
-        for pair in _read_gold(folder, names, item=("id", "voice"), more=("frequency",))
-    ]
+    return _read_gold(folder, names, item=("id", "voice"), more={"frequency": _count})
 
 
 def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
@@ -119,25 +117,23 @@ def read_salmon(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]
 
 
 def _read_gold(
-    folder: str | os.PathLike, names: Collection[str], item: Sequence[str], more: Sequence[str] = ()
+    folder: str | os.PathLike,
+    names: Collection[str],
+    item: Sequence[str],
+    more: Mapping[str, Callable[[str], Any]] | None = None,
 ) -> list[Pair]:
+    """The pairs of `gold.csv`. `item` are the columns that name an item, `more` others and what parses them."""
+    parsers = {"filename": _not_empty, "correct": _flag, **dict.fromkeys(item, _not_empty), **(more or {})}
     path = Path(folder) / "gold.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"'{path}': no such file. Pass the folder of one split, with its gold.csv.")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    missing = {"filename", "correct", *item, *more} - set(rows[0] if rows else ())
-    if missing:
-        raise ValueError(f"'{path}': there is no column {_some(sorted(missing))}.")
     sides = defaultdict(lambda: ([], []))
-    for row in rows:
-        sides[tuple(row[column] for column in item)][row["correct"] == "1"].append(row)
+    for row in _read_rows(path, parsers):
+        sides[tuple(row[column] for column in item)][row["correct"]].append(row)
     _check_complete(path, (("/".join(key), len(wrong) == len(right)) for key, (wrong, right) in sides.items()))
     pairs = [
         Pair(
             _utterance_name(right["filename"]),
             _utterance_name(wrong["filename"]),
-            {column: right[column] for column in (*item, *more)},
+            {column: right[column] for column in (*item, *(more or ()))},
         )
         for _, (wrongs, rights) in sorted(sides.items())
         for wrong, right in zip(wrongs, rights, strict=True)
@@ -146,6 +142,24 @@ def _read_gold(
     if absent:
         raise FileNotFoundError(f"'{folder}': {len(absent)} utterances of gold.csv are missing: {_some(absent)}.")
     return pairs
+
+
+def _read_rows(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV file, with the columns that have parsers. Empty lines are left out."""
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}': no such file. Pass the folder of one split, with its gold.csv.")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        try:
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            missing = sorted(parsers.keys() - set(reader.fieldnames))
+            if missing:
+                raise ValueError(f"there is no column {_some(missing)}")
+            for row in reader:
+                if any(value for value in row.values()):
+                    yield {column: parse((row[column] or "").strip()) for column, parse in parsers.items()}
+        except (csv.Error, ValueError) as error:
+            raise ValueError(f"'{path}': {error} (line {reader.line_num}).") from error
 
 
 def _pair_by_name(
@@ -181,8 +195,24 @@ def _utterance_name(filename: str) -> str:
     return filename.removesuffix(".wav")
 
 
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("a value is missing")
+    return value
+
+
+def _flag(value: str) -> bool:
+    if value not in ("0", "1"):
+        raise ValueError(f"the column 'correct' must be 0 or 1, got {value!r}")
+    return value == "1"
+
+
 def _count(value: str) -> int | None:
-    return int(float(value)) if value else None
+    if not value:
+        return None
+    if not math.isfinite(float(value)):
+        raise ValueError(f"{value!r} is not a number of words")
+    return int(float(value))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Lets a model continue the beginnings of recordings, and judges the transcripts of what it says."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -208,7 +209,10 @@ def _end_of_prompt(path: Path, seconds: float) -> float:
         return seconds
     try:
         words = json.loads(alignment.read_text("utf-8-sig")).get("aligned_text", [])
-        return min((float(word["end_time"]) for word in words), key=lambda end: abs(end - seconds), default=seconds)
+        end = min((float(word["end_time"]) for word in words), key=lambda end: abs(end - seconds), default=seconds)
+        if not 0 < end < math.inf:
+            raise ValueError(f"a word ends at {end} s")
+        return end
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"'{alignment}' is not a JSON object with `aligned_text`, a list of words with `end_time` in seconds "

@@ -37,8 +37,8 @@ def evaluate_pairs(
             Its processor, which is not changed. Defaults to the one that `args.model` has.
 
     Returns:
-        [`Evaluation`] with one record per pair. Pairs with an utterance that cannot be encoded are skipped: their
-        records have no scores and say why.
+        [`Evaluation`] with one record per pair. Pairs with an utterance that cannot be encoded, or that is longer than
+        the positions that the model has learned, are skipped: their records have no scores and say why.
 
     Raises:
         FileNotFoundError, ValueError: the benchmark is incomplete, its units are not the model's, or all of its pairs
@@ -48,8 +48,9 @@ def evaluate_pairs(
     pairs, utterances, codec = _encode_benchmark(args, model, processor)
     processor.tokenizer.add_eos_token = True
     _check_vocabulary(utterances, processor.tokenizer.num_units)
+    _skip_too_long(utterances, getattr(model, "max_positions", None))
     described = describe_model(model, args.model)
-    scored = [pair for pair in pairs if pair.correct in utterances.units and pair.incorrect in utterances.units]
+    scored = [pair for pair in pairs if utterances.skipped.keys().isdisjoint((pair.correct, pair.incorrect))]
     scores = score_pairs(
         [(utterances.units[pair.correct], utterances.units[pair.incorrect]) for pair in scored],
         model,
@@ -151,6 +152,15 @@ def _make_record(
     record["correct_score"], record["incorrect_score"] = scores.get(names, (None, None))
     record["correct_units"], record["incorrect_units"] = (len(utterances.units.get(name, ())) for name in names)
     return record | {"skipped": "; ".join(problems) or None}
+
+
+def _skip_too_long(utterances: Utterances, max_positions: int | None) -> None:
+    for name, units in utterances.units.items():
+        num_tokens = len(units) + 2  # with <S> on both sides
+        if max_positions is not None and num_tokens > max_positions:
+            utterances.skipped[name] = (
+                f"too long: {num_tokens:,} tokens, and the model has {max_positions:,} positions"
+            )
 
 
 def _check_vocabulary(utterances: Utterances, num_units: int) -> None:

@@ -65,7 +65,9 @@ def score_pairs(
     keys = [(_key(first), _key(second)) for first, second in pairs]
     sequences = {key: units for pair in zip(keys, pairs, strict=True) for key, units in zip(*pair, strict=True)}
     folder = Path(journal_dir)
-    with tqdm(desc=name, unit="utterance", total=0, disable=not get_process_state().is_main_process) as bar:
+    # With a delay, a bar does not show where there is nothing to do.
+    disable = not get_process_state().is_main_process
+    with tqdm(desc=name, unit=" utterances", total=0, delay=1e-3, disable=disable) as bar:
         scores = _score(sequences, model, tokenizer, folder / "batched", reduction, batch_tokens, bar)
         close = [pair for pair in keys if pair[0] != pair[1] and math.isclose(*map(scores.get, pair), rel_tol=CLOSE)]
         alone = {key: sequences[key] for pair in close for key in pair}
