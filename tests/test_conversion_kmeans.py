@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -185,3 +186,38 @@ def test_compressed_files_may_not_grow_without_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(kmeans_module, "_MAX_DECOMPRESSED", 10_000)
     with pytest.raises(ValueError, match="longer than 10000 bytes"):
         read_kmeans(path)
+
+
+BOMBS = {
+    "lists": b"]" * 10**7,
+    "lists in a frame": b"\x80\x04\x95" + struct.pack("<Q", 10**7) + b"]" * 10**7,
+    "nested lists": b"](" * 10**6 + b"e" * 10**6 + b".",
+    "a memo of a billion": b"]r\xff\xff\xff\x3f.",
+    "a number of ten million digits": b"I" + b"9" * 10**7 + b"\n.",
+    "bytes of an exabyte": b"\x8e" + struct.pack("<Q", 2**60) + b"x",
+    "an array of bytes of an exabyte": b"\x96" + struct.pack("<Q", 2**60) + b"x",
+    "a string of 2 GB": b"X\xff\xff\xff\x7fx",
+    "a frame of an exabyte": b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"].",
+    "tuples that double": b")" + b"2\x86" * 15_000 + b".",
+}
+
+
+@pytest.mark.parametrize("compress", [bytes, zlib.compress])
+@pytest.mark.parametrize("name", BOMBS)
+def test_memory_is_bounded_by_the_file(tmp_path, name, compress):
+    path = write(tmp_path / "km.bin", compress(BOMBS[name]))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="km.bin' is not a scikit-learn KMeans that is safe to read"):
+        read_kmeans(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * len(BOMBS[name]) + 2**24
+
+
+def test_an_extension_that_the_process_has_cached_is_not_called(tmp_path, extension_registry):
+    content = HOSTILE["EXT1"](tmp_path / "executed")
+    pickle.loads(content)
+    (tmp_path / "executed").unlink()
+    with pytest.raises(ValueError, match="which no KMeans needs"):
+        read_kmeans(write(tmp_path / "km.bin", content))
+    assert not (tmp_path / "executed").exists()

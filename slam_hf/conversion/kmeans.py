@@ -1,17 +1,16 @@
 """Reads the centroids out of a pickled scikit-learn KMeans without executing the pickle.
 
-A pickle is a program for a small stack machine. Here `pickletools.genops` decodes its instructions, and a machine that
-knows only those that build data carries them out. Classes and functions stay names: none is imported or called, and
-names that have no business in a KMeans are refused.
+A pickle is a program: it names functions, and calls them. Here it gets classes that do nothing in their place, it may
+name only what a KMeans is made of, and it may use only the instructions that build data, a bounded number of them.
 """
 
 import io
 import math
 import os
-import pickletools
+import pickle
 import re
+import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +23,32 @@ _ESTIMATORS = {
 }
 _JOBLIB_ARRAYS = {f"{joblib}.numpy_pickle.NumpyArrayWrapper" for joblib in ("joblib", "sklearn.externals.joblib")}
 _NUMPY_ARRAYS = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}
-_RANDOM_STATES = {
-    "numpy.random.__RandomState_ctor",
-    "numpy.random._mt19937.MT19937",
-    "numpy.random._pickle.__bit_generator_ctor",
-    "numpy.random._pickle.__randomstate_ctor",
-}
 _ADMITTED = {
     *_ESTIMATORS,
     *_JOBLIB_ARRAYS,
     *_NUMPY_ARRAYS,
-    *_RANDOM_STATES,
     "_codecs.encode",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
     "numpy.ndarray",
+    "numpy.random.__RandomState_ctor",
+    "numpy.random._mt19937.MT19937",
+    "numpy.random._pickle.__bit_generator_ctor",
+    "numpy.random._pickle.__randomstate_ctor",
 }
 _MAX_DECOMPRESSED = 2**28
 """Bytes that a compressed file may grow to: 256 MiB, some hundred times the largest codebook in use."""
+
+_INSTRUCTIONS = """
+    PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINBYTES
+    SHORT_BINBYTES BINBYTES8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM
+    SETITEMS MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE NEWOBJ
+"""
+"""What pickles of data use: neither persistent ids nor extension codes, nor the old ways to call something."""
+
+_MAX_INSTRUCTIONS = 20_000
+"""Some twenty times as many as a KMeans takes: a list costs a byte in the file, and sixty in memory."""
 
 
 def read_kmeans(path: str | os.PathLike) -> torch.Tensor:
@@ -63,11 +69,22 @@ def read_kmeans(path: str | os.PathLike) -> torch.Tensor:
         ValueError: the file holds anything else, is damaged, or promises more data than it has.
     """
     try:
-        estimator = _Machine(_decompress(Path(path).read_bytes())).run()
+        estimator = _Reader(_decompress(Path(path).read_bytes())).load()
         if not isinstance(estimator, _Object) or estimator.name not in _ESTIMATORS:
             raise ValueError("it holds something else")
         return _check_centroids(estimator.state.get("cluster_centers_"))
-    except (ValueError, TypeError, AttributeError, LookupError, zlib.error) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+        struct.error,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{os.fspath(path)!r} is not a scikit-learn KMeans that is safe to read: {error}") from error
 
 
@@ -94,88 +111,61 @@ def _check_centroids(centroids: Any) -> torch.Tensor:
     return torch.from_numpy(centroids.astype(np.float32, order="C"))
 
 
-@dataclass
 class _Object:
-    """A class or function by its name, or what calling it with `args` and setting `state` would have made."""
+    """In place of every object of a pickle: keeps what it would have been made of."""
 
-    name: str
-    args: Any = None
-    state: Any = None
+    name = ""
+
+    def __new__(cls, *args: Any) -> "_Object":
+        self = super().__new__(cls)
+        self.args, self.state = args, {}
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
 
-class _Machine:
-    """Carries out the instructions of a pickle, with an `_Object` in place of every object."""
+class _Instructions(dict):
+    """The instructions of an unpickler by their code, of which it may carry out some, and not too many."""
+
+    left = _MAX_INSTRUCTIONS
+
+    def __getitem__(self, instruction: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"it has more than {_MAX_INSTRUCTIONS:,} instructions")
+        if instruction not in self:
+            raise ValueError(f"it uses the pickle instruction {chr(instruction)!r}, which no KMeans needs")
+        return super().__getitem__(instruction)
+
+
+class _Reader(pickle._Unpickler):
+    """Python's own unpickler, as joblib uses it: the one in C cannot stop where the data of an array follow."""
 
     def __init__(self, data: bytes):
-        self.file = io.BytesIO(data)
-        self.size = len(data)
-        self.stack: list[Any] = []
-        self.marked: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
+        self.file, self.size = io.BytesIO(data), len(data)
+        super().__init__(self.file)
+        codes = [getattr(pickle, name)[0] for name in _INSTRUCTIONS.split()]
+        self.dispatch = _Instructions({code: self.dispatch[code] for code in codes})
+        self.dispatch[pickle.BUILD[0]] = _Reader.load_build
+        self.dispatch[pickle.FRAME[0]] = lambda self: self.read(8)  # the length of a part, to read it ahead
 
-    def run(self) -> Any:
-        for opcode, argument, _ in pickletools.genops(self.file):
-            self.execute(opcode.name, argument)
-        return self.stack.pop()
+    def find_class(self, module: str, name: str) -> type[_Object]:
+        name = f"{module}.{name}"
+        if name not in _ADMITTED:
+            raise ValueError(f"it refers to {name!r}, which no KMeans needs")
+        return type("_Object", (_Object,), {"name": name})
 
-    def execute(self, instruction: str, argument: Any) -> None:
-        push, pop = self.stack.append, self.stack.pop
-        match instruction:
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                push({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[instruction])
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
-                push(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
-                push(argument)
-            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
-                push({"EMPTY_TUPLE": (), "EMPTY_LIST": [], "EMPTY_DICT": {}}[instruction])
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = self.stack[-1]
-            case "BINPUT" | "LONG_BINPUT":
-                self.memo[argument] = self.stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                push(self.memo[argument])
-            case "MARK":
-                self.marked.append(self.stack)
-                self.stack = []
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                size = int(instruction[-1])
-                self.stack[-size:] = [tuple(self.stack[-size:])]
-            case "TUPLE":
-                items = self.pop_marked()
-                self.stack.append(tuple(items))
-            case "APPEND" | "APPENDS":
-                items = [pop()] if instruction == "APPEND" else self.pop_marked()
-                self.stack[-1].extend(items)
-            case "SETITEM" | "SETITEMS":
-                items = [pop(-2), pop()] if instruction == "SETITEM" else self.pop_marked()
-                self.stack[-1].update(_to_dict(items))
-            case "GLOBAL":
-                push(_refer_to(argument.replace(" ", ".")))
-            case "STACK_GLOBAL":
-                push(_refer_to(".".join([pop(-2), pop()])))
-            case "REDUCE" | "NEWOBJ":
-                push(_Object(pop(-2).name, args=pop()))
-            case "BUILD":
-                push(self.build(pop(-2), pop()))
-            case _:
-                raise ValueError(f"it uses the pickle instruction {instruction}, which no KMeans needs")
+    def load_build(self) -> None:
+        super().load_build()
+        built = self.stack[-1]
+        if built.name in _JOBLIB_ARRAYS:
+            self.stack[-1] = self._read_array(built.state)
+        elif built.name in _NUMPY_ARRAYS:
+            _version, shape, dtype, is_fortran, data = built.state
+            self.stack[-1] = _to_array(data, shape, dtype, "F" if is_fortran else "C")
 
-    def pop_marked(self) -> list[Any]:
-        items, self.stack = self.stack, self.marked.pop()
-        return items
-
-    def build(self, obj: _Object, state: Any) -> _Object | np.ndarray:
-        if obj.name in _JOBLIB_ARRAYS:
-            return self.read_joblib_array(state)
-        if obj.name in _NUMPY_ARRAYS:
-            _version, shape, dtype, is_fortran, data = state
-            return _to_array(data, shape, dtype, "F" if is_fortran else "C")
-        return _Object(obj.name, obj.args, state)
-
-    def read_joblib_array(self, wrapper: dict[str, Any]) -> np.ndarray:
+    def _read_array(self, wrapper: dict[str, Any]) -> np.ndarray:
         """The array behind a joblib wrapper: its raw data follow in the file, outside of the pickle."""
         if wrapper.get("numpy_array_alignment_bytes") is not None:  # since joblib 1.2
             self.file.seek(self.file.read(1)[0], os.SEEK_CUR)
@@ -187,19 +177,6 @@ class _Machine:
         if num_bytes > left:
             raise ValueError(f"it promises an array of shape {shape}, more than the file holds")
         return _to_array(self.file.read(num_bytes), shape, wrapper["dtype"], wrapper["order"])
-
-
-def _refer_to(name: str) -> _Object:
-    if name not in _ADMITTED:
-        raise ValueError(f"it refers to {name!r}, which no KMeans needs")
-    return _Object(name)
-
-
-def _to_dict(items: list[Any]) -> dict[str, Any]:
-    keys, values = items[::2], items[1::2]
-    if not all(isinstance(key, str) for key in keys):
-        raise ValueError("it has a dictionary whose keys are no strings")
-    return dict(zip(keys, values, strict=True))
 
 
 def _to_array(data: bytes, shape: tuple[int, ...], dtype: Any, order: str) -> np.ndarray:
