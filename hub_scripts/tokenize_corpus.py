@@ -19,6 +19,7 @@ from typing import Literal
 from datasets import DatasetBuilder, load_dataset_builder
 from transformers import HfArgumentParser
 
+from slam_hf.command_line import run
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.atomic_write import DiskFullError
@@ -27,7 +28,7 @@ from slam_hf.encoding.listing import list_audio_folder, list_librilight, list_li
 from slam_hf.encoding.manifest import read_manifest
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
-from slam_hf.encoding.sources import Source, file_source
+from slam_hf.encoding.sources import CHUNK_SECONDS, Source, file_source
 from slam_hf.hub.repository_files import stage_corpus
 from slam_hf.hub.upload import publish_folder
 from slam_hf.processes import get_process_state
@@ -55,7 +56,8 @@ class SourceArguments:
     text_column: str = field(default="text", metadata={"help": "Column of what is said, if there is one."})
     id_column: str | None = field(default=None, metadata={"help": "Column of the ids. Default: the rows' positions."})
     chunk_seconds: float = field(
-        default=3600.0, metadata={"help": "Audio after which a part of the result is kept, in seconds."}
+        default=CHUNK_SECONDS,
+        metadata={"help": "Audio in a chunk, in seconds. A job that is killed loses the chunks that are under way."},
     )
 
 
@@ -173,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, hint="Start the same command again to continue.")

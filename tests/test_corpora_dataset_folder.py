@@ -7,11 +7,12 @@ import pytest
 from slam_hf.corpora import dataset_folder
 from slam_hf.corpora.dataset_card import SplitSummary
 from slam_hf.corpora.dataset_folder import finish_split, job_folder, publish_split, read_summary
-from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
 from slam_hf.encoding.codec_identity import CodecDescription
 from slam_hf.encoding.ledger import ChunkRecord, Ledger
 from slam_hf.encoding.piece_batches import ChunkKey
 from slam_hf.encoding.recordings import Skipped, SkipReason
+from slam_hf.encoding.sources import FilePart
+from slam_hf.encoding.unit_rows import UNIT_ROW_SCHEMA
 
 
 CODEC = CodecDescription("codec", None, "f" * 64, 500, 16_000, 25.0)
@@ -19,20 +20,21 @@ CODEC = CodecDescription("codec", None, "f" * 64, 500, 16_000, 25.0)
 
 @pytest.fixture
 def add_chunks(tmp_path):
-    """Adds a chunk of an hour for each number of rows to the ledger of a split, each part having two."""
+    """Adds a chunk of an hour for each number of rows to the ledger of a split, each a part of its own."""
 
     def add_chunks(split, *nums_rows):
         ledger = Ledger(job_folder(tmp_path, split) / "chunks")
+        ledger.folder.mkdir(parents=True)
         for number, num_rows in enumerate(nums_rows):
             rows = [
                 {"id": f"{number}-{row}", "units": [row], "durations": [2], "num_frames": 2} for row in range(num_rows)
             ]
             skipped = [] if num_rows else [Skipped(f"{number}", SkipReason.SILENT, "all zeros")]
             seconds = 3600.0 if num_rows else 0.0
-            record = ChunkRecord(1, number % 2 == 1, seconds, num_rows, num_rows, 2 * num_rows, skipped)
-            table = pa.Table.from_pylist(rows, schema=UNIT_CORPUS_FEATURES.arrow_schema)
-            ledger.add(ChunkKey(*divmod(number, 2)), table, record)
-        return ledger
+            record = ChunkRecord(1, True, seconds, num_rows, num_rows, 2 * num_rows, skipped)
+            table = pa.Table.from_pylist(rows, schema=UNIT_ROW_SCHEMA)
+            ledger.add(ChunkKey(number, 0), table, record)
+        return ledger, [FilePart((None,), 3600.0)] * len(nums_rows)
 
     return add_chunks
 
@@ -44,7 +46,7 @@ def read_ids(path):
 def test_chunks_become_shards_in_order(tmp_path, add_chunks, monkeypatch):
     monkeypatch.setattr(dataset_folder, "SHARD_SECONDS", 2 * 3600.0)
 
-    summary = finish_split(tmp_path, "train", add_chunks("train", 1, 2, 0, 1, 0), CODEC, has_pairs=False)
+    summary = finish_split(tmp_path, "train", *add_chunks("train", 1, 2, 0, 1, 0), CODEC, has_pairs=False)
 
     shards = sorted((tmp_path / "data").iterdir())
     assert [shard.name for shard in shards] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
@@ -66,14 +68,14 @@ def test_chunks_become_shards_in_order(tmp_path, add_chunks, monkeypatch):
 def test_a_finished_split_keeps_its_summary_and_not_its_chunks(tmp_path, add_chunks):
     assert read_summary(tmp_path, "train") is None
 
-    summary = finish_split(tmp_path, "train", add_chunks("train", 1), CODEC, has_pairs=False)
+    summary = finish_split(tmp_path, "train", *add_chunks("train", 1), CODEC, has_pairs=False)
 
     assert read_summary(tmp_path, "train") == summary
     assert [path.name for path in job_folder(tmp_path, "train").iterdir()] == ["summary.json"]
 
 
 def test_what_killed_runs_have_left_of_the_split_is_removed(tmp_path, add_chunks):
-    finish_split(tmp_path, "train", add_chunks("train", 1), CODEC, has_pairs=False)
+    finish_split(tmp_path, "train", *add_chunks("train", 1), CODEC, has_pairs=False)
     leftovers = [tmp_path / "data" / f".{split}-00000-of-00001.parquet.{'0' * 32}" for split in ("train", "test")]
     for path in leftovers:
         path.touch()
@@ -84,9 +86,9 @@ def test_what_killed_runs_have_left_of_the_split_is_removed(tmp_path, add_chunks
 
 
 def test_the_card_has_all_finished_splits(tmp_path, add_chunks):
-    finish_split(tmp_path, "train", add_chunks("train", 3), CODEC, has_pairs=False)
+    finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
     add_chunks("validation", 1)
-    finish_split(tmp_path, "test", add_chunks("test", 2), CODEC, has_pairs=False)
+    finish_split(tmp_path, "test", *add_chunks("test", 2), CODEC, has_pairs=False)
 
     card = (tmp_path / "README.md").read_text()
 
@@ -95,7 +97,7 @@ def test_the_card_has_all_finished_splits(tmp_path, add_chunks):
 
 def test_a_split_without_a_row_is_an_error_but_has_its_report(tmp_path, add_chunks):
     with pytest.raises(ValueError, match=r"Nothing could be tokenised: {'silent': 1}. '.*/skipped/train.jsonl' has"):
-        finish_split(tmp_path, "train", add_chunks("train", 0), CODEC, has_pairs=False)
+        finish_split(tmp_path, "train", *add_chunks("train", 0), CODEC, has_pairs=False)
 
     assert (tmp_path / "skipped" / "train.jsonl").exists()
     assert read_summary(tmp_path, "train") is None

@@ -18,12 +18,10 @@ from slam_hf.encoding.atomic_write import DiskFullError
 from slam_hf.encoding.dataset_source import dataset_source
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.manifest import read_manifest
-from slam_hf.encoding.piece_batches import ChunkKey, PendingPart
 from slam_hf.encoding.progress import HoursBar
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
-from slam_hf.encoding.sources import FilePart, file_source
-from slam_hf.encoding.worker import share_parts
+from slam_hf.encoding.sources import file_source
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -228,7 +226,7 @@ def test_a_full_disk_stops_the_job_and_it_continues(tiny_codec, recordings, tmp_
             tokenize(recordings, tiny_codec, tmp_path / "units", num_workers)
     chunks = os.listdir(tmp_path / "units" / ".tokenization" / "train" / "chunks")
     assert len(chunks) == 3
-    assert all(re.fullmatch(r"\d{6}-00000.parquet", chunk) for chunk in chunks)
+    assert all(re.fullmatch(r"\d{6}-00000-[0-9a-f]{16}.parquet", chunk) for chunk in chunks)
 
     tokenize(recordings, tiny_codec, tmp_path / "units")
 
@@ -296,22 +294,3 @@ def test_a_job_that_is_killed_at_random_gives_the_same_dataset(tiny_codec, recor
 
         assert read_folder(output_dir) == read_folder(tmp_path / "expected")
     assert kills >= 20
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        ([8.0, 1.0, 7.0, 2.0, 6.0], [[0, 3, 1], [2, 4]]),
-        ([None, 1.0, 7.0, 2.0, 6.0], [[0, 2, 4], [1, 3]]),  # then rows count, and these have one each
-    ],
-)
-def test_parts_are_shared_by_seconds(seconds, expected):
-    parts = [FilePart((None,), length) for length in seconds]
-    pending = [PendingPart(ChunkKey(part, 0), 0) for part in range(len(parts))]
-
-    shares = share_parts(pending, parts, num_processes=2)
-
-    assert [sorted(item.next_chunk.part for item in share) for share in shares] == [
-        sorted(share) for share in expected
-    ]
-    assert all(share == sorted(share, key=lambda item: item.next_chunk) for share in shares)

@@ -3,15 +3,15 @@ import os
 import pyarrow as pa
 import pytest
 
-from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
 from slam_hf.encoding.ledger import ChunkRecord, Ledger, to_parquet
 from slam_hf.encoding.piece_batches import ChunkKey, PendingPart
 from slam_hf.encoding.recordings import Skipped, SkipReason
+from slam_hf.encoding.unit_rows import UNIT_ROW_SCHEMA
 
 
 def make_rows(*ids):
     rows = [{"id": id, "units": [1, 2], "durations": [3, 4], "num_frames": 7} for id in ids]
-    return pa.Table.from_pylist(rows, schema=UNIT_CORPUS_FEATURES.arrow_schema)
+    return pa.Table.from_pylist(rows, schema=UNIT_ROW_SCHEMA)
 
 
 def make_record(next_row, is_last=False, skipped=()):
@@ -59,16 +59,11 @@ def test_pending_parts_continue_after_their_last_chunk(tmp_path):
 
 def test_chunks_that_were_written_again_are_the_same_file(tmp_path):
     for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
         Ledger(tmp_path / folder).add(ChunkKey(0, 0), make_rows("x", "y"), make_record(2))
 
     (name,) = os.listdir(tmp_path / "a")
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def test_parquet_holds_the_features_for_datasets():
-    metadata = pa.parquet.read_schema(pa.BufferReader(to_parquet(make_rows("a")))).metadata
-
-    assert b"huggingface" in metadata
 
 
 @pytest.mark.parametrize("num_rows", [0, 2500])

@@ -105,13 +105,25 @@ def test_a_part_without_rows_has_one_empty_chunk():
     assert load([ListPart([])]) == [ChunkEnd(ChunkKey(0, 0), next_row=0, is_last=True)]
 
 
-def test_lengths_are_sorted_within_a_window_only(record, monkeypatch):
-    monkeypatch.setattr("slam_hf.encoding.piece_batches.BATCHES_PER_WINDOW", 2)
-    rows = [[record(f"{number}", seconds)] for number, seconds in enumerate([1, 2, 1, 0.5, 2, 1])]
+def test_a_batch_comes_once_its_audio_is_read(record):
+    lengths = [1, 0.5, 0.9, 0.5, 0.6, 1, 0.4, 0.5]
+    read = []
 
-    items = load([ListPart(rows)], chunk_seconds=100.0)
+    class CountingPart(ListPart):
+        def read(self, start):
+            for row in super().read(start):
+                read.append(row)
+                yield row
 
-    assert outline(items)[ChunkKey(0, 0)][1] == [[1], [0, 2], [4], [5, 3]]
+    part = CountingPart([[record(f"{number}", seconds)] for number, seconds in enumerate(lengths)])
+    pending = [PendingPart(ChunkKey(0, 0), 0)]
+    items = iter(PieceBatches([part], pending, PieceRules(), RATE, 25.0, chunk_seconds=100.0, batch_seconds=2.0))
+
+    # 2.4 s wait, of which 1 and 0.9 s are similar. The part is one row ahead, to know which row is the last.
+    assert (next(items).positions, len(read)) == ([0, 2], 4)
+    # 2.6 s wait: 0.6, 0.5 and 0.5 s are more than 1 s.
+    assert (next(items).positions, len(read)) == ([4, 1, 3], 7)
+    assert [item.positions for item in items if isinstance(item, Batch)] == [[5], [7, 6]]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -4,18 +4,23 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from ..encoding.atomic_write import atomic_write, remove_unfinished
 from ..encoding.codec_identity import CodecDescription
-from ..encoding.ledger import ChunkRecord, Ledger, to_parquet
+from ..encoding.ledger import Ledger, to_parquet
 from ..encoding.piece_batches import ChunkKey
 from ..encoding.recordings import Skipped
+from ..encoding.settings import read_state
+from ..encoding.sources import Part
 from .dataset_card import SplitSummary, make_card
+from .preference_pairs import pair_rows
+from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 
 SHARD_SECONDS = 100 * 3600.0
@@ -23,18 +28,47 @@ SHARD_SECONDS = 100 * 3600.0
 
 
 def job_folder(output_dir: str | os.PathLike, split: str) -> Path:
-    """Where the state of a split's tokenisation is kept: hidden, so that it is no part of the dataset."""
+    """Where the state of a split's tokenisation is kept: hidden, so that it is not part of the dataset."""
     return Path(output_dir) / ".tokenization" / split
 
 
 def read_summary(output_dir: str | os.PathLike, split: str) -> SplitSummary | None:
     """Summary of a split, or `None` while it is not finished."""
     path = job_folder(output_dir, split) / "summary.json"
-    return SplitSummary(**json.loads(path.read_bytes())) if path.exists() else None
+    if not path.exists():
+        return None
+    return SplitSummary(**read_state(path, [field.name for field in fields(SplitSummary)]))
+
+
+def check_vacant(output_dir: str | os.PathLike, split: str) -> None:
+    r"""
+    Check that a tokenisation would replace no files but its own.
+
+    Raises:
+        FileExistsError: it would.
+    """
+    output_dir = Path(output_dir)
+    foreign = []
+    if not any(output_dir.glob(".tokenization/*/summary.json")):
+        foreign += output_dir.glob("README.md")
+    if not job_folder(output_dir, split).exists():
+        foreign += [*sorted(output_dir.glob(f"data/{split}-*")), *output_dir.glob(f"skipped/{split}.jsonl")]
+    if foreign:
+        names = ", ".join(str(path.relative_to(output_dir)) for path in foreign[:3])
+        raise FileExistsError(
+            f"'{output_dir}' holds files that no tokenisation of '{split}' has written, and that this one would "
+            f"replace or be mixed up with: {names}{', ...' if len(foreign) > 3 else ''}. Choose another folder, or "
+            "move them away."
+        )
 
 
 def finish_split(
-    output_dir: str | os.PathLike, split: str, ledger: Ledger, codec: CodecDescription, has_pairs: bool
+    output_dir: str | os.PathLike,
+    split: str,
+    ledger: Ledger,
+    parts: Sequence[Part],
+    codec: CodecDescription,
+    has_pairs: bool,
 ) -> SplitSummary:
     r"""
     Make the shards, the skip report and the card of a split whose chunks are all there.
@@ -48,6 +82,8 @@ def finish_split(
             Name of the split.
         ledger ([`Ledger`]):
             Its chunks.
+        parts (sequence of [`Part`]):
+            The input.
         codec ([`CodecDescription`]):
             What made the units.
         has_pairs (`bool`):
@@ -57,23 +93,29 @@ def finish_split(
         [`SplitSummary`]
 
     Raises:
-        ValueError: there is not a single row.
+        ValueError: chunks are missing, or there is not a single row.
     """
     output_dir = Path(output_dir)
-    records = [ledger.records[key] for key in sorted(ledger.records)]
-    skipped = [item for record in records for item in record.skipped]
+    ledger.refresh()
+    keys = ledger.finished(parts)
+    nums_rows, skipped = {}, []
+    for key in keys:
+        nums_rows[key], left_out = _count_rows(ledger, key, has_pairs)
+        skipped += left_out
     report = output_dir / "skipped" / f"{split}.jsonl"
     atomic_write(report, "".join(map(_report_line, skipped)).encode())
     reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
-    if not any(record.num_rows for record in records):
+    if not any(nums_rows.values()):
         raise ValueError(f"Nothing could be tokenised: {reasons}. '{report}' has the details.")
+    records = [ledger.records[key] for key in keys]
+    filled = [key for key in keys if nums_rows[key]]
     summary = SplitSummary(
         split=split,
-        num_rows=sum(record.num_rows for record in records),
+        num_rows=sum(nums_rows.values()),
         num_units=sum(record.num_units for record in records),
         num_frames=sum(record.num_frames for record in records),
         seconds=sum(record.seconds for record in records),
-        num_bytes=_write_shards(output_dir / "data", split, ledger),
+        num_bytes=_write_shards(output_dir / "data", split, ledger, filled, has_pairs),
         has_pairs=has_pairs,
         skipped=reasons,
     )
@@ -85,9 +127,7 @@ def finish_split(
 def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescription) -> None:
     """Write the card of the splits that are finished, and remove what is no longer needed of one of them."""
     output_dir = Path(output_dir)
-    names = sorted(folder.name for folder in (output_dir / ".tokenization").iterdir())
-    summaries = [summary for name in names if (summary := read_summary(output_dir, name)) is not None]
-    atomic_write(output_dir / "README.md", make_card(codec, summaries).content.encode())
+    atomic_write(output_dir / "README.md", make_card(codec, _summaries(output_dir)).content.encode())
     shutil.rmtree(job_folder(output_dir, split) / "chunks", ignore_errors=True)
     remove_unfinished(output_dir / "data", f"{split}-")
     remove_unfinished(output_dir / "skipped", f"{split}.")
@@ -95,26 +135,48 @@ def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescrip
     remove_unfinished(output_dir, "README.md")
 
 
-def _write_shards(folder: Path, split: str, ledger: Ledger) -> int:
-    """Write the rows of all chunks, and return their size in memory, in bytes."""
-    groups = list(_group_chunks(ledger.records))
+def _summaries(output_dir: Path) -> list[SplitSummary]:
+    """Summaries of the splits that are finished."""
+    names = sorted(path.parent.name for path in output_dir.glob(".tokenization/*/summary.json"))
+    return [read_summary(output_dir, name) for name in names]
+
+
+def _count_rows(ledger: Ledger, key: ChunkKey, has_pairs: bool) -> tuple[int, list[Skipped]]:
+    """How many rows of the dataset a chunk gives, and all that is left out of it."""
+    if not has_pairs:
+        return ledger.records[key].num_rows, ledger.records[key].skipped
+    pairs, incomplete = _make_pairs(ledger, key)
+    return len(pairs), [*ledger.records[key].skipped, *incomplete]
+
+
+def _read_rows(ledger: Ledger, key: ChunkKey, has_pairs: bool) -> pa.Table:
+    if has_pairs:
+        return pa.Table.from_pylist(_make_pairs(ledger, key)[0], schema=PREFERENCE_FEATURES.arrow_schema)
+    return ledger.read_rows(key).cast(UNIT_CORPUS_FEATURES.arrow_schema)
+
+
+def _make_pairs(ledger: Ledger, key: ChunkKey) -> tuple[list[dict[str, Any]], list[Skipped]]:
+    return pair_rows(ledger.read_rows(key).to_pylist(), ledger.records[key].skipped)
+
+
+def _write_shards(folder: Path, split: str, ledger: Ledger, keys: list[ChunkKey], has_pairs: bool) -> int:
+    """Write the rows of chunks, and return their size in memory, in bytes."""
+    groups = list(_group_chunks(ledger, keys))
     num_bytes = 0
-    for number, keys in enumerate(groups):
-        rows = pa.concat_tables([ledger.read_rows(key) for key in keys])
+    for number, group in enumerate(groups):
+        rows = pa.concat_tables([_read_rows(ledger, key, has_pairs) for key in group])
         num_bytes += rows.nbytes
         atomic_write(folder / f"{split}-{number:05d}-of-{len(groups):05d}.parquet", to_parquet(rows))
     return num_bytes
 
 
-def _group_chunks(records: dict[ChunkKey, ChunkRecord]) -> Iterator[list[ChunkKey]]:
-    """Consecutive chunks with `SHARD_SECONDS` of audio, passing over those without a row."""
+def _group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKey]]:
+    """Consecutive chunks with `SHARD_SECONDS` of audio."""
     group: list[ChunkKey] = []
     seconds = 0.0
-    for key in sorted(records):
-        if records[key].num_rows == 0:
-            continue
+    for key in keys:
         group.append(key)
-        seconds += records[key].seconds
+        seconds += ledger.records[key].seconds
         if seconds >= SHARD_SECONDS:
             yield group
             group, seconds = [], 0.0
@@ -123,4 +185,6 @@ def _group_chunks(records: dict[ChunkKey, ChunkRecord]) -> Iterator[list[ChunkKe
 
 
 def _report_line(skipped: Skipped) -> str:
-    return json.dumps(asdict(skipped), ensure_ascii=False) + "\n"
+    """A line of the report: ASCII, as a name may hold line separators. What of a name is not UTF-8 is escaped."""
+    texts = {key: value.encode("utf-8", "backslashreplace").decode() for key, value in asdict(skipped).items()}
+    return json.dumps(texts) + "\n"

@@ -1,20 +1,22 @@
 """Turns recordings into a tokenised corpus: the whole job, from a source to a dataset folder."""
 
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from accelerate.utils import broadcast_object_list, gather_object
+from datasets import NamedSplit
 
 from ..encoding.codec_identity import describe_codec
 from ..encoding.ledger import Ledger
 from ..encoding.reading import PieceRules
-from ..encoding.settings import claim_folder, make_settings
+from ..encoding.settings import claim_folder, job_name, make_settings
 from ..encoding.sources import Source
 from ..encoding.unit_rows import MAX_UNITS
-from ..encoding.worker import encode_share, share_parts
+from ..encoding.worker import encode_parts
+from ..folder_lock import lock_folder
 from ..processes import get_process_state
 from .dataset_card import SplitSummary
-from .dataset_folder import finish_split, job_folder, publish_split, read_summary
+from .dataset_folder import check_vacant, finish_split, job_folder, publish_split, read_summary
 
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def tokenize_corpus(
         rules ([`PieceRules`], *optional*):
             How recordings are cut, and which are left out.
         batch_seconds (`float`, *optional*, defaults to 240.0):
-            Most audio that the codec takes at once, padding included, in seconds.
+            Maximum audio that the codec takes at once, padding included, in seconds.
         num_workers (`int`, *optional*, defaults to 2):
             Worker processes that decode and resample ahead of the codec, for each process.
 
@@ -57,33 +59,37 @@ def tokenize_corpus(
         [`SplitSummary`]
 
     Raises:
-        ValueError: `output_dir` holds a tokenisation with other settings, or nothing could be tokenised.
+        ValueError: `output_dir` holds a tokenisation with other settings, or a damaged one; the processes see
+            different recordings or codecs; chunks are missing in the end; or nothing could be tokenised.
+        FileExistsError: `output_dir` holds files that would be replaced, and that no tokenisation has written.
+        FolderInUseError: another job is writing to `output_dir`.
         DiskFullError: no space is left. What is finished is kept.
     """
     if codec.config.num_units > MAX_UNITS:
         raise ValueError(f"The codec has {codec.config.num_units} units, but a corpus stores them as uint16.")
+    split = str(NamedSplit(split))
     rules = PieceRules() if rules is None else rules
     state = get_process_state()
-    folder = job_folder(output_dir, split)
     description = describe_codec(codec)
     settings = make_settings(source, description, rules)
-    if any(other != settings for other in gather_object([settings])):
-        raise ValueError("The processes see different recordings or codecs: give all of them the same.")
-    ledger = Ledger(folder / "chunks")
-    shares = None
-    if state.is_main_process:
-        claim_folder(folder, settings)
-        if read_summary(output_dir, split) is None:
-            ledger.refresh()
-            shares = share_parts(ledger.pending(source.parts), source.parts, state.num_processes)
-    shares = broadcast_object_list([shares])[0]
-    if shares is not None:
-        encode_share(source, shares[state.process_index], codec, rules, ledger, batch_seconds, num_workers)
-    if state.is_main_process:
-        ledger.refresh()
-        if shares is not None:
-            finish_split(output_dir, split, ledger, description, source.has_pairs)
-        else:
-            publish_split(output_dir, split, description)
-    state.wait_for_everyone()
+    folder = job_folder(output_dir, split)
+    with lock_folder(output_dir) if state.is_main_process else nullcontext():
+        with state.main_process_first():
+            if state.is_main_process:
+                check_vacant(output_dir, split)
+            claim_folder(folder, settings)
+        is_finished = read_summary(output_dir, split) is not None
+        if not is_finished:
+            ledger = Ledger(folder / "chunks", job_name(settings))
+            rank, world_size = state.process_index, state.num_processes
+            encode_parts(source, codec, rules, ledger, rank, world_size, batch_seconds, num_workers)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            if not is_finished:
+                # As it is on the disk: the folder may have been moved away meanwhile.
+                ledger = Ledger(folder / "chunks", job_name(settings))
+                finish_split(output_dir, split, ledger, source.parts, description, source.has_pairs)
+            else:
+                publish_split(output_dir, split, description)
+        state.wait_for_everyone()
     return read_summary(output_dir, split)

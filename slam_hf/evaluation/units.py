@@ -4,12 +4,13 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..encoding.codec_identity import describe_codec
@@ -19,14 +20,10 @@ from ..encoding.reading import PieceRules
 from ..encoding.recordings import Recording
 from ..encoding.segmentation import Segmentation
 from ..encoding.sources import file_source
-from ..encoding.worker import encode_share, share_parts
+from ..encoding.worker import encode_parts
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processes import get_process_state
 from .fingerprints import hash_rows
-
-
-CHUNK_SECONDS = 300.0
-"""Audio that a killed job may have to encode again, for each process."""
 
 
 @dataclass
@@ -61,13 +58,13 @@ def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
         [`Utterances`], or `None` where there is no Parquet file.
 
     Raises:
-        ValueError: two utterances have the same name.
+        ValueError: two utterances have the same name, or a file is damaged.
     """
     folder = Path(folder)
     utterances = Utterances()
     paths = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     for path in paths:
-        table = pq.read_table(path, columns=["id", "units"])
+        table = _read_parquet(path)
         for id, units in zip(table["id"].to_pylist(), table["units"].to_pylist(), strict=True):
             name = utterance_name(id)
             if name in utterances.hashes:
@@ -78,11 +75,28 @@ def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
             else:
                 utterances.skipped[name] = "no units"
     for path in sorted(folder.glob("skipped/*.jsonl")):
-        for item in map(json.loads, path.read_text("utf-8").splitlines()):
-            name = utterance_name(item["id"])
-            utterances.skipped[name] = f"{item['reason']}: {item['detail']}"
+        for name, reason in _read_report(path):
+            utterances.skipped[name] = reason
             utterances.hashes[name] = hash_rows([[]])
     return utterances if paths else None
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=["id", "units"], page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"'{path}' is not a tokenised corpus, or damaged: {error}") from error
+
+
+def _read_report(path: Path) -> Iterator[tuple[str, str]]:
+    """Names of skipped utterances, and what is wrong with them."""
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if line:
+            try:
+                item = json.loads(line)
+                yield utterance_name(item["id"]), f"{item['reason']}: {item['detail']}"
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"'{path}' is damaged in line {number} ({error}).") from error
 
 
 def list_audio(folder: str | os.PathLike) -> dict[str, Path]:
@@ -120,7 +134,7 @@ def encode_files(
     that of the file's content.
 
     Called in each process of `accelerate launch`, it divides the work among them. Started again after it was
-    interrupted, it continues with the files that are missing.
+    interrupted, it continues with the files that are missing; a damaged entry counts as missing.
 
     Args:
         files (`Mapping[str, Path]`):
@@ -130,23 +144,32 @@ def encode_files(
         cache_dir (`str` or `os.PathLike`):
             Where units are kept.
         batch_seconds (`float`, *optional*, defaults to 240.0):
-            Most audio that the codec takes at once, padding included, in seconds.
+            Maximum audio that the codec takes at once, padding included, in seconds.
         num_workers (`int`, *optional*, defaults to 2):
             Worker processes that decode and resample ahead of the codec, for each process.
 
     Returns:
         [`Utterances`]; files that are unreadable, empty, hold NaN, or are shorter than a frame are skipped.
     """
+    state = get_process_state()
     folder = Path(cache_dir) / describe_codec(codec).weights
     hashes = hash_files(files)
     by_hash = {hashes[name]: path for name, path in files.items()}
     units, skipped = _read_cache(folder, by_hash.keys())
     # All processes must find the same files missing, before one of them encodes any.
-    get_process_state().wait_for_everyone()
-    missing = {hash: path for hash, path in sorted(by_hash.items()) if hash not in units and hash not in skipped}
+    state.wait_for_everyone()
+    missing = {hash: str(by_hash[hash]) for hash in sorted(by_hash.keys() - units.keys() - skipped.keys())}
     if missing:
-        _encode(missing, codec, folder, batch_seconds, num_workers)
+        source = file_source([Recording(hash, path) for hash, path in missing.items()])
+        ledger = Ledger(folder / hashlib.sha256("".join(missing).encode()).hexdigest(), job=folder.name)
+        # Whatever has a frame is scored: long, short and silent utterances too.
+        rules = PieceRules(Segmentation(max_seconds=1e6), min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
+        rank, world_size = state.process_index, state.num_processes
+        encode_parts(source, codec, rules, ledger, rank, world_size, batch_seconds, num_workers)
+        state.wait_for_everyone()
         units, skipped = _read_cache(folder, by_hash.keys())
+        if lost := by_hash.keys() - units.keys() - skipped.keys():
+            raise ValueError(f"'{folder}' lacks the units of {len(lost)} files that were just encoded. Start again.")
     return Utterances(
         units={name: units[hash] for name, hash in hashes.items() if hash in units},
         skipped={name: skipped[hash] for name, hash in hashes.items() if hash in skipped},
@@ -154,25 +177,12 @@ def encode_files(
     )
 
 
-def _encode(
-    files: Mapping[str, Path], codec: HubertUnitCodec, folder: Path, batch_seconds: float, num_workers: int
-) -> None:
-    """Encode files by hash into a new part of the cache."""
-    state = get_process_state()
-    source = file_source([Recording(hash, str(path)) for hash, path in files.items()], CHUNK_SECONDS)
-    ledger = Ledger(folder / hashlib.sha256("".join(files).encode()).hexdigest())
-    shares = share_parts(ledger.pending(source.parts), source.parts, state.num_processes)
-    # Whatever has a frame is scored: long, short and silent utterances too.
-    rules = PieceRules(Segmentation(max_seconds=1e6), min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
-    encode_share(source, shares[state.process_index], codec, rules, ledger, batch_seconds, num_workers)
-
-
 def _read_cache(folder: Path, hashes: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Units, and what is wrong with skipped files, by hash."""
     units: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
     for part in sorted(folder.glob("*/")):
-        ledger = Ledger(part)
+        ledger = Ledger(part, job=folder.name)
         ledger.refresh()
         for key, record in ledger.records.items():
             skipped |= {item.id: f"{item.reason}: {item.detail}" for item in record.skipped if item.id in hashes}
