@@ -1,4 +1,6 @@
+import errno
 import os
+import socket
 
 import pytest
 
@@ -32,7 +34,7 @@ def test_files_of_other_kinds_are_no_recordings(make):
     assert list_audio_folder(make("notes.txt", "table.csv", "cover.png", ".hidden.wav", ".git/a.wav")) == []
 
 
-@pytest.mark.parametrize("name", ["clip.wav.part", "clip", "clip.m4a", "clip.raw"])
+@pytest.mark.parametrize("name", ["clip.wav.part", "clip", "clip.flac~", "clip.raw"])
 def test_files_that_are_not_named_as_audio_are_reported(make, name):
     detail = "no extension of an audio format that libsndfile reads"
 
@@ -55,6 +57,59 @@ def test_links_are_followed_but_not_in_circles(make, tmp_path_factory):
     assert [recording.id for recording in list_audio_folder(root)] == ["a/1.wav", "linked/2.wav"]
 
 
+def test_what_is_not_a_regular_file_is_reported(make):
+    root = make("a/1.wav", "2.wav")
+    os.mkfifo(root / "a" / "pipe.wav")
+    os.mkfifo(root / "a" / "pipe.txt")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(root / "socket.flac"))
+    (root / "loop").symlink_to("loop")
+    (root / "dead.wav").symlink_to("nowhere.wav")
+
+    recordings = list_audio_folder(root)
+
+    assert [item.id for item in recordings] == ["2.wav", "a/1.wav", "a/pipe.wav", "dead.wav", "loop", "socket.flac"]
+    assert [(item.reason, item.detail) for item in recordings[2:]] == [
+        (SkipReason.UNREADABLE, "not a regular file")
+    ] * 4
+
+
+def test_a_folder_that_cannot_be_read_is_reported(make, monkeypatch):
+    root = make("a/1.wav", "b/2.wav")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    recording, skipped = list_audio_folder(root)
+
+    assert recording.id == "a/1.wav"
+    assert skipped == Skipped("b", SkipReason.UNREADABLE, "the folder: Permission denied")
+
+
+def test_a_deep_folder_is_listed(tmp_path):
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):  # more than Python recurses, and less than the system's longest path
+        os.mkdir("a", dir_fd=here)
+        deeper = os.open("a", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(os.open("1.wav", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+
+    (recording,) = list_audio_folder(tmp_path)
+
+    assert recording.id == "a/" * 1500 + "1.wav"
+
+
+def test_formats_that_libsndfile_does_not_read_are_listed(make):
+    assert [item.id for item in list_audio_folder(make("a.m4a", "b.webm", "c.WMA"))] == ["a.m4a", "b.webm", "c.WMA"]
+
+
 @pytest.mark.parametrize("list_recordings", [list_audio_folder, list_librispeech, list_librilight])
 def test_a_missing_folder_is_an_error(tmp_path, list_recordings):
     with pytest.raises(NotADirectoryError, match="'.*/nowhere': no such folder of recordings"):
@@ -69,6 +124,37 @@ def test_librispeech_utterances_have_their_texts(make):
         Recording("84-121123-0000", str(root / "dev-clean/84/121123/84-121123-0000.flac"), text="GO"),
         Recording("84-121123-0001", str(root / "dev-clean/84/121123/84-121123-0001.flac"), text="DO YOU HEAR"),
     ]
+
+
+def test_a_librispeech_transcript_with_a_byte_order_mark_is_read(make):
+    root = make("84/121123/84-121123-0000.flac")
+    (root / "84/121123/84-121123.trans.txt").write_text("\ufeff84-121123-0000 GO\r\n", encoding="utf-8")
+
+    assert list_librispeech(root) == [
+        Recording("84-121123-0000", str(root / "84/121123/84-121123-0000.flac"), text="GO"),
+    ]
+
+
+def test_a_librispeech_transcript_that_is_a_named_pipe_does_not_block(make):
+    root = make("84/121123/84-121123-0000.flac")
+    os.mkfifo(root / "84/121123/84-121123.trans.txt")
+
+    skipped, recording = list_librispeech(root)
+
+    assert skipped == Skipped("84/121123/84-121123.trans.txt", SkipReason.UNREADABLE, "not a regular file")
+    assert recording.text is None
+
+
+def test_librispeech_chapters_whose_names_are_not_utf8_are_reported(tmp_path):
+    chapter = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(chapter)
+    open(chapter + b"/84-121123-0000.flac", "w").close()
+    with open(chapter + b"/84-121123.trans.txt", "w") as file:
+        file.write("84-121123-0007 LOST\n")
+
+    for item in list_librispeech(tmp_path):
+        assert isinstance(item, Skipped)
+        f"{item.id} {item.detail}".encode()  # does not raise
 
 
 def test_librispeech_reports_what_does_not_fit_its_layout(make):

@@ -3,7 +3,8 @@
 import mimetypes
 import os
 import re
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import soundfile
@@ -11,9 +12,11 @@ import soundfile
 from .recordings import Recording, Skipped, SkipReason
 
 
-# Headerless files say neither their rate nor their encoding.
+# A file without a header does not say its sampling rate and encoding.
 _FORMATS = {name.lower() for name in soundfile.available_formats()} - {"raw"}
-AUDIO_EXTENSIONS = frozenset(f".{name}" for name in _FORMATS | {"aif", "aifc", "oga", "opus", "snd", "sph"})
+_OTHER_NAMES = {"aif", "aifc", "oga", "opus", "snd", "sph"}
+_FFMPEG_FORMATS = {"3gp", "aac", "amr", "m4a", "m4b", "mka", "mkv", "mov", "mp4", "webm", "wma"}
+AUDIO_EXTENSIONS = frozenset(f".{name}" for name in _FORMATS | _OTHER_NAMES | _FFMPEG_FORMATS)
 
 # The built-in table alone: the lists that a system adds would make the listing depend on the machine.
 _MIME_TYPES = mimetypes.MimeTypes()
@@ -32,12 +35,13 @@ def list_audio_folder(root: str | os.PathLike) -> list[Recording | Skipped]:
 
     Returns:
         `list`: [`Recording`] with the path relative to `root` as its id, and [`Skipped`] for files that are not named
-        as audio.
+        as audio or are not regular files, and for folders that cannot be read.
 
     Raises:
-        NotADirectoryError: `root` is no folder.
+        NotADirectoryError: `root` is not a folder.
     """
-    return [_as_recording(root, path, id=path) for path in _walk(root) if _may_be_audio(path)]
+    paths, skipped = _walk(root)
+    return [_as_recording(root, path, id=path) for path in paths if _may_be_audio(path)] + skipped
 
 
 def list_librilight(root: str | os.PathLike) -> list[Recording | Skipped]:
@@ -49,19 +53,20 @@ def list_librilight(root: str | os.PathLike) -> list[Recording | Skipped]:
             The folder that holds the subsets, or any folder below it.
 
     Returns:
-        `list`: [`Recording`] with the path relative to `root`, less its extension, as its id, and [`Skipped`] for
-        audio that does not stand in a book of a numbered speaker.
+        `list`: [`Recording`] with the path relative to `root`, without its extension, as its id, and [`Skipped`] for
+        audio that is not in a book of a numbered speaker, and as in [`list_audio_folder`].
 
     Raises:
-        NotADirectoryError: `root` is no folder.
+        NotADirectoryError: `root` is not a folder.
     """
-    recordings = []
-    for path in filter(_may_be_audio, _walk(root)):
+    paths, skipped = _walk(root)
+    recordings: list[Recording | Skipped] = []
+    for path in filter(_may_be_audio, paths):
         if Path(root).absolute().joinpath(path).parts[-3].isdecimal():
             recordings.append(_as_recording(root, path, id=str(PurePosixPath(path).with_suffix(""))))
         else:
             recordings.append(Skipped(_printable(path), SkipReason.WRONGLY_NAMED, "not at <speaker>/<book>/<name>"))
-    return recordings
+    return recordings + skipped
 
 
 def list_librispeech(root: str | os.PathLike) -> list[Recording | Skipped]:
@@ -75,14 +80,13 @@ def list_librispeech(root: str | os.PathLike) -> list[Recording | Skipped]:
 
     Returns:
         `list`: [`Recording`] with the utterance's name as its id and its text, and [`Skipped`] for audio that is named
-        otherwise, and for lines of a transcript that have no audio.
+        otherwise, for lines of a transcript that have no audio, and as in [`list_audio_folder`].
 
     Raises:
-        NotADirectoryError: `root` is no folder.
+        NotADirectoryError: `root` is not a folder.
     """
-    paths = list(_walk(root))
+    paths, recordings = _walk(root)
     texts: dict[str, dict[str, str]] = {}
-    recordings: list[Recording | Skipped] = []
     for path in paths:
         if path.endswith(".trans.txt"):
             try:
@@ -101,7 +105,7 @@ def list_librispeech(root: str | os.PathLike) -> list[Recording | Skipped]:
             text = texts.get(str(chapter), {}).pop(name, None)
             recordings.append(_as_recording(root, path, id=name, text=text))
     recordings += [
-        Skipped(name, SkipReason.UNREADABLE, f"in the transcript of {chapter}, but there is no such file")
+        Skipped(name, SkipReason.UNREADABLE, f"in the transcript of {_printable(chapter)}, but there is no such file")
         for chapter, remaining in texts.items()
         for name in remaining
     ]
@@ -110,7 +114,8 @@ def list_librispeech(root: str | os.PathLike) -> list[Recording | Skipped]:
 
 def parse_librispeech_transcript(lines: Iterable[str]) -> dict[str, str]:
     """Texts of a LibriSpeech chapter by utterance, from the lines of its `.trans.txt`: `<name> <text>`."""
-    return {name: text for name, _, text in (line.rstrip("\n").partition(" ") for line in lines if line.strip())}
+    lines = (line.lstrip("\ufeff").rstrip("\n") for line in lines)
+    return {name: text for name, _, text in (line.partition(" ") for line in lines if line.strip())}
 
 
 def _as_recording(root: str | os.PathLike, path: str, id: str, text: str | None = None) -> Recording | Skipped:
@@ -133,18 +138,46 @@ def _printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _walk(root: str | os.PathLike) -> Iterator[str]:
-    """Paths of the files below `root`, relative to it, sorted."""
+def _kind(entry: os.DirEntry) -> int:
+    """The type of what an entry of a folder is, or links to; 0 where that cannot be known."""
+    try:
+        return stat.S_IFDIR if entry.is_dir() else stat.S_IFREG if entry.is_file() else 0
+    except OSError:  # a link to itself
+        return 0
+
+
+def _walk(root: str | os.PathLike) -> tuple[list[str], list[Recording | Skipped]]:
+    """Paths of the files below `root`, relative to it, sorted; and what is neither a file nor a folder that opens."""
     if not os.path.isdir(root):
         raise NotADirectoryError(f"{os.fspath(root)!r}: no such folder of recordings.")
-    paths, visited = [], set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:  # a link back to a folder above
-            subfolders.clear()
+    paths: list[str] = []
+    skipped: list[Recording | Skipped] = []
+    visited = set()
+    folders = [""]
+    while folders:  # `os.walk` recurses, which a deep folder ends
+        folder = folders.pop()
+        try:
+            status = os.stat(os.path.join(root, folder))
+            if (status.st_dev, status.st_ino) in visited:  # a link back to a folder above
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            subfolders = []
+            with os.scandir(os.path.join(root, folder)) as entries:
+                for entry in entries:
+                    path = os.path.join(folder, entry.name)
+                    if entry.name.startswith("."):
+                        continue
+                    kind = _kind(entry)
+                    if stat.S_ISDIR(kind):
+                        subfolders.append(path)
+                    elif stat.S_ISREG(kind):
+                        paths.append(path)
+                    elif _may_be_audio(path) or path.endswith(".trans.txt"):  # reading a named pipe would wait forever
+                        skipped.append(Skipped(_printable(path), SkipReason.UNREADABLE, "not a regular file"))
+        except OSError as error:
+            if not folder:
+                raise
+            skipped.append(Skipped(_printable(folder), SkipReason.UNREADABLE, f"the folder: {error.strerror}"))
             continue
-        visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        paths += [(relative / name).as_posix() for name in files if not name.startswith(".")]
-    return iter(sorted(paths))
+        folders += sorted(subfolders, reverse=True)
+    return sorted(path.replace(os.sep, "/") for path in paths), sorted(skipped, key=lambda item: item.id)

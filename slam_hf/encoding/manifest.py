@@ -2,14 +2,21 @@
 
 import csv
 import json
-import math
+import logging
 import os
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from .recordings import Recording, Skipped, SkipReason
+from .recordings import Recording, Skipped, SkipReason, check_seconds, is_utf8
 from .unit_rows import piece_id
+
+
+logger = logging.getLogger(__name__)
+
+_COLUMNS = frozenset({"path", "offset", "duration", "id", "text", "aligned_text"})
 
 
 def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None) -> list[Recording | Skipped]:
@@ -25,104 +32,112 @@ def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None
             Folder that the rows' paths are relative to, and that they may not leave. Defaults to the manifest's.
 
     Returns:
-        `list`: [`Recording`], in the order of the rows, and [`Skipped`] for rows that name no recording below `root`.
-        Rows without `id` have their path as id, with a media fragment for an excerpt.
+        `list`: [`Recording`], in the order of the rows, and [`Skipped`] for rows that are malformed or do not name a
+        recording below `root`. Rows without `id` have their path as id, with a media fragment for an excerpt. A
+        warning names the columns that are not known.
 
     Raises:
-        ValueError: the file's extension is none of these, or a CSV file has no column `path`.
+        ValueError: the file's extension is none of these, or a table has no column `path`.
     """
     path = Path(path)
-    root = path.parent if root is None else Path(root)
+    root = os.path.realpath(path.parent if root is None else root)
     recordings: list[Recording | Skipped] = []
+    unknown: set[str] = set()
     for number, row in _read_rows(path):
         try:
             recordings.append(_as_recording(row, root))
-        except _BadRowError as error:
-            recordings.append(Skipped(f"{path.name}:{number}", *error.args))
+            unknown |= row.keys() - _COLUMNS
+        except ValueError as error:
+            reason = SkipReason.WRONGLY_NAMED if isinstance(error, _WrongNameError) else SkipReason.MALFORMED
+            recordings.append(Skipped(f"{path.name}:{number}", reason, str(error)))
+    if unknown:
+        columns = ", ".join(map(repr, sorted(unknown)))
+        logger.warning("'%s': not read: %s. The known columns are %s.", path, columns, ", ".join(sorted(_COLUMNS)))
     return recordings
 
 
-class _BadRowError(Exception):
-    """Reason and detail of a row that is left out."""
+class _WrongNameError(ValueError):
+    """A row whose path or id cannot be used."""
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    if path.suffix in (".jsonl", ".json"):
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _parse_json(line)
-    elif path.suffix in (".csv", ".tsv"):
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-            if "path" not in (reader.fieldnames or []):
-                raise ValueError(f"'{path}': expected a column 'path', got {reader.fieldnames}.")
-            for row in reader:
-                yield reader.line_num, {key: value for key, value in row.items() if key and value}
-    else:
+    """Rows with the number of their last line. What is wrong with a row that cannot be parsed comes in its place."""
+    if path.suffix not in (".jsonl", ".json", ".csv", ".tsv"):
         raise ValueError(f"'{path}': expected a manifest that ends in .jsonl, .json, .csv or .tsv.")
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        yield from _read_json(file) if path.suffix.startswith(".json") else _read_table(file, path)
 
 
-def _parse_json(line: str) -> Any:
+def _read_json(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:  # ValueError: also a number of over 4,300 digits
+                yield number, ValueError(f"not JSON: {error}")
+
+
+def _read_table(file: TextIO, path: Path) -> Iterator[tuple[int, Any]]:
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return error
+        columns = [name.strip() for name in next(rows, [])]
+    except csv.Error as error:
+        raise ValueError(f"'{path}': the first line is not a header ({error}).") from error
+    if "path" not in columns or len(set(columns)) < len(columns):
+        raise ValueError(f"'{path}': expected different columns and among them 'path', got {columns}.")
+    while True:
+        first = rows.line_num + 1
+        try:
+            values = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield rows.line_num, ValueError(f"lines {first} to {rows.line_num} are not a row: {error}")
+            continue
+        if len(values) == len(columns):
+            yield (
+                rows.line_num,
+                {key: value.strip() for key, value in zip(columns, values, strict=True) if value.strip()},
+            )
+        elif values:
+            yield rows.line_num, ValueError(f"{len(values)} fields for {len(columns)} columns")
 
 
-def _as_recording(row: Any, root: Path) -> Recording:
-    if isinstance(row, json.JSONDecodeError):
-        raise _BadRowError(SkipReason.MALFORMED, f"not JSON: {row}")
+def _as_recording(row: Any, root: str) -> Recording:
+    if isinstance(row, ValueError):
+        raise row
     if not isinstance(row, dict) or not isinstance(row.get("path"), str):
-        raise _BadRowError(SkipReason.MALFORMED, "no 'path'")
-    offset = _seconds(row, "offset") or 0.0
-    duration = _seconds(row, "duration")
-    if duration == 0.0:
-        raise _BadRowError(SkipReason.MALFORMED, "'duration' is 0")
-    end = None if duration is None else offset + duration
-    id = str(row["id"]) if row.get("id") is not None else piece_id(row["path"], offset or None, end)
-    for text in (row["path"], id):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise _BadRowError(SkipReason.WRONGLY_NAMED, "the name is not UTF-8")
-    text, words = row.get("text"), row.get("aligned_text")
-    if not isinstance(text, str | None):
-        raise _BadRowError(SkipReason.MALFORMED, f"'text' is {text!r}")
-    if words is not None and not _are_timed_words(words):
-        raise _BadRowError(SkipReason.MALFORMED, "'aligned_text' is no list of words with 'start_time' and 'end_time'")
-    return Recording(
-        id=id,
-        audio=_resolve(row["path"], root),
-        offset=offset,
-        duration=duration,
-        text=text,
-        aligned_text=words,
-    )
+        raise ValueError("no 'path'")
+    path, id, words = row["path"], row.get("id"), row.get("aligned_text")
+    offset, duration = _seconds(row, "offset", 0.0), _seconds(row, "duration", None)
+    if id is None:
+        id = piece_id(path, offset or None, None if duration is None else offset + duration)
+    elif isinstance(id, int) and not isinstance(id, bool):
+        id = str(id)
+    if not is_utf8(path) or (isinstance(id, str) and not is_utf8(id)):
+        raise _WrongNameError("the name is not UTF-8")
+    if isinstance(words, list) and any(isinstance(word, dict) and None in word.values() for word in words):
+        raise ValueError("'aligned_text' has a word without a time")
+    return Recording(id, _resolve(path, root), offset, duration, row.get("text"), words)
 
 
-def _are_timed_words(words: Any) -> bool:
-    return isinstance(words, list) and all(
-        isinstance(word, dict)
-        and isinstance(word.get("word"), str)
-        and all(isinstance(word.get(key), float | int) for key in ("start_time", "end_time"))
-        for word in words
-    )
-
-
-def _seconds(row: dict[str, Any], key: str) -> float | None:
+def _seconds(row: dict[str, Any], key: str, default: float | None) -> float | None:
     value = row.get(key)
     if value is None:
-        return None
+        return default
+    if isinstance(value, str):  # as in a table
+        with suppress(ValueError):
+            value = float(value)
+    check_seconds(key, value)
+    return float(value)
+
+
+def _resolve(path: str, root: str) -> str:
     try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0.0 <= seconds < math.inf:
-        raise _BadRowError(SkipReason.MALFORMED, f"{key!r} is {value!r}, no number of seconds")
-    return seconds
-
-
-def _resolve(path: str, root: Path) -> str:
-    resolved, real_root = os.path.realpath(root / path), os.path.realpath(root)
-    if os.path.commonpath([resolved, real_root]) != real_root:
-        raise _BadRowError(SkipReason.WRONGLY_NAMED, f"the path {path!r} leads out of the root folder")
+        resolved = os.path.realpath(os.path.join(root, path))
+    except ValueError:
+        raise ValueError("'path' holds a NUL character") from None
+    if os.path.commonpath([resolved, root]) != root:
+        raise _WrongNameError(f"the path {reprlib.repr(path)} leads out of the root folder")
     return resolved

@@ -1,5 +1,6 @@
 """What goes into a corpus: recordings, and the reasons for which some are left out."""
 
+import reprlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -23,6 +24,10 @@ class SkipReason(StrEnum):
     INCOMPLETE = "incomplete pair"
 
 
+MAX_SECONDS = 1e7
+"""No recording is longer than 115 days."""
+
+
 @dataclass(frozen=True)
 class Recording:
     r"""
@@ -40,7 +45,11 @@ class Recording:
         text (`str`, *optional*):
             What is said.
         aligned_text (`list[dict]`, *optional*):
-            `{"word", "start_time", "end_time"}` with times in seconds from the start of the excerpt.
+            `{"word", "start_time", "end_time"}` with times in seconds from the start of the excerpt, or `None`.
+
+    Raises:
+        ValueError: a value could not become part of a row: text that is not UTF-8, times that are not from 0 to 10^7
+            seconds, or words that run backwards.
     """
 
     id: str
@@ -50,6 +59,20 @@ class Recording:
     text: str | None = None
     aligned_text: list[dict[str, Any]] | None = None
 
+    def __post_init__(self):
+        _check_text("id", self.id)
+        if not self.id:
+            raise ValueError("'id' is empty")
+        check_seconds("offset", self.offset)
+        if self.duration is not None:
+            check_seconds("duration", self.duration)
+            if self.duration == 0:
+                raise ValueError("'duration' is 0")
+        if self.text is not None:
+            _check_text("text", self.text)
+        if self.aligned_text is not None:
+            _check_words(self.aligned_text)
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -58,3 +81,39 @@ class Skipped:
     id: str
     reason: SkipReason
     detail: str
+
+
+def is_utf8(text: str) -> bool:
+    """Whether there are no lone surrogates in a text, by which Python stands for bytes that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name!r} is {reprlib.repr(value)}, which is not text")
+    if not is_utf8(value):
+        raise ValueError(f"{name!r} is not UTF-8")
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """`ValueError` where a value is not a number of seconds from 0 to [`MAX_SECONDS`]."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f"{name!r} is {reprlib.repr(value)}, which is not a number of seconds")
+
+
+def _check_words(words: Any) -> None:
+    if not isinstance(words, list) or not all(
+        isinstance(word, dict) and {"word", "start_time", "end_time"} <= word.keys() for word in words
+    ):
+        raise ValueError("'aligned_text' is not a list of words with 'start_time' and 'end_time'")
+    latest = 0.0
+    for word in words:
+        _check_text("word", word["word"])
+        if None in (word["start_time"], word["end_time"]):
+            continue
+        check_seconds("start_time", word["start_time"])
+        check_seconds("end_time", word["end_time"])
+        if not latest <= word["start_time"] <= word["end_time"]:
+            raise ValueError(f"the times of the word {reprlib.repr(word['word'])} run backwards")
+        latest = word["start_time"]
