@@ -23,7 +23,7 @@ from slam_hf.command_line import run
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.atomic_write import DiskFullError
-from slam_hf.encoding.dataset_source import dataset_source
+from slam_hf.encoding.dataset_source import dataset_source, load_split
 from slam_hf.encoding.listing import list_audio_folder, list_librilight, list_librispeech
 from slam_hf.encoding.manifest import read_manifest
 from slam_hf.encoding.reading import PieceRules
@@ -99,19 +99,19 @@ def open_source(args: SourceArguments) -> Source:
 
 def open_dataset(args: SourceArguments) -> Source:
     builder = load_dataset_builder(args.source, args.dataset_config, data_dir=args.data_dir)
+    identity = identify_dataset(builder, args.dataset_split)
     if args.streaming:
         dataset = builder.as_streaming_dataset(args.dataset_split)
     else:
         with get_process_state().local_main_process_first():
-            builder.download_and_prepare()
-        dataset = builder.as_dataset(args.dataset_split)
+            dataset = load_split(builder, args.dataset_split, identity)
     return dataset_source(
         dataset,
         audio_column=args.audio_column,
         id_column=args.id_column,
         text_column=args.text_column,
         has_pairs=args.layout == "preference_pairs",
-        identity=identify_dataset(builder, args.dataset_split),
+        identity=identity,
         chunk_seconds=args.chunk_seconds,
     )
 

@@ -285,10 +285,9 @@ def _open_file(source: Any, name: str) -> BinaryIO:
         return _download(path, name) if "://" in path else _open_local(path, name)
     if hasattr(source, "read"):
         return _copy(iter(lambda: source.read(2**20), b""), name)
-    raise ValueError(
-        f"{name}: expected a path, URL, bytes, an open file, or a dict with the audio. "
-        "A bare array has no sampling rate: pass {'array': ..., 'sampling_rate': ...}."
-    )
+    expected = "expected a path, URL, bytes, an open file, or a dict with the audio"
+    bare = "A bare array has no sampling rate: pass {'array': ..., 'sampling_rate': ...}"
+    raise AudioError(name, "unreadable", f"{expected}. {bare}")
 
 
 def _open_local(path: str, name: str) -> BinaryIO:
@@ -330,7 +329,7 @@ def _copy(chunks: Iterable[bytes], name: str) -> BinaryIO:
     try:
         for chunk in chunks:
             if not isinstance(chunk, bytes):
-                raise ValueError(f"{name}: the file is open as text: open it with mode 'rb'.")
+                raise AudioError(name, "unreadable", "the file is open as text: open it with mode 'rb'")
             file.write(chunk)
             if file.tell() > MAX_DOWNLOAD_BYTES:
                 raise AudioError(name, "unreadable", f"longer than {MAX_DOWNLOAD_BYTES} bytes")

@@ -1,13 +1,14 @@
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from datasets import Audio, Dataset, IterableDataset, load_dataset
+from datasets import Audio, Dataset, Features, IterableDataset, load_dataset, load_dataset_builder
 
 from slam_hf.encoding import dataset_source as module
-from slam_hf.encoding.dataset_source import dataset_source
-from slam_hf.encoding.recordings import Recording
+from slam_hf.encoding.dataset_source import dataset_source, load_split
+from slam_hf.encoding.recordings import Recording, Skipped, SkipReason
 
 
 @pytest.fixture
@@ -52,6 +53,89 @@ def test_bytes_are_files(paths):
         [Recording("000000000", {"bytes": content, "path": None})],
         [Recording("000000001", {"bytes": None, "path": None})],
     ]
+
+
+@pytest.fixture
+def no_torchcodec(monkeypatch):
+    for name in ("torchcodec", "torchcodec.encoders", "torchcodec.decoders"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("datasets.config.TORCHCODEC_AVAILABLE", False)
+
+
+@pytest.fixture
+def audio_folder(paths, tmp_path, monkeypatch):
+    """An audio folder with texts in `metadata.csv`, as a builder."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.wav,go\nb.wav,on\nc.wav,\n")
+    return load_dataset_builder("audiofolder", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+
+
+def test_an_audio_folder_is_read_without_torchcodec(paths, audio_folder, no_torchcodec):
+    expected = list(zip(paths, ["go", "on", None], strict=True))
+
+    loaded = rows(dataset_source(load_split(audio_folder, "train", {"version": 1})))
+    streamed = rows(dataset_source(audio_folder.as_streaming_dataset("train")))
+
+    assert [(row[0].audio, row[0].text) for row in loaded] == expected
+    assert [(row[0].audio, row[0].text) for row in streamed] == expected
+
+
+def test_another_version_of_an_audio_folder_is_prepared_anew(paths, audio_folder, tmp_path):
+    load_split(audio_folder, "train", {"version": 1})
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.wav,changed\n")
+
+    assert load_split(audio_folder, "train", {"version": 2})["text"][:] == ["changed"]
+
+
+@pytest.mark.parametrize("features", [None, Features({"audio": Audio()})])
+def test_a_stream_that_is_made_in_python_needs_no_torchcodec(paths, no_torchcodec, features):
+    for value in (paths[0], {"path": paths[0], "bytes": None}, {"path": None, "bytes": b"content"}, b"content"):
+        stream = IterableDataset.from_generator(lambda value=value: iter([{"audio": value}]), features=features)
+
+        ((recording,),) = rows(dataset_source(stream))
+
+        expected = {"bytes": value, "path": None} if isinstance(value, bytes) else value
+        assert recording == Recording("00000-0000000", expected)
+
+
+@pytest.mark.parametrize("type", ["arrow", "numpy", "torch", "pandas"])
+def test_the_format_of_a_dataset_is_not_used(paths, type):
+    dataset = Dataset.from_dict({"audio": paths[:1], "text": ["go"]}).with_format(type)
+
+    assert rows(dataset_source(dataset)) == [[Recording("000000000", paths[0], text="go")]]
+
+
+@pytest.mark.parametrize(
+    ("row", "detail"),
+    [
+        ({"text": "\ud800"}, "'text' is not UTF-8"),
+        ({"text": 7}, "'text' is 7, which is not text"),
+        ({"audio": None, "name": ""}, "'id' is empty"),
+        ({"name": None}, "'id' is None, which is not text"),
+        ({"name": "\udcff"}, "'id' is not UTF-8"),
+        ({"name": ""}, "'id' is empty"),
+        ({"aligned_text": "go"}, "'aligned_text' is not a list of words with 'start_time' and 'end_time'"),
+        (
+            {"aligned_text": [{"word": "go", "start_time": 0.0, "end_time": 1e30}]},
+            "'end_time' is 1e+30, which is not a number of seconds",
+        ),
+    ],
+)
+def test_rows_of_a_stream_that_could_not_be_written_are_skipped(paths, row, detail):
+    made = [{"audio": paths[0], "name": "a"} | row, {"audio": paths[1], "name": "b"}]
+    stream = IterableDataset.from_generator(lambda: iter(made))
+
+    (skipped,), (recording,) = rows(dataset_source(stream, id_column="name"))
+
+    assert skipped == Skipped("00000-0000000", SkipReason.MALFORMED, detail)
+    assert recording.id == "b"
+
+
+def test_words_without_a_time_are_kept(paths):
+    words = [{"word": "go", "start_time": None, "end_time": None}, {"word": "on", "start_time": 0.1, "end_time": 0.2}]
+    dataset = Dataset.from_dict({"audio": paths[:1], "aligned_text": [words]})
+
+    assert rows(dataset_source(dataset)) == [[Recording("000000000", paths[0], aligned_text=words)]]
 
 
 def test_the_shards_of_a_stream_are_its_parts(paths):

@@ -1,11 +1,26 @@
 import errno
+import inspect
 import os
 import socket
+import sys
+from contextlib import contextmanager
 
 import pytest
 
 from slam_hf.encoding.listing import list_audio_folder, list_librilight, list_librispeech
 from slam_hf.encoding.recordings import Recording, Skipped, SkipReason
+
+
+@contextmanager
+def recursion_limit(limit):
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    yield
+    sys.setrecursionlimit(before)
+
+
+def depth():
+    return len(inspect.stack(0))
 
 
 @pytest.fixture
@@ -91,19 +106,17 @@ def test_a_folder_that_cannot_be_read_is_reported(make, monkeypatch):
     assert skipped == Skipped("b", SkipReason.UNREADABLE, "the folder: Permission denied")
 
 
-def test_a_deep_folder_is_listed(tmp_path):
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1500):  # more than Python recurses, and less than the system's longest path
-        os.mkdir("a", dir_fd=here)
-        deeper = os.open("a", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = deeper
-    os.close(os.open("1.wav", os.O_CREAT | os.O_WRONLY, dir_fd=here))
-    os.close(here)
+def test_a_deep_folder_is_listed(make):
+    root = make("a/b/c/1.wav")
 
-    (recording,) = list_audio_folder(tmp_path)
+    with recursion_limit(depth() + 60):
+        for _ in range(100):
+            (root / "up").mkdir()
+            os.rename(root / "a", root / "up" / "a")
+            os.rename(root / "up", root / "a")
+        (recording,) = list_audio_folder(root)
 
-    assert recording.id == "a/" * 1500 + "1.wav"
+    assert recording.id == "a/" * 101 + "b/c/1.wav"
 
 
 def test_formats_that_libsndfile_does_not_read_are_listed(make):

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Audio, Dataset, Features, IterableDataset, Value
+from datasets import Audio, Dataset, DatasetBuilder, Features, GeneratorBasedBuilder, IterableDataset, Value
+from datasets.fingerprint import Hasher
 
-from .recordings import PAIR_CLIPS, Recording
+from .recordings import PAIR_CLIPS, Recording, Skipped, SkipReason
 from .sources import CHUNK_SECONDS, Part, Row, Source
 from .unit_rows import UNIT_ROW_SCHEMA
 
 
 ROWS_PER_PART = 256
 """Rows of a loaded dataset in one part: about an hour of utterances."""
-
-_FILE = {"bytes": Value("binary"), "path": Value("string")}
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,15 @@ class RowReader:
         return PAIR_CLIPS if self.has_pairs else (self.audio_column,)
 
     def read(self, row: dict[str, Any], position: str) -> Row:
-        id = position if self.id_column is None else str(row[self.id_column])
-        if self.has_pairs:
-            clips = ((clip, _as_file(row[clip]), row.get(f"{clip}_text")) for clip in PAIR_CLIPS)
-            return [Recording(f"{id}/{clip}", audio, text=text) for clip, audio, text in clips]
-        text, words = row.get(self.text_column), row.get("aligned_text")
-        return [Recording(id, _as_file(row[self.audio_column]), text=text, aligned_text=words)]
+        id = position if self.id_column is None else row.get(self.id_column)
+        id = str(id) if isinstance(id, int | float) else id
+        if not self.has_pairs:
+            text, words = row.get(self.text_column), row.get("aligned_text")
+            return [_as_recording(id, row.get(self.audio_column), text, words, position)]
+        return [
+            _as_recording(id and f"{id}/{clip}", row.get(clip), row.get(f"{clip}_text"), None, f"{position}/{clip}")
+            for clip in PAIR_CLIPS
+        ]
 
 
 @dataclass(frozen=True)
@@ -132,24 +134,61 @@ def dataset_source(
     return Source(parts, (identity or described) | {"columns": columns}, chunk_seconds, has_pairs)
 
 
+def load_split(builder: DatasetBuilder, split: str, identity: dict[str, Any]) -> Dataset:
+    r"""
+    Prepare a split of a dataset, unless it is prepared already.
+
+    Args:
+        builder ([`~datasets.DatasetBuilder`]):
+            The dataset.
+        split (`str`):
+            Name of the split.
+        identity (`dict`):
+            What tells this version of the dataset from another.
+
+    Returns:
+        [`~datasets.Dataset`]
+    """
+    if not isinstance(builder, GeneratorBasedBuilder):
+        builder.download_and_prepare()
+        return builder.as_dataset(split)
+    # `datasets` passes rows that are made in Python through `Audio`, which needs torchcodec even for a path.
+    rows = _without_types(builder.as_streaming_dataset(split))
+    return Dataset.from_generator(rows.__iter__, fingerprint=Hasher.hash(identity))
+
+
 def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Dataset | IterableDataset:
-    if isinstance(dataset, IterableDataset) and dataset.features is None:
-        dataset = dataset._resolve_features()
-    present = set(dataset.features)
+    dataset = dataset.with_format(None)
+    # The columns of a stream may not be known before its first row is.
+    present = set(dataset.column_names or next(iter(dataset.take(1)), {}))
     wanted = {*reader.audio_columns, *([] if reader.id_column is None else [reader.id_column])}
     if wanted - present:
         raise ValueError(f"The dataset has no column {min(wanted - present)!r}; it has {sorted(present)}.")
     texts = {f"{clip}_text" for clip in PAIR_CLIPS} if reader.has_pairs else {reader.text_column}
-    for column in texts & present:
-        if dataset.features[column] not in (Value("string"), Value("large_string"), Value("null")):
-            raise ValueError(f"Column {column!r} holds {dataset.features[column]}: expected text.")
     times = set() if reader.has_pairs else {"aligned_text"}
-    for column in times & present:
-        _check_times(dataset.features[column])
-    dataset = dataset.select_columns(sorted(wanted | ((texts | times) & present)))
+    if dataset.features is not None:
+        for column in texts & present:
+            if dataset.features[column] not in (Value("string"), Value("large_string"), Value("null")):
+                raise ValueError(f"Column {column!r} holds {dataset.features[column]}: expected text.")
+        for column in times & present:
+            _check_times(dataset.features[column])
+        for column in reader.audio_columns:
+            _check_audio(column, dataset.features[column])
+    if dataset.column_names is not None:
+        dataset = dataset.select_columns(sorted(wanted | ((texts | times) & present)))
+    if isinstance(dataset, IterableDataset):
+        return _without_types(dataset)
     for column in reader.audio_columns:
-        dataset = _undecoded(dataset, column)
+        if isinstance(dataset.features[column], Audio):
+            dataset = dataset.cast_column(column, Audio(decode=False))
     return dataset
+
+
+def _without_types(stream: IterableDataset) -> IterableDataset:
+    """The rows of a stream as they are stored or made: with its types, it would encode and decode their audio."""
+    stream = stream.with_format(None)  # a copy
+    stream.info.features = None
+    return stream
 
 
 def _check_times(feature: Any) -> None:
@@ -159,18 +198,18 @@ def _check_times(feature: Any) -> None:
         raise ValueError(f"Column 'aligned_text' holds {feature}: expected a list of {expected}.")
 
 
-def _undecoded(dataset: Dataset | IterableDataset, column: str) -> Dataset | IterableDataset:
-    feature = dataset.features[column]
-    if feature in (Value("string"), Value("binary"), _FILE):
-        return dataset
-    if not isinstance(feature, Audio):
+def _check_audio(column: str, feature: Any) -> None:
+    is_file = isinstance(feature, dict) and feature.keys() == {"bytes", "path"}
+    if not isinstance(feature, Audio) and not is_file and feature not in (Value("string"), Value("binary")):
         raise ValueError(f"Column {column!r} holds {feature}: expected audio files, as `datasets.Audio` or as paths.")
-    # The rows of a stream that are made in Python pass through `Audio.encode_example`, which needs torchcodec even for
-    # paths; a loaded dataset would be rewritten to change to the plain type.
-    return dataset.cast_column(column, _FILE if isinstance(dataset, IterableDataset) else Audio(decode=False))
 
 
-def _as_file(value: str | bytes | dict[str, Any] | None) -> str | dict[str, Any]:
-    if isinstance(value, bytes):
-        return {"bytes": value, "path": None}
-    return {"bytes": None, "path": None} if value is None else value
+def _as_recording(id: Any, audio: Any, text: Any, words: Any, position: str) -> Recording | Skipped:
+    if isinstance(audio, bytes):
+        audio = {"bytes": audio, "path": None}
+    elif audio is None:
+        audio = {"bytes": None, "path": None}
+    try:
+        return Recording(id, audio, text=text, aligned_text=words)
+    except ValueError as error:
+        return Skipped(position, SkipReason.MALFORMED, str(error))
