@@ -1,4 +1,7 @@
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,11 @@ import torch
 from datasets import Audio, Dataset, load_dataset
 from loopback_hub import run_with_hub
 
+import slam_hf
+from slam_hf.corpora.builders import BUILDERS, SOURCES, hash_sources
 from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 from slam_hf.encoding.dataset_source import dataset_source
+from slam_hf.quickstart import QUICKSTART_CORPUS
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -20,9 +26,9 @@ UNDECODED = Audio(decode=False)
 def load(request, tmp_path):
     """`load_dataset`, and the rows of a split with its audio undecoded."""
 
-    def load(name, split="train", **arguments):
+    def load(path, split="train", **arguments):
         dataset = load_dataset(
-            name, split=split, streaming=request.param, cache_dir=str(tmp_path / "cache"), **arguments
+            path, split=split, streaming=request.param, cache_dir=str(tmp_path / "cache"), **arguments
         )
         for column, feature in dataset.features.items():
             if isinstance(feature, Audio):
@@ -121,7 +127,7 @@ def test_spokenswag_is_loaded_as_pairs_of_audio(load, tmp_path):
 
     assert load("spokenswag", data_dir=str(tmp_path)) == [row]
     dataset = load_dataset("spokenswag", data_dir=str(tmp_path), split="train", streaming=True)
-    assert dataset.features["chosen"] == Audio(sampling_rate=24_000)
+    assert dataset.features["chosen"] == Audio(sampling_rate=24_000, decode=False)
     (pair,) = dataset_source(dataset, has_pairs=True).parts[0].read(0)
     assert [(clip.id, clip.text) for clip in pair] == [
         ("00000-0000000/prompt", "A man"),
@@ -146,11 +152,11 @@ def test_speech_units_take_the_arguments_of_parquet(load, tmp_path):
     assert rows == [{"units": [3, 4]}, {"units": [3, 4]}]
 
 
-def test_parquet_without_units_is_no_corpus_of_units(load, tmp_path):
+def test_parquet_without_units_is_not_a_corpus_of_units(load, tmp_path):
     Dataset.from_dict({"id": ["a"], "audio": ["a.wav"]}).to_parquet(tmp_path / "train.parquet")
 
     with pytest.raises(
-        ValueError, match=r"no 'speech_units': they have no column 'durations', only \['audio', 'id'\]"
+        ValueError, match=r"not 'speech_units': they have no column 'durations', only \['audio', 'id'\]"
     ):
         load("speech_units", data_files=str(tmp_path / "train.parquet"))
 
@@ -186,6 +192,127 @@ def test_preference_units_are_loaded_from_json_lines(load, tmp_path, clip):
             "rejected_text": None,
         }
     ]
+
+
+PAIR = {"prompt": "<Un1>", "chosen": [2, 3], "rejected": "<Un4>"}
+
+
+def test_preference_units_pass_over_blank_lines_and_a_byte_order_mark(load, tmp_path):
+    lines = ["", json.dumps({"id": 7, **PAIR}), "  ", json.dumps({**PAIR, "prompt_text": "a\u2028b\x85c"})]
+    text = "\ufeff" + "\r\n".join(lines).replace("\\u2028", "\u2028").replace("\\u0085", "\x85")
+    (tmp_path / "pairs.jsonl").write_text(text, encoding="utf-8", newline="")
+
+    rows = load("preference_units", data_files=str(tmp_path / "pairs.jsonl"))
+
+    assert [(row["id"], row["chosen"], row["prompt_text"]) for row in rows] == [
+        ("7", "<Un2><Un3>", None),
+        ("000000001", "<Un2><Un3>", "a\u2028b\x85c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("7", "a pair needs prompt, chosen, rejected, and has no prompt, chosen, rejected"),
+        (json.dumps({"prompt": "<Un1>", "chosen": None}), "and has no chosen, rejected"),
+        (json.dumps({**PAIR, "prompt": "<Un1> <Un2>"}), "`prompt`: '<Un1> <Un2>' is not a unit string"),
+        (json.dumps({**PAIR, "chosen": "hello"}), "`chosen`: 'hello' is not a unit string"),
+        (json.dumps({**PAIR, "rejected": [-1]}), r"`rejected`: \[-1\] is not a list of units, from 0 to 65,535"),
+        (json.dumps({**PAIR, "rejected": [65536]}), r"`rejected`: \[65536\] is not a list of units"),
+        (json.dumps({**PAIR, "rejected": {"text": "a"}}), "`rejected`: None is not a list of units"),
+        (json.dumps({**PAIR, "chosen_text": 5}), "`chosen_text` is not text: 5"),
+        ("\udcff", "'utf-8' codec can't decode"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_a_wrong_preference_pair_is_named(tmp_path, line, message):
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(f"{json.dumps(PAIR)}\n\n{line}\n".encode(errors="surrogateescape"))
+    dataset = load_dataset("preference_units", data_files=str(path), split="train", streaming=True)
+
+    with pytest.raises(ValueError, match=f"'{path}', line 3: .*{message}"):
+        list(dataset)
+
+
+def test_a_wrong_preference_pair_in_parquet_is_named(tmp_path):
+    Dataset.from_list([{"prompt": "<Un1>", "chosen": "<Un2>"}]).to_parquet(tmp_path / "train.parquet")
+    dataset = load_dataset("preference_units", data_dir=str(tmp_path), split="train", streaming=True)
+
+    with pytest.raises(ValueError, match=r"train.parquet', row 0: a pair needs .*, and has no rejected"):
+        list(dataset)
+
+
+def test_recordings_are_read_without_an_audio_library_of_datasets(librispeech, tmp_path):
+    rows = load_dataset("librispeech", data_dir=str(librispeech), split="train", cache_dir=str(tmp_path / "cache"))
+
+    assert slam_hf.load_audio(rows[0]["audio"], 16_000).shape == (1600,)
+
+
+def test_a_transcript_may_begin_with_a_byte_order_mark(load, librispeech):
+    transcript = librispeech / "dev-clean/84/121123/84-121123.trans.txt"
+    transcript.write_text(transcript.read_text(), encoding="utf-8-sig")
+
+    rows = load("librispeech", split="validation", data_dir=str(librispeech))
+
+    assert [row["text"] for row in rows] == ["TEXT OF 0", "TEXT OF 1"]
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDERS if ":" not in name])
+def test_a_folder_of_the_name_of_a_builder_is_read_as_without_this_package(load, tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "train.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "other.jsonl").write_text('{"b": 1}\n')
+    monkeypatch.chdir(tmp_path)
+
+    assert load(name) == [{"a": 1}]
+
+
+def test_a_builder_reads_what_it_is_given_beside_a_folder_of_its_name(load, librispeech, monkeypatch):
+    librispeech.rename(librispeech.with_name("librispeech"))
+    monkeypatch.chdir(librispeech.parent)
+
+    assert load("librispeech", data_dir="librispeech", split="validation")[0]["text"] == "TEXT OF 0"
+    assert load("librispeech", data_files="librispeech/dev-clean/**")[0]["text"] == "TEXT OF 0"
+
+
+@pytest.mark.parametrize("name", ["librispeech", "librilight"])
+def test_a_folder_without_recordings_is_refused(load, tmp_path, name):
+    write_audio(tmp_path / "data" / "train" / "a.wav")
+
+    with pytest.raises(ValueError, match="'train' has no .*: pass its folder as `data_dir`"):
+        load(name, data_dir=str(tmp_path / "data"))
+
+
+def test_the_quickstart_data_are_loaded_by_their_names(load):
+    assert len(load("quickstart:preferences", split="validation")) == 100
+    stories = load("quickstart:corpus", name="stories", split="validation")
+    assert stories == load(str(QUICKSTART_CORPUS), name="stories", split="validation")
+
+
+def test_the_hash_of_the_builders_is_of_their_own_sources(tmp_path):
+    package = Path(slam_hf.__file__).parent
+    copy = tmp_path / "slam_hf"
+    shutil.copytree(
+        package, copy, ignore=lambda _, names: [name for name in names if Path(name).suffix not in ("", ".py")]
+    )
+    before = hash_sources(copy)
+    assert before == hash_sources(package)
+    changes = set()
+    for file in copy.rglob("*.py"):
+        source = file.read_bytes()
+        file.write_bytes(source + b"#")
+        if hash_sources(copy) != before:
+            changes.add(file.relative_to(copy).as_posix())
+        file.write_bytes(source)
+    builders = {f"corpora/builders/{name}" for name in os.listdir(package / "corpora" / "builders") if ".py" in name}
+    imported = {
+        f"{name.replace('.', '/')}.py"
+        for builder in builders
+        for name in re.findall(r"^from slam_hf\.(\S+) import", (package / builder).read_text(), re.MULTILINE)
+    }
+    assert imported - {"quickstart.py"} <= changes
+    assert changes == builders | {source for source in SOURCES if source.endswith(".py")}
 
 
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])

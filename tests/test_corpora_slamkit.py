@@ -11,6 +11,8 @@ from slam_hf.corpora.slamkit import from_slamkit, read_slamkit, to_slamkit, writ
 
 FEATURES_FILE = Path(__file__).parent / "fixtures" / "librispeech-clips" / "features.jsonl"
 
+RECORD = {"units": [1], "duration": [1], "file_name": "a"}
+
 
 def test_published_features_become_rows():
     rows = list(read_slamkit(FEATURES_FILE))
@@ -58,6 +60,14 @@ def test_units_that_were_not_deduplicated_are():
     assert (row["units"], row["durations"], row["num_frames"]) == ([5, 7, 5], [2, 1, 1], 4)
 
 
+def test_lines_end_at_line_feeds_only(tmp_path):
+    texts = ["a\u2028b", "c\u2029\x85d", "e\x0b\x0cf"]
+    lines = [json.dumps({**RECORD, "text": text}, ensure_ascii=False) for text in texts]
+    (tmp_path / "features.jsonl").write_text("\r\n\n".join(lines), encoding="utf-8-sig", newline="")
+
+    assert [row["text"] for row in read_slamkit(tmp_path / "features.jsonl")] == texts
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
@@ -67,7 +77,20 @@ def test_units_that_were_not_deduplicated_are():
         ({"units": [-1], "duration": [1], "file_name": "a"}, "unit -1 of 1 frames"),
         ({"units": [65536], "duration": [1], "file_name": "a"}, "unit 65536 of 1 frames"),
         ({"units": [1], "duration": [0], "file_name": "a"}, "unit 1 of 0 frames"),
+        ({"units": 1, "duration": [1], "file_name": "a"}, "'units' and 'duration' must be lists"),
+        ({"units": ["1"], "duration": [1], "file_name": "a"}, "unit 1 of 1 frames"),
+        ({"units": [1], "duration": [1.5], "file_name": "a"}, "unit 1 of 1.5 frames"),
+        ({"units": [1, 1], "duration": [65535, 1], "file_name": "a"}, "a unit of 65,536 frames: at most 65,535"),
+        ({**RECORD, "file_name": 5}, "'file_name' and 'text' must be text and 'aligned_text' a list, got 5"),
+        ({**RECORD, "text": ["a"]}, "'file_name' and 'text' must be text"),
+        ({**RECORD, "text": "\ud800"}, "'utf-8' codec can't encode"),
+        ({**RECORD, "aligned_text": "a"}, "'file_name' and 'text' must be text and 'aligned_text' a list"),
+        ({**RECORD, "aligned_text": [["a", 0]]}, r"expected \[word, start, end\] in 'aligned_text', got \['a', 0\]"),
+        ({**RECORD, "aligned_text": [["a", 0, 1e30]]}, r"expected \[word, start, end\]"),
+        ({**RECORD, "aligned_text": [["a", 10**400, 1]]}, r"expected \[word, start, end\]"),
+        ({**RECORD, "aligned_text": [["a", float("nan"), 1]]}, r"expected \[word, start, end\]"),
         ([1], "expected 'units'"),
+        (5, "expected 'units', .* got 5"),
     ],
 )
 def test_other_lines_are_an_error_that_names_them(tmp_path, record, message):

@@ -38,6 +38,19 @@ def test_lists_of_units_become_strings():
     assert prepare_pairs(units)[0] == PAIR
 
 
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("<Un1> <Un2>", "'<Un1> <Un2>' is not a unit string"),
+        ("hi", "'hi' is not"),
+        (None, "None is not a list of units"),
+    ],
+)
+def test_a_pair_without_units_is_named(chosen, message):
+    with pytest.raises(ValueError, match=f"Preference pair 1: {message}"):
+        prepare_pairs(Dataset.from_list([PAIR, {**PAIR, "chosen": chosen}]))
+
+
 def test_pairs_that_repeat_themselves_are_left_out():
     texts = [
         ("the cat sat", "on the mat"),  # no bigram twice

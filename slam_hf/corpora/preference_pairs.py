@@ -1,10 +1,13 @@
 """Preference pairs of unit strings, from the units of their three clips."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from ..encoding.recordings import PAIR_CLIPS, Skipped, SkipReason
+from ..encoding.unit_rows import MAX_UNITS
+from ..tokenization_hubert_unit import UNIT_PATTERN
 
 
 def make_pair(
@@ -37,6 +40,26 @@ def make_pair(
 def unit_string(units: Sequence[int]) -> str:
     """Units as text: `<Un3><Un49>`."""
     return "".join(f"<Un{unit}>" for unit in units)
+
+
+def as_unit_string(units: Any) -> str:
+    r"""
+    Units as text, where they may be text already.
+
+    Args:
+        units (`str` or sequence of `int`):
+            A unit string, which is checked, or units.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(units, str):
+        if re.fullmatch(rf"({UNIT_PATTERN.pattern})*", units) is None:
+            raise ValueError(f"{units[:40]!r} is not a unit string, such as '<Un3><Un49>'.")
+        return units
+    if not isinstance(units, list) or not all(type(unit) is int and 0 <= unit < MAX_UNITS for unit in units):
+        raise ValueError(f"{str(units)[:40]} is not a list of units, from 0 to {MAX_UNITS - 1:,}.")
+    return unit_string(units)
 
 
 def pair_rows(

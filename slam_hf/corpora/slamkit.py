@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..encoding.unit_rows import MAX_UNITS
+from .json_lines import parse_json_lines
 
+
+MAX_DURATION = 2**16 - 1
+"""Durations are stored as uint16."""
 
 _KEYS = {"units", "duration", "file_name", "text", "aligned_text"}
 
@@ -24,20 +28,10 @@ def read_slamkit(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
         `dict`: a row per line, in order, with `file_name` as its `id`.
 
     Raises:
-        ValueError: a line is not of this form.
+        ValueError: a line is not of this form. It names the file and the line.
     """
-    with open(path, encoding="utf-8") as file:
-        yield from parse_slamkit(file, os.fspath(path))
-
-
-def parse_slamkit(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
-    """[`read_slamkit`] of lines that have been read, from a file called `name`."""
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield from_slamkit(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"'{name}', line {number}: {error}") from error
+    with open(path, "rb") as file:
+        yield from parse_json_lines(file, os.fspath(path), from_slamkit)
 
 
 def write_slamkit(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike) -> None:
@@ -70,18 +64,24 @@ def from_slamkit(record: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the record is not of this form.
     """
     if not isinstance(record, Mapping) or not {"units", "duration", "file_name"} <= record.keys() <= _KEYS:
+        got = list(record) if isinstance(record, Mapping) else record
         raise ValueError(
-            f"expected 'units', 'duration', 'file_name' and possibly 'text', 'aligned_text', got {list(record)}."
+            f"expected 'units', 'duration', 'file_name' and possibly 'text', 'aligned_text', got {got!r}."
         )
     units, durations = _deduplicate(record["units"], record["duration"])
-    words = record.get("aligned_text")
+    name, text, words = record["file_name"], record.get("text"), record.get("aligned_text")
+    if not isinstance(name, str) or not isinstance(text, str | None) or not isinstance(words, list | None):
+        raise ValueError(
+            f"'file_name' and 'text' must be text and 'aligned_text' a list, got {name!r}, {text!r} and {words!r}."
+        )
+    json.dumps([name, text, words], ensure_ascii=False).encode()  # raises where a surrogate stands alone
     return {
-        "id": record["file_name"],
+        "id": name,
         "units": units,
         "durations": durations,
         "num_frames": sum(durations),
-        "text": record.get("text"),
-        "aligned_text": words and [dict(zip(("word", "start_time", "end_time"), word, strict=True)) for word in words],
+        "text": text,
+        "aligned_text": None if words is None else [_as_word(word) for word in words],
     }
 
 
@@ -104,17 +104,28 @@ def to_slamkit(row: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
+def _as_word(word: Any) -> dict[str, Any]:
+    match word:
+        case [str(text), int() | float() as start, int() | float() as end] if abs(start) < 1e9 and abs(end) < 1e9:
+            return {"word": text, "start_time": float(start), "end_time": float(end)}
+    raise ValueError(f"expected [word, start, end] in 'aligned_text', got {word!r}.")
+
+
 def _deduplicate(units: list[int], durations: list[int]) -> tuple[list[int], list[int]]:
+    if not isinstance(units, list) or not isinstance(durations, list):
+        raise ValueError("'units' and 'duration' must be lists.")
     if len(units) != len(durations):
         raise ValueError(f"{len(units)} units, but {len(durations)} durations.")
     merged_units: list[int] = []
     merged_durations: list[int] = []
     for unit, duration in zip(units, durations, strict=True):
-        if not 0 <= unit < MAX_UNITS or duration < 1:
+        if type(unit) is not int or type(duration) is not int or not 0 <= unit < MAX_UNITS or duration < 1:
             raise ValueError(f"unit {unit} of {duration} frames.")
         if merged_units and unit == merged_units[-1]:
             merged_durations[-1] += duration
         else:
             merged_units.append(unit)
             merged_durations.append(duration)
+    if max(merged_durations, default=0) > MAX_DURATION:
+        raise ValueError(f"a unit of {max(merged_durations):,} frames: at most {MAX_DURATION:,} can be stored.")
     return merged_units, merged_durations

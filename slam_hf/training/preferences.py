@@ -6,7 +6,7 @@ from typing import Any
 from datasets import Dataset
 from trl import ScriptArguments
 
-from ..corpora.preference_pairs import unit_string
+from ..corpora.preference_pairs import as_unit_string
 from ..quickstart import resolve_path
 
 
@@ -70,7 +70,7 @@ def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset
         )
     if max_auto_bleu is not None:
         pairs = _without_repetition(pairs, max_auto_bleu)
-    return pairs.select_columns(PAIR_COLUMNS).map(_as_strings)
+    return pairs.select_columns(PAIR_COLUMNS).map(_as_strings, with_indices=True)
 
 
 def _without_repetition(pairs: Dataset, max_auto_bleu: float) -> Dataset:
@@ -87,5 +87,8 @@ def _without_repetition(pairs: Dataset, max_auto_bleu: float) -> Dataset:
     return pairs.filter(repeats_little, input_columns=["prompt_text", "chosen_text"])
 
 
-def _as_strings(pair: dict[str, Any]) -> dict[str, str]:
-    return {name: units if isinstance(units, str) else unit_string(units) for name, units in pair.items()}
+def _as_strings(pair: dict[str, Any], row: int) -> dict[str, str]:
+    try:
+        return {name: as_unit_string(units) for name, units in pair.items()}
+    except ValueError as error:
+        raise ValueError(f"Preference pair {row}: {error}") from error

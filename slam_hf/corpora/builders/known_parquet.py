@@ -5,20 +5,22 @@ from typing import ClassVar
 from datasets import Features
 from datasets.packaged_modules.parquet.parquet import Parquet
 
+from slam_hf.corpora.builders.named_dataset import NamedDataset
 
-class KnownParquet(Parquet):
-    """Reads Parquet as `datasets` does, with the types of `FEATURES`; other columns are as the files have them."""
+
+class KnownParquet(NamedDataset, Parquet):
+    """Reads Parquet as `datasets` does, with the types of `FEATURES`. Other columns keep the types of the files."""
 
     FEATURES: ClassVar[Features]
     OPTIONAL: ClassVar[frozenset[str]] = frozenset()
-    """Columns of `FEATURES` that the files may lack, and are null then."""
+    """Columns of `FEATURES` that files may lack: they are null then."""
 
     def _split_generators(self, dl_manager):
         splits = super()._split_generators(dl_manager)
         missing = self.FEATURES.keys() - self.OPTIONAL - self.info.features.keys()
         if missing and self.config.columns is None:
             raise ValueError(
-                f"The files are no {self.dataset_name!r}: they have no column {min(missing)!r}, "
+                f"The files are not {self.dataset_name!r}: they have no column {min(missing)!r}, "
                 f"only {sorted(self.info.features)}. `load_dataset('parquet', ...)` reads any columns."
             )
         known = {name: feature for name, feature in self.FEATURES.items() if self._is_wanted(name)}

@@ -6,8 +6,10 @@ import posixpath
 import datasets
 import pyarrow as pa
 
+from slam_hf.corpora.builders.named_dataset import NamedDataset
 
-class LibriLight(datasets.ArrowBasedBuilder):
+
+class LibriLight(NamedDataset, datasets.ArrowBasedBuilder):
     """Chapters of read speech, long and without text, with what is known of them."""
 
     def _info(self) -> datasets.DatasetInfo:
@@ -15,7 +17,7 @@ class LibriLight(datasets.ArrowBasedBuilder):
             features=datasets.Features(
                 {
                     "id": datasets.Value("string"),
-                    "audio": datasets.Audio(sampling_rate=16_000),
+                    "audio": datasets.Audio(sampling_rate=16_000, decode=False),
                     "speaker_id": datasets.Value("string"),
                     "book_id": datasets.Value("string"),
                     "title": datasets.Value("string"),
@@ -35,17 +37,23 @@ class LibriLight(datasets.ArrowBasedBuilder):
                 for name, path in sorted(paths.items())
                 if name.endswith(".flac")
             ]
+            if not chapters:
+                raise ValueError(f"'{split}' has no chapter of Libri-Light: pass its folder as `data_dir`.")
             splits.append(datasets.SplitGenerator(name=split, gen_kwargs={"chapters": chapters}))
         return splits
 
     def _generate_tables(self, chapters):
         for number, (name, path, metadata_path) in enumerate(chapters):
-            metadata = {}
+            metadata = b"{}"
             if metadata_path is not None:
-                with open(metadata_path, encoding="utf-8") as file:
-                    metadata = json.load(file)
-            row = _as_row(name, path, metadata)
-            yield datasets.builder.Key(number, 0), pa.Table.from_pylist([row], self.info.features.arrow_schema)
+                with open(metadata_path, "rb") as file:
+                    metadata = file.read()
+            try:
+                row = _as_row(name, path, json.loads(metadata))
+                table = pa.Table.from_pylist([row], self.info.features.arrow_schema)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise ValueError(f"'{metadata_path or name}' is not a file of Libri-Light: {error}") from error
+            yield datasets.builder.Key(number, 0), table
 
 
 def _as_row(name, path, metadata):

@@ -6,10 +6,11 @@ from collections import defaultdict
 import datasets
 import pyarrow as pa
 
+from slam_hf.corpora.builders.named_dataset import NamedDataset
 from slam_hf.encoding.listing import LIBRISPEECH_NAME, parse_librispeech_transcript
 
 
-class LibriSpeech(datasets.ArrowBasedBuilder):
+class LibriSpeech(NamedDataset, datasets.ArrowBasedBuilder):
     """Utterances of read speech with their texts."""
 
     def _info(self) -> datasets.DatasetInfo:
@@ -17,7 +18,7 @@ class LibriSpeech(datasets.ArrowBasedBuilder):
             features=datasets.Features(
                 {
                     "id": datasets.Value("string"),
-                    "audio": datasets.Audio(sampling_rate=16_000),
+                    "audio": datasets.Audio(sampling_rate=16_000, decode=False),
                     "text": datasets.Value("string"),
                     "speaker_id": datasets.Value("int64"),
                     "chapter_id": datasets.Value("int64"),
@@ -33,6 +34,8 @@ class LibriSpeech(datasets.ArrowBasedBuilder):
             chapters = defaultdict(dict)
             for name, path in zip(names, dl_manager.download(list(names)), strict=True):
                 chapters[posixpath.dirname(name)][posixpath.basename(name)] = path
+            if not any(_is_utterance(name) for files in chapters.values() for name in files):
+                raise ValueError(f"'{split}' has no utterance of LibriSpeech: pass its folder as `data_dir`.")
             splits.append(datasets.SplitGenerator(name=split, gen_kwargs={"chapters": list(chapters.values())}))
         return splits
 
@@ -41,7 +44,7 @@ class LibriSpeech(datasets.ArrowBasedBuilder):
             texts = {}
             for name, path in files.items():
                 if name.endswith(".trans.txt"):
-                    with open(path, encoding="utf-8") as file:
+                    with open(path, encoding="utf-8-sig") as file:
                         texts |= parse_librispeech_transcript(file)
             rows = [_as_row(name, path, texts) for name, path in sorted(files.items()) if _is_utterance(name)]
             if rows:

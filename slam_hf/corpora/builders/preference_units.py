@@ -1,13 +1,14 @@
 """Preference pairs of units in Parquet or JSON lines, as TRL's `DPOTrainer` takes them."""
 
 import itertools
-import json
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slam_hf.corpora.preference_pairs import unit_string
+from slam_hf.corpora.builders.named_dataset import NamedDataset
+from slam_hf.corpora.json_lines import parse_json_lines
+from slam_hf.corpora.preference_pairs import as_unit_string
 from slam_hf.corpora.schema import PREFERENCE_FEATURES
 from slam_hf.encoding.recordings import PAIR_CLIPS
 
@@ -15,7 +16,7 @@ from slam_hf.encoding.recordings import PAIR_CLIPS
 ROWS_PER_TABLE = 1000
 
 
-class PreferenceUnits(datasets.ArrowBasedBuilder):
+class PreferenceUnits(NamedDataset, datasets.ArrowBasedBuilder):
     """Pairs whose prompts and continuations are unit strings, unit lists, or the dictionaries that SlamKit writes."""
 
     def _info(self) -> datasets.DatasetInfo:
@@ -33,8 +34,8 @@ class PreferenceUnits(datasets.ArrowBasedBuilder):
     def _generate_tables(self, paths, names):
         for path_number, (path, name) in enumerate(zip(paths, names, strict=True)):
             with open(path, "rb") as file:
-                rows = _read_parquet(file) if name.endswith(".parquet") else map(json.loads, file)
-                pairs = (_as_pair(row, f"{number:09d}") for number, row in enumerate(rows))
+                read = _read_parquet if name.endswith(".parquet") else parse_json_lines
+                pairs = ({"id": f"{n:09d}", **pair} for n, pair in enumerate(read(file, name, _as_pair)))
                 for number in itertools.count():
                     batch = list(itertools.islice(pairs, ROWS_PER_TABLE))
                     if not batch:
@@ -43,18 +44,28 @@ class PreferenceUnits(datasets.ArrowBasedBuilder):
                     yield datasets.builder.Key(path_number, number), table
 
 
-def _read_parquet(file):
-    for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_TABLE):
-        yield from batch.to_pylist()
+def _read_parquet(file, name, parse):
+    batches = pq.ParquetFile(file).iter_batches(ROWS_PER_TABLE)
+    for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+        try:
+            yield parse(row)
+        except ValueError as error:
+            raise ValueError(f"'{name}', row {number}: {error}") from error
 
 
-def _as_pair(row, position):
-    clips = {clip: _as_unit_string(row[clip]) for clip in PAIR_CLIPS}
-    texts = {f"{clip}_text": row.get(f"{clip}_text") for clip in PAIR_CLIPS}
-    return {"id": row.get("id", position), **clips, **texts}
-
-
-def _as_unit_string(clip):
-    if isinstance(clip, dict):
-        clip = clip.get("audio_repr", clip.get("units"))
-    return clip if isinstance(clip, str) else unit_string(clip)
+def _as_pair(row):
+    missing = [clip for clip in PAIR_CLIPS if not isinstance(row, dict) or row.get(clip) is None]
+    if missing:
+        raise ValueError(f"a pair needs {', '.join(PAIR_CLIPS)}, and has no {', '.join(missing)}.")
+    pair = {} if row.get("id") is None else {"id": str(row["id"])}
+    for clip in PAIR_CLIPS:
+        units, text = row[clip], row.get(f"{clip}_text")
+        if isinstance(units, dict):
+            units = units.get("audio_repr", units.get("units"))
+        if not isinstance(text, str | None):
+            raise ValueError(f"`{clip}_text` is not text: {text!r}.")
+        try:
+            pair |= {clip: as_unit_string(units), f"{clip}_text": text}
+        except ValueError as error:
+            raise ValueError(f"`{clip}`: {error}") from error
+    return pair

@@ -2,11 +2,13 @@
 
 import datasets
 
+from slam_hf.corpora.builders.named_dataset import NamedDataset
+from slam_hf.corpora.json_lines import parse_json_lines
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
-from slam_hf.corpora.slamkit import parse_slamkit
+from slam_hf.corpora.slamkit import from_slamkit
 
 
-class SlamKitUnits(datasets.GeneratorBasedBuilder):
+class SlamKitUnits(NamedDataset, datasets.GeneratorBasedBuilder):
     """What SlamKit's feature extraction writes, as a tokenised corpus."""
 
     def _info(self) -> datasets.DatasetInfo:
@@ -18,6 +20,6 @@ class SlamKitUnits(datasets.GeneratorBasedBuilder):
 
     def _generate_examples(self, paths):
         for path_number, path in enumerate(paths):
-            with open(path, encoding="utf-8") as file:
-                for number, row in enumerate(parse_slamkit(file, path)):
+            with open(path, "rb") as file:
+                for number, row in enumerate(parse_json_lines(file, path, from_slamkit)):
                     yield datasets.builder.Key(path_number, number), row

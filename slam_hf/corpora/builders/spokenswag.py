@@ -11,5 +11,5 @@ class SpokenSwag(KnownParquet):
 
     FEATURES = Features(
         {f"{clip}_text": Value("string") for clip in PAIR_CLIPS}
-        | {clip: Audio(sampling_rate=24_000) for clip in PAIR_CLIPS}
+        | {clip: Audio(sampling_rate=24_000, decode=False) for clip in PAIR_CLIPS}
     )

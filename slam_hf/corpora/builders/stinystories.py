@@ -10,6 +10,6 @@ class STinyStories(KnownParquet):
     """The stories with their texts, and the times of the words where they are known."""
 
     FEATURES = Features(
-        {"audio": Audio(), "text": Value("string"), "aligned_text": UNIT_CORPUS_FEATURES["aligned_text"]}
+        {"audio": Audio(decode=False), "text": Value("string"), "aligned_text": UNIT_CORPUS_FEATURES["aligned_text"]}
     )
     OPTIONAL = frozenset({"aligned_text"})
