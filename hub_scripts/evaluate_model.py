@@ -22,7 +22,7 @@ from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.evaluation.tasks import TASKS
 from slam_hf.folder_lock import lock_folder
 from slam_hf.processes import get_process_state
-from slam_hf.training.run_record import read_run_records
+from slam_hf.training.run_record import count_training_tokens, read_run_records
 
 
 def main(args: EvaluationArguments, continuation_args: ContinuationArguments) -> None:
@@ -36,16 +36,10 @@ def main(args: EvaluationArguments, continuation_args: ContinuationArguments) ->
         else:
             evaluation = evaluate_continuations(args, continuation_args, model)
         if state.is_main_process:
-            tokens = recorded_tokens(args.model) if args.training_tokens is None else args.training_tokens
+            tokens = args.training_tokens or count_training_tokens(read_run_records(args.model))
             summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), tokens)
             print(describe_results(evaluation))
             print(f"Summary: {summary}")
-
-
-def recorded_tokens(model: str) -> float | None:
-    """Tokens that a model has seen in all of its recorded runs; `None` where that is not known."""
-    counts = [record.num_tokens for record in read_run_records(model)]
-    return sum(counts) if counts and None not in counts else None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from slam_hf.training.run_record import (
     Hardware,
     Reference,
     RunRecord,
+    count_training_tokens,
     read_run_records,
     save_run_records,
 )
@@ -39,6 +40,42 @@ def test_records_are_read_as_they_were_written(tmp_path):
 def test_a_model_without_records_has_none(tmp_path):
     assert HF_HUB_OFFLINE
     assert read_run_records(tmp_path) == []
+
+
+def test_fields_of_other_versions_are_left_out(tmp_path):
+    save_run_records([RECORD], tmp_path)
+    path = tmp_path / RUN_RECORD_NAME
+    [record] = json.loads(path.read_text())
+    for part in (record, record["base_model"], record["corpora"][0], record["hardware"], record["emissions"]):
+        part["unknown"] = 1
+    path.write_text(json.dumps([record]))
+    assert read_run_records(tmp_path) == [RECORD]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[",
+        "[1]",
+        '{"objective": "pretraining"}',
+        "[{}]",
+        '[{"objective": "pretraining", "seconds": "long"}]',
+        '[{"objective": "pretraining", "corpora": [1]}]',
+        '[{"objective": "pretraining", "hardware": {"device": 1, "count": 1}}]',
+        '[{"objective": "pretraining", "validation": {"loss": [1.0]}, "validation_steps": [0, 1]}]',
+        '[{"objective": "pretraining", "validation": {"loss": [1.0, 2.0]}}]',
+    ],
+)
+def test_what_is_not_a_record_is_named(tmp_path, content):
+    (tmp_path / RUN_RECORD_NAME).write_text(content)
+    with pytest.raises(ValueError, match="training_run.json' is not a record of training runs"):
+        read_run_records(tmp_path)
+
+
+def test_training_tokens_are_those_of_all_runs():
+    assert count_training_tokens([RECORD, RECORD]) == 2 * 9180
+    assert count_training_tokens([RECORD, RunRecord("preference alignment")]) is None
+    assert count_training_tokens([]) is None
 
 
 def test_a_folder_is_named_without_its_path(tmp_path, monkeypatch):

@@ -2,10 +2,12 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import cached_file
 
 from ..encoding.atomic_write import atomic_write
@@ -15,6 +17,7 @@ from ..public_names import is_hub_id, is_local, public_name
 RUN_RECORD_NAME = "training_run.json"
 
 
+@strict
 @dataclass
 class Reference:
     r"""
@@ -49,6 +52,7 @@ class Reference:
         return cls(str(name_or_path), revision)
 
 
+@strict
 @dataclass
 class CorpusRecord:
     r"""
@@ -69,12 +73,12 @@ class CorpusRecord:
             Name of the codec that its card gives.
     """
 
-    source: Reference
+    source: Reference | dict
     config: str | None = None
     split: str | None = None
-    weight: float | None = None
-    num_rows: float | None = None
-    num_units: float | None = None
+    weight: int | float | None = None
+    num_rows: int | float | None = None
+    num_units: int | float | None = None
     fingerprint: str | None = None
     codec: str | None = None
 
@@ -82,6 +86,7 @@ class CorpusRecord:
         self.source = _parse(Reference, self.source)
 
 
+@strict
 @dataclass
 class Hardware:
     r"""
@@ -104,6 +109,7 @@ class Hardware:
     on_cpu: bool = False
 
 
+@strict
 @dataclass
 class Emissions:
     r"""
@@ -120,12 +126,13 @@ class Emissions:
             The time that it measured: parts of a run that were killed are not in it.
     """
 
-    energy: float
-    co2: float
+    energy: int | float
+    co2: int | float
     countries: list[str]
-    seconds: float
+    seconds: int | float
 
 
+@strict
 @dataclass
 class RunRecord:
     r"""
@@ -164,19 +171,19 @@ class RunRecord:
     """
 
     objective: str
-    base_model: Reference | None = None
-    corpora: list[CorpusRecord] = field(default_factory=list)
+    base_model: Reference | dict | None = None
+    corpora: list[CorpusRecord | dict] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
-    hardware: Hardware | None = None
+    hardware: Hardware | dict | None = None
     num_steps: int | None = None
-    num_tokens: float | None = None
-    padding: float | None = None
-    seconds: float | None = None
-    tokens_per_second: float | None = None
-    mfu: float | None = None
-    validation: dict[str, list[float]] = field(default_factory=dict)
+    num_tokens: int | float | None = None
+    padding: int | float | None = None
+    seconds: int | float | None = None
+    tokens_per_second: int | float | None = None
+    mfu: int | float | None = None
+    validation: dict[str, list[int | float]] = field(default_factory=dict)
     validation_steps: list[int] | None = None
-    emissions: Emissions | None = None
+    emissions: Emissions | dict | None = None
     packages: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -184,6 +191,12 @@ class RunRecord:
         self.corpora = [_parse(CorpusRecord, corpus) for corpus in self.corpora]
         self.hardware = _parse(Hardware, self.hardware)
         self.emissions = _parse(Emissions, self.emissions)
+
+    def validate_measurements(self) -> None:
+        """Check that there is a first and a last value of each measurement."""
+        steps = [self.validation_steps] if self.validation else []
+        if any(pair is None or len(pair) != 2 for pair in [*self.validation.values(), *steps]):
+            raise ValueError("`validation` and `validation_steps` must have a first and a last value each.")
 
 
 def save_run_records(records: list[RunRecord], folder: str | os.PathLike) -> None:
@@ -202,7 +215,7 @@ def save_run_records(records: list[RunRecord], folder: str | os.PathLike) -> Non
 
 def read_run_records(name_or_path: str | os.PathLike, revision: str | None = None) -> list[RunRecord]:
     r"""
-    Read the records of the runs that made a model.
+    Read the records of the runs that made a model. Fields that this version does not know are left out.
 
     Args:
         name_or_path (`str` or `os.PathLike`):
@@ -212,6 +225,9 @@ def read_run_records(name_or_path: str | os.PathLike, revision: str | None = Non
 
     Returns:
         `list` of [`RunRecord`]: the first one first; empty for a model without records.
+
+    Raises:
+        ValueError: the file of the records holds something else.
     """
     path = cached_file(
         str(name_or_path),
@@ -220,8 +236,22 @@ def read_run_records(name_or_path: str | os.PathLike, revision: str | None = Non
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return [] if path is None else [RunRecord(**record) for record in json.loads(Path(path).read_text("utf-8"))]
+    if path is None:
+        return []
+    try:
+        return [_parse(RunRecord, dict(record)) for record in json.loads(Path(path).read_text("utf-8"))]
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise ValueError(f"'{path}' is not a record of training runs: {error}") from error
+
+
+def count_training_tokens(records: list[RunRecord]) -> float | None:
+    """Tokens that a model has seen in all of its runs; `None` where that is not known."""
+    counts = [record.num_tokens for record in records]
+    return sum(counts) if counts and None not in counts else None
 
 
 def _parse(cls: type, value: Any) -> Any:
-    return cls(**value) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    names = {field.name for field in fields(cls)}
+    return cls(**{name: item for name, item in value.items() if name in names})
