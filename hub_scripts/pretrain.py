@@ -10,10 +10,12 @@ from pathlib import Path
 from transformers import Trainer, TrainingArguments
 
 from slam_hf.command_line import parse_arguments, run
+from slam_hf.evaluation.arguments import EvaluationArguments
+from slam_hf.evaluation.pairs import evaluate_pairs
+from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
-from slam_hf.training.benchmarks import score_benchmarks
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
 from slam_hf.training.continuation import continue_document, continue_recording
@@ -24,8 +26,10 @@ from slam_hf.training.mixture import load_corpora, mix_corpora, pack_corpus
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
+from slam_hf.training.run_record import count_training_tokens, read_run_records
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
 from slam_hf.training.throughput import ThroughputCallback, peak_flops
+from slam_hf.training.trained_model import check_final_steps, trained_model
 
 
 def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> None:
@@ -36,6 +40,8 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     budget = set_budget(args, training_args)
     output_dir = Path(training_args.output_dir)
     processor = make_processor(args)
+    if training_args.process_index == 0:
+        check_final_steps(args, processor.feature_extractor.sampling_rate)
     model = initial_model(args, model_args, training_args.seed)
 
     with training_args.main_process_first(desc="packing"):
@@ -87,21 +93,28 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
             print(error)
 
     trainer.accelerator.wait_for_everyone()
-    for line in score_benchmarks(output_dir, args.benchmarks, trainer.state.num_input_tokens_seen):
-        trainer.accelerator.print(line)
+    model = trained_model(trainer, model_args)
+    summaries = []
+    for task, data in args.benchmarks.items():
+        evaluation = evaluate_pairs(EvaluationArguments(str(output_dir), task, data), model, processor)
+        if trainer.is_world_process_zero():
+            tokens = count_training_tokens(read_run_records(output_dir))
+            summaries.append(save_evaluation(evaluation, output_dir / "evaluation", model.num_parameters(), tokens))
+            print(describe_results(evaluation))
 
     if trainer.is_world_process_zero():
         losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
         print(f"Validation loss: {losses[0]:.3f} at first, {losses[-1]:.3f} after training.")
-        save_model_card(trainer, [output_dir / "evaluation" / f"{task}.json" for task in args.benchmarks])
+        save_model_card(trainer, summaries)
         print(f"Model, tokenizer, processor and card: {output_dir}")
+        audio, seed = output_dir / "continuation.wav", training_args.seed
         if args.prompt is None:
             document = next(iter(validation))["units"]
-            prompt, continuation = continue_document(output_dir, document, training_args.seed)
+            prompt, continuation = continue_document(model, processor, document, seed, audio)
             print(f"Prompt: {prompt}")
             print(f"Continuation: {continuation}")
         else:
-            audio, transcript = continue_recording(output_dir, args.prompt, training_args.seed, args.asr_model)
+            transcript = continue_recording(model, processor, args.prompt, seed, audio, args.asr_model)
             print(f"Continuation of {args.prompt}: {audio}")
             if transcript is not None:
                 print(f"Transcript: {transcript}")

@@ -41,12 +41,19 @@ def name_data(folder: str) -> str:
 
 
 def hash_model(model: PreTrainedModel) -> str:
-    """SHA-256 of a model's configuration and weights."""
-    incidental = ("transformers_version", "auto_map")
-    config = {key: value for key, value in model.config.to_diff_dict().items() if key not in incidental}
+    """SHA-256 of a model's configuration and weights, which is the same in memory and after it is saved and loaded."""
+    config = _without_incidentals(model.config.to_diff_dict())
     hash = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     update_with_tensors(hash, model.state_dict())
     return hash.hexdigest()
+
+
+def _without_incidentals(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_incidentals(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in ("transformers_version", "auto_map", "dtype", "use_cache")
+    }
 
 
 def hash_rows(rows: Iterable[Any]) -> str:
