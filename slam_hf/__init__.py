@@ -1,38 +1,33 @@
 """Speech language models on the Hugging Face stack.
 
 Importing this package makes its classes known to the Auto classes and the pipelines of transformers, and its corpora
-to `load_dataset`. Nothing heavy is imported before it is used.
+to `load_dataset`.
 """
 
-import importlib
-
+from .audio_utils import load_audio
 from .auto import register_all
+from .configuration_hubert_unit_codec import HubertUnitCodecConfig
+from .configuration_speech_lm import SpeechLMConfig
+from .corpora.builders import register_builders
+from .modeling_hubert_unit_codec import HubertUnitCodec
+from .modeling_speech_lm import SpeechLMForCausalLM
+from .pipeline_audio_to_audio import AudioToAudioPipeline
+from .processing_speech_lm import SpeechLMProcessor
+from .tokenization_hubert_unit import HubertUnitTokenizer
 
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "AudioToAudioPipeline": "pipeline_audio_to_audio",
-    "HubertUnitCodec": "modeling_hubert_unit_codec",
-    "HubertUnitCodecConfig": "configuration_hubert_unit_codec",
-    "HubertUnitTokenizer": "tokenization_hubert_unit",
-    "SpeechLMConfig": "configuration_speech_lm",
-    "SpeechLMForCausalLM": "modeling_speech_lm",
-    "SpeechLMProcessor": "processing_speech_lm",
-    "load_audio": "audio_utils",
-}
-
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
-
+__all__ = [
+    "AudioToAudioPipeline",
+    "HubertUnitCodec",
+    "HubertUnitCodecConfig",
+    "HubertUnitTokenizer",
+    "SpeechLMConfig",
+    "SpeechLMForCausalLM",
+    "SpeechLMProcessor",
+    "load_audio",
+]
 
 register_all()
+register_builders()

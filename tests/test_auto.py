@@ -1,38 +1,48 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-
-def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+import slam_hf
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    loaded = run("import sys, slam_hf; print(*(m for m in ('torch', 'transformers', 'datasets') if m in sys.modules))")
-    assert loaded.split() == []
+SHOW = """
+from datasets import load_dataset_builder
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioTokenization
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
+from transformers.pipelines import PIPELINE_REGISTRY
+
+config = AutoConfig.from_pretrained(checkpoint)
+print(type(config).__name__)
+print(type(AutoTokenizer.from_pretrained(checkpoint)).__name__)
+print(type(AutoProcessor.from_pretrained(checkpoint)).__name__)
+for auto_class in (AutoModel, AutoModelForCausalLM):
+    print(type(auto_class.from_config(config)).__name__)
+codec = AutoConfig.for_model("hubert_unit_codec", encoder_config={"hidden_size": 48, "num_hidden_layers": 1})
+for auto_class in (AutoModel, AutoModelForAudioTokenization):
+    print(type(auto_class.from_config(codec)).__name__)
+codec.save_pretrained(folder)
+print(type(AutoFeatureExtractor.from_pretrained(folder)).__name__)
+implementation = PIPELINE_REGISTRY.check_task("audio-to-audio")[1]["impl"]
+print(f"{implementation.__module__}.{implementation.__name__}")
+print(load_dataset_builder("speech_units", data_files=f"{folder}/config.json").__class__.__name__)
+"""
 
 
 @pytest.mark.parametrize(
-    "imports", ["import transformers.pipelines, slam_hf", "import slam_hf, transformers.pipelines"]
+    "imports",
+    [
+        "import slam_hf, transformers.pipelines",
+        "import transformers.models.auto.modeling_auto, datasets, slam_hf",
+        "import slam_hf.processing_speech_lm, transformers.models.auto.processing_auto",
+    ],
 )
-def test_registration_does_not_depend_on_the_order_of_imports(imports, published_checkpoint):
-    code = f"""
-{imports}
-from transformers import AutoConfig, AutoModel, AutoModelForAudioTokenization, AutoModelForCausalLM, AutoProcessor
-from transformers import AutoTokenizer
-from transformers.pipelines import PIPELINE_REGISTRY
-config = AutoConfig.from_pretrained({str(published_checkpoint)!r})
-print(type(config).__name__)
-print(type(AutoTokenizer.from_pretrained({str(published_checkpoint)!r})).__name__)
-print(type(AutoProcessor.from_pretrained({str(published_checkpoint)!r})).__name__)
-for auto_class in (AutoModel, AutoModelForCausalLM):
-    print(auto_class._model_mapping[type(config)].__name__)
-for auto_class in (AutoModel, AutoModelForAudioTokenization):
-    print(auto_class._model_mapping[slam_hf.HubertUnitCodecConfig].__name__)
-print(PIPELINE_REGISTRY.check_task("audio-to-audio")[1]["impl"])
-"""
-    assert run(code).split() == [
+def test_registration_does_not_depend_on_the_order_of_imports(imports, published_checkpoint, tmp_path):
+    code = f"{imports}\ncheckpoint, folder = {str(published_checkpoint)!r}, {str(tmp_path)!r}\n{SHOW}"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == [
         "SpeechLMConfig",
         "HubertUnitTokenizer",
         "SpeechLMProcessor",
@@ -40,13 +50,18 @@ print(PIPELINE_REGISTRY.check_task("audio-to-audio")[1]["impl"])
         "SpeechLMForCausalLM",
         "HubertUnitCodec",
         "HubertUnitCodec",
+        "EncodecFeatureExtractor",
         "slam_hf.pipeline_audio_to_audio.AudioToAudioPipeline",
+        "SpeechUnits",
     ]
 
 
-def test_public_names_are_importable():
-    import slam_hf
+def test_registration_is_by_public_calls():
+    code = Path(slam_hf.auto.__file__).read_text(encoding="utf-8")
+    assert not re.search(r"\._|meta_path|sys\.modules|_NAMES", code)
 
+
+def test_public_names_are_importable():
     assert all(getattr(slam_hf, name).__name__ == name for name in slam_hf.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         slam_hf.Nothing  # noqa: B018

@@ -44,6 +44,3 @@ def hash_sources(package: Path) -> str:
     """SHA-256 of `SOURCES`. It is part of the name of a prepared dataset in the cache: other code prepares it anew."""
     files = sorted(file for source in SOURCES for file in [package / source, *(package / source).glob("*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
-
-
-register_builders()
