@@ -23,6 +23,7 @@ from huggingface_hub import ModelCard, snapshot_download
 from transformers import EncodecFeatureExtractor, HfArgumentParser
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
+from slam_hf.checkpoint_files import read_json
 from slam_hf.conversion.gslm_scaling import read_gslm_scaling
 from slam_hf.conversion.speech_lm import read_speech_lm
 from slam_hf.conversion.twist import read_twist
@@ -30,7 +31,6 @@ from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.remote_code import export_remote_code
-from slam_hf.hub.repository_files import read_json
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.quickstart import resolve_path
 

@@ -20,13 +20,14 @@ from pathlib import Path
 from huggingface_hub import RepoCard
 from transformers import HfArgumentParser
 
+from slam_hf.checkpoint_files import read_json
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.metric_space import metric_space
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.remote_code import export_remote_code
-from slam_hf.hub.repository_files import publishable_files, read_json, stage, stage_corpus
+from slam_hf.hub.repository_files import publishable_files, stage, stage_corpus
 from slam_hf.hub.upload import publish_folder
 
 

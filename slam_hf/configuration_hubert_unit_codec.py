@@ -72,6 +72,35 @@ class UnitHifiGanConfig(PreTrainedConfig):
     sampling_rate: int = 16_000
     initializer_range: float = 0.01
 
+    def validate_layers(self) -> None:
+        """Refuses lists that the generator of transformers takes and fails on; `@strict` calls it."""
+        rows = [(name, getattr(self, name)) for name in ("upsample_rates", "upsample_kernel_sizes")]
+        rows += [("resblock_kernel_sizes", self.resblock_kernel_sizes)]
+        rows += [("resblock_dilation_sizes", row) for row in self.resblock_dilation_sizes or [[]]]
+        for name, row in rows:
+            if not isinstance(row, list | tuple) or not all(type(item) is int and 0 < item < 2**16 for item in row):
+                raise ValueError(f"`{name}` must hold positive whole numbers; got {getattr(self, name)}.")
+            if not 0 < len(row) <= 32:
+                raise ValueError(f"`{name}` must hold 1 to 32 numbers; got {len(row)}.")
+        rates, kernels = self.upsample_rates, self.upsample_kernel_sizes
+        if len(rates) != len(kernels) or any(k < r or (k - r) % 2 for r, k in zip(rates, kernels, strict=False)):
+            raise ValueError(
+                "`upsample_kernel_sizes` must have an entry for each of `upsample_rates`, larger by an even number or "
+                f"0; got {kernels} for {rates}."
+            )
+        if len(self.resblock_dilation_sizes) != len(self.resblock_kernel_sizes):
+            raise ValueError(
+                "`resblock_dilation_sizes` must have an entry for each of `resblock_kernel_sizes`; got "
+                f"{len(self.resblock_dilation_sizes)} for {self.resblock_kernel_sizes}."
+            )
+        if self.upsample_initial_channel < 2 ** len(rates):
+            raise ValueError(
+                f"`upsample_initial_channel` must be {2 ** len(rates)} or more to be halved by each of "
+                f"`upsample_rates`; got {self.upsample_initial_channel}."
+            )
+        if self.sampling_rate < 1:
+            raise ValueError(f"`sampling_rate` must be positive; got {self.sampling_rate}.")
+
     @property
     def spkr_embed_dim(self) -> int:
         """`int`: Width that the speaker adds to the generator's input (named as `SeamlessM4THifiGan` reads it)."""

@@ -1,5 +1,6 @@
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,85 @@ def test_damaged_checkpoint_is_refused(tmp_path, content):
     (tmp_path / "vocoder.pt").write_bytes(content)
     with pytest.raises(ValueError, match="vocoder.pt"):
         read_hifigan(tmp_path / "vocoder.pt", CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (
+            "upsample_rates",
+            [[], [0], [-1, 4, 4, 4, 2], [1] * 100, [10**12] * 5, [4, 4, 4, 4, 2], "x", None, [None], [1.5]],
+        ),
+        ("upsample_kernel_sizes", [[], [0] * 5, [11, 8, 8, 8], [3] * 5, [12, 8, 8, 8, 4], [10**12] * 5, {}, True]),
+        ("resblock_kernel_sizes", [[], [3, 7], [0, 7, 11], [3, 7, 11, 3], [1] * 100, "3", [[3]]]),
+        (
+            "resblock_dilation_sizes",
+            [[], [[]], [1, 3, 5], [[1, 3, 5]] * 2, [[0, 1, 3]] * 3, [["a"]] * 3, [[1] * 99] * 3, None],
+        ),
+        ("upsample_initial_channel", [0, -1, 31, 2.5, "64", [64], None]),
+        ("dur_predictor_params", [1, "x", [1], {"var_pred_dropout": "x"}]),
+        ("sampling_rate", [0, -1, "16000", None, 1e300]),
+    ],
+)
+def test_odd_configurations_are_refused_by_the_field(config, field, values):
+    name = "duration_dropout" if field == "dur_predictor_params" else field
+    for value in values:
+        with pytest.raises(ValueError, match=f"{field}|{name}"):
+            read_hifigan(CHECKPOINT, {**config, field: value})
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b"{", b"\xff\xfe"])
+def test_a_configuration_that_is_damaged_is_named(tmp_path, content):
+    (tmp_path / "vocoder.json").write_bytes(content)
+    with pytest.raises(ValueError, match="vocoder.json"):
+        read_hifigan(CHECKPOINT, tmp_path / "vocoder.json")
+
+
+def test_memory_does_not_follow_the_configuration(config):
+    with pytest.raises(ValueError, match="do not fit each other"):
+        read_hifigan(CHECKPOINT, {**config, "upsample_initial_channel": 2**40})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["dict.weight", "conv_pre.weight_g", "ups.2.weight_v", "conv_post.bias"])
+def test_weights_that_are_not_finite_are_refused_by_their_name(generator, tmp_path, name, value):
+    generator[name].view(-1)[-1] = value
+    with pytest.raises(ValueError, match=rf"vocoder.pt: the tensor '{name}' does not hold finite"):
+        read_hifigan(save(generator, tmp_path / "vocoder.pt"), CONFIG)
+
+
+def test_a_direction_of_norm_0_is_refused(generator, tmp_path):
+    generator["conv_pre.weight_v"][3] = 0
+    with pytest.raises(ValueError, match="'conv_pre.weight_v' has a slice of norm 0"):
+        read_hifigan(save(generator, tmp_path / "vocoder.pt"), CONFIG)
+
+
+def test_tensors_are_no_larger_than_their_file(generator, tmp_path):
+    generator["dict.weight"] = torch.zeros(1, 1).expand(2**20, 2**10)
+    path = save(generator, tmp_path / "vocoder.pt")
+    assert path.stat().st_size < 10**6
+    with pytest.raises(ValueError, match="its tensors are larger than the file"):
+        read_hifigan(path, CONFIG)
+
+
+def test_archives_that_grow_are_refused(generator, tmp_path):
+    generator["dict.weight"] = torch.zeros(2**10, 2**10)
+    path = save(generator, tmp_path / "vocoder.pt")
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small:
+        for name in archive.namelist():
+            small.writestr(name, archive.read(name))
+    with pytest.raises(ValueError, match="Its archive is compressed"):
+        read_hifigan(tmp_path / "small.pt", CONFIG)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(3, dtype=torch.int64), torch.zeros(3, device="meta"), torch.zeros(3).to_sparse()], ids=str
+)
+def test_other_tensors_are_refused_by_their_name(generator, tmp_path, tensor):
+    with pytest.raises(ValueError, match="'conv_post.bias' does not hold finite"):
+        read_hifigan(save({**generator, "conv_post.bias": tensor}, tmp_path / "vocoder.pt"), CONFIG)
+
+
+def test_half_precision_becomes_single(generator, tmp_path):
+    path = save({name: tensor.half() for name, tensor in generator.items()}, tmp_path / "vocoder.pt")
+    assert {weight.dtype for weight in read_hifigan(path, CONFIG).state_dict().values()} == {torch.float32}

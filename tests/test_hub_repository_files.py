@@ -1,4 +1,3 @@
-import json
 import os
 import socket
 from pathlib import Path
@@ -10,15 +9,8 @@ from safetensors.numpy import save
 from transformers import EncodecFeatureExtractor
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
-from slam_hf.hub.repository_files import (
-    MODEL_FILES,
-    OPTIONAL_FILES,
-    publishable_files,
-    read_json,
-    stage,
-    stage_corpus,
-    weight_files,
-)
+from slam_hf.checkpoint_files import weight_files
+from slam_hf.hub.repository_files import MODEL_FILES, OPTIONAL_FILES, publishable_files, stage, stage_corpus
 
 
 PNG, WAV = b"\x89PNG\r\n\x1a\n and so on", b"RIFF\x00\x00\x00\x00WAVE and so on"
@@ -188,12 +180,3 @@ def test_a_corpus_that_is_not_what_its_card_says_is_refused(corpus, tmp_path):
     for card in ("", "---\ndataset_info: 3\n---\n", "---\n{\n---\n"):
         (corpus / "README.md").write_text(card)
         assert "README.md' does not list the splits" in error()
-
-
-def test_errors_of_json_name_the_file(tmp_path):
-    for content, message in (("[1]", "holds a list"), ("{", "is not JSON"), ("[" * 100_000, "is not JSON")):
-        (tmp_path / "config.json").write_text(content)
-        with pytest.raises(ValueError, match=f"config.json' {message}"):
-            read_json(tmp_path / "config.json")
-    (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
-    assert read_json(tmp_path / "config.json") == {"a": 1}

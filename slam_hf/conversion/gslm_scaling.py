@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from ..checkpoint_files import read_json, weight_files
 from ..configuration_speech_lm import SpeechLMConfig
-from ..hub.repository_files import read_json, weight_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 
 

@@ -1,9 +1,8 @@
 """Reads the unit vocoders that textless-lib, fairseq and speech-resynthesis publish."""
 
-import json
 import os
-import pickle
 import re
+import zipfile  # noqa: TID251 (nothing is extracted)
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 
+from ..checkpoint_files import check_content, read_json
 from ..configuration_hubert_unit_codec import UnitHifiGanConfig
 from ..modeling_unit_hifigan import UnitHifiGan
 
@@ -52,18 +52,20 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
             speaker and style, or it does not fit its configuration.
     """
     if not isinstance(config, Mapping):
-        config = json.loads(Path(config).read_text())
+        config = read_json(Path(config))
     for key, meaning in _UNSUPPORTED.items():
         if config.get(key):
             raise ValueError(
                 f"{checkpoint}: this vocoder {meaning} (`{key}` in its configuration); "
                 "only vocoders of units, speakers and styles can be converted."
             )
-    generator = _read_generator(checkpoint)
+    generator = _read_generator(Path(checkpoint))
     try:
         state = _rename(_fold_weight_norm(generator))
-        vocoder = UnitHifiGan(_read_config(config, state))
-        vocoder.load_state_dict(state)
+        config = _read_config(config, state)
+        with torch.device("meta"):
+            vocoder = UnitHifiGan(config)
+        vocoder.load_state_dict(state, assign=True)
     except (LookupError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise ValueError(
             f"{checkpoint}: the weights and the configuration do not fit each other: {error!r}"
@@ -71,18 +73,31 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
     return vocoder.eval()
 
 
-def _read_generator(checkpoint: str | os.PathLike) -> dict[str, torch.Tensor]:
-    if Path(checkpoint).suffix == ".safetensors":
-        return load_file(checkpoint)
-    with open(checkpoint, "rb") as file:
+def _read_generator(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The state dict, of which every value is in the file: views and compression do not make it larger."""
+    size = checkpoint.stat().st_size
+    if checkpoint.suffix == ".safetensors":
+        check_content(checkpoint)
+        generator = load_file(checkpoint)
+    else:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 (weights_only)
-        except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+            if zipfile.is_zipfile(checkpoint):
+                with zipfile.ZipFile(checkpoint) as archive:
+                    if sum(entry.file_size for entry in archive.infolist()) > size:
+                        raise ValueError("Its archive is compressed.")
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)  # noqa: TID251 (weights_only)
+        except Exception as error:  # whatever a damaged file makes torch.load raise
             raise ValueError(f"{checkpoint}: not a PyTorch checkpoint of tensors alone. {error}") from error
-    generator = content.get("generator") if isinstance(content, dict) else None
-    if not isinstance(generator, dict) or not all(isinstance(weight, torch.Tensor) for weight in generator.values()):
-        raise ValueError(f"{checkpoint}: expected the state dict of a vocoder under the key 'generator'.")
-    return generator
+        generator = content.get("generator") if isinstance(content, dict) else None
+        if not isinstance(generator, dict) or not all(map(torch.is_tensor, generator.values())):
+            raise ValueError(f"{checkpoint}: expected the state dict of a vocoder under the key 'generator'.")
+    if sum(tensor.numel() * tensor.element_size() for tensor in generator.values()) > size:
+        raise ValueError(f"{checkpoint}: its tensors are larger than the file.")
+    for name, tensor in generator.items():
+        is_plain = tensor.layout == torch.strided and tensor.is_floating_point() and tensor.device.type == "cpu"
+        if not is_plain or not tensor.isfinite().all():
+            raise ValueError(f"{checkpoint}: the tensor {name!r} does not hold finite floating point numbers alone.")
+    return {name: tensor.float() for name, tensor in generator.items()}
 
 
 def _fold_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -92,6 +107,8 @@ def _fold_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
         if key.endswith(".weight_v"):
             gain = state[key.removesuffix("v") + "g"]
             tensor = gain * tensor / tensor.norm(dim=(1, 2), keepdim=True)
+            if not tensor.isfinite().all():
+                raise ValueError(f"{key!r} has a slice of norm 0")
         if not key.endswith(".weight_g"):
             folded[re.sub(r"\.weight_v$", ".weight", key)] = tensor
     return folded
@@ -104,6 +121,9 @@ def _rename(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _read_config(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> UnitHifiGanConfig:
+    predictor = config.get("dur_predictor_params") or {}
+    if not isinstance(predictor, Mapping):
+        raise ValueError(f"`dur_predictor_params` must be an object; got {predictor!r}")
     num_units, unit_embed_dim = state["unit_embedding.weight"].shape
     duration_conv = state.get("duration_predictor.conv1.weight", torch.empty(0, 0, 3))
     return UnitHifiGanConfig(
@@ -113,7 +133,7 @@ def _read_config(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -
         num_styles=len(state.get("style_embedding.weight", ())),
         duration_hidden_dim=duration_conv.shape[0],
         duration_kernel_size=duration_conv.shape[2],
-        duration_dropout=(config.get("dur_predictor_params") or {}).get("var_pred_dropout", 0.5),
+        duration_dropout=predictor.get("var_pred_dropout", 0.5),
         upsample_initial_channel=config["upsample_initial_channel"],
         upsample_rates=config["upsample_rates"],
         upsample_kernel_sizes=config["upsample_kernel_sizes"],

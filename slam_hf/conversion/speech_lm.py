@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ..hub.repository_files import weight_files
+from ..checkpoint_files import weight_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HTTPError
 
+from ..checkpoint_files import read_json, weight_files
 from ..processing_speech_lm import check_codec_reference
 from ..quickstart import resolve_path
-from .repository_files import read_json, weight_files
 
 
 def pin_codec(folder: Path, codec: str | None = None) -> str | None:
