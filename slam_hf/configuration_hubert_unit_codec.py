@@ -187,6 +187,12 @@ class HubertUnitCodecConfig(PreTrainedConfig):
             samples = (samples - 1) * stride + kernel
         return samples
 
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that the convolutions make of a waveform, `pad` at both ends included in its samples."""
+        for kernel, stride in zip(self.encoder_config.conv_kernel, self.encoder_config.conv_stride, strict=True):
+            num_samples = (num_samples - kernel) // stride + 1
+        return num_samples
+
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         """As for every configuration. The settings of the codec's feature extractor are saved beside it."""
         super().save_pretrained(save_directory, **kwargs)

@@ -2,7 +2,9 @@
 
 import copy
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +18,17 @@ from transformers.utils import ModelOutput
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig
 from .loading_utils import SafeLoadingMixin
+from .masked_hubert import hubert_states
 from .modeling_unit_hifigan import UnitHifiGan
 from .padding_utils import split_clips, split_durations, split_units
 from .public_names import public_name
 
+
+_BATCH_SECONDS = 120
+"""Audio in a batch of clips that are encoded together on an accelerator."""
+
+_STEPS_PER_OCTAVE = 8
+"""Number of padded lengths between a length and its double: padding is at most an eighth of a clip."""
 
 _CHUNK_FRAMES = 4096
 """Frames whose distances to the centroids are held at once: with 500 units, 8 MB."""
@@ -72,8 +81,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     A codec between audio and discrete units. The encoder is a HuBERT (https://huggingface.co/papers/2106.07447) up to
     the layer whose states a k-means codebook quantises; the decoder, which a codec may lack, is a [`UnitHifiGan`].
 
-    The units of a clip never depend on what else is in the batch: each clip goes through HuBERT alone and without
-    padding, which its norms over time and its convolutions would see. On a CPU this is also the faster way.
+    The units of a clip never depend on what else is in the batch. On a CPU each clip goes through HuBERT alone and
+    without padding, which is also the faster way there. On an accelerator clips share padded batches, and a masked
+    forward keeps the padding out of their states ([`~masked_hubert.hubert_states`]). As rounding may differ between
+    batches of different shapes, the length of a clip alone decides the shape of its batch.
 
     Args:
         config ([`HubertUnitCodecConfig`]):
@@ -219,7 +230,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
 
     @torch.no_grad()
     def encode(
-        self, input_values: torch.FloatTensor, padding_mask: torch.Tensor | None = None
+        self,
+        input_values: torch.FloatTensor,
+        padding_mask: torch.Tensor | None = None,
+        batched: bool | None = None,
     ) -> HubertUnitCodecEncoderOutput:
         r"""
         Audio to one unit per frame. A clip of `n` samples has `n // config.hop_length` frames.
@@ -230,6 +244,9 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 of the longest clip takes about 20 MB in a HuBERT-base.
             padding_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 1 for audio and 0 for padding; without it, all is audio.
+            batched (`bool`, *optional*):
+                Whether clips go through HuBERT in batches, in place of one by one. Defaults to `True` on an
+                accelerator and `False` on a CPU.
 
         Returns:
             [`HubertUnitCodecEncoderOutput`]: `audio_codes` and `lengths`.
@@ -240,7 +257,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         """
         first_frame = self.config.receptive_field - 2 * self.config.pad
         clips = split_clips(input_values, padding_mask, min_samples=first_frame)
-        units = [self._encode_clip(clip) for clip in clips]
+        if batched is None:
+            batched = self.device.type != "cpu"
+        with _full_float32():
+            units = self._encode_batches(clips) if batched else [self._encode_clip(clip) for clip in clips]
         return HubertUnitCodecEncoderOutput(
             audio_codes=pad_sequence(units, batch_first=True, padding_value=-1)[:, None],
             lengths=_lengths(units),
@@ -340,6 +360,30 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         states = self.encoder(clip[None], output_hidden_states=[layer]).hidden_states[layer][0]
         return self._nearest_centroids(states)
 
+    def _encode_batches(self, clips: list[torch.Tensor]) -> list[torch.LongTensor]:
+        """Units of shape `(num_frames,)` of each clip of shape `(num_samples,)`."""
+        clips = [nn.functional.pad(clip, (self.config.pad, self.config.pad)) for clip in clips]
+        by_length: defaultdict[int, list[int]] = defaultdict(list)
+        for index, clip in enumerate(clips):
+            by_length[_padded_length(len(clip), self.config.hop_length)].append(index)
+        units: list[torch.LongTensor] = [None] * len(clips)
+        for length, indices in by_length.items():
+            batch_size = max(1, _BATCH_SECONDS * self.config.sampling_rate // length)
+            for start in range(0, len(indices), batch_size):
+                chosen = indices[start : start + batch_size]
+                # The last batch of a length is as large as the others: what is missing is silence.
+                waveforms = self.codebook.new_zeros(batch_size, length)
+                num_samples = torch.full((batch_size,), length)
+                for row, index in enumerate(chosen):
+                    waveforms[row, : len(clips[index])] = clips[index]
+                    num_samples[row] = len(clips[index])
+                num_samples = num_samples.to(waveforms.device)
+                states, _ = hubert_states(self.encoder, waveforms.to(self.encoder.dtype), num_samples)
+                codes = self._nearest_centroids(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+                for row, index in enumerate(chosen):
+                    units[index] = codes[row, : self.config.num_frames(len(clips[index]))]
+        return units
+
     def _nearest_centroids(self, states: torch.Tensor) -> torch.LongTensor:
         """The centroid with the least Euclidean distance to each of `states`, of shape `(num_frames, hidden_size)`."""
         if self.codebook.dtype != torch.float32:
@@ -351,6 +395,27 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         chunks = states.to(self.codebook.device, torch.float32).split(_CHUNK_FRAMES)
         # |x - c|^2 less |x|^2, which is the same for all centroids.
         return torch.cat([torch.addmm(squares, chunk, self.codebook.T, alpha=-2).argmin(dim=1) for chunk in chunks])
+
+
+def _padded_length(num_samples: int, hop_length: int) -> int:
+    """The length that a clip is padded to, in samples: one of a few, so that few shapes of batches occur."""
+    num_frames = -(-num_samples // hop_length)
+    step = 2 ** max(0, num_frames.bit_length() - _STEPS_PER_OCTAVE.bit_length())
+    return -(-num_frames // step) * step * hop_length
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Disable TF32 on NVIDIA GPUs: PyTorch uses it for float32 convolutions by default, and it changes units."""
+    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _repeat(index: int | torch.Tensor | None, count: int) -> list[torch.Tensor | None]:

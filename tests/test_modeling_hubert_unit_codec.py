@@ -86,8 +86,10 @@ def encode_alone(codec: HubertUnitCodec, clip: torch.Tensor) -> list[int]:
     return codec.encode(clip[None]).audio_codes[0, 0].tolist()
 
 
-def encode_together(codec: HubertUnitCodec, clips: list[torch.Tensor], padding_value: float = 0.0) -> list[list[int]]:
-    encoded = codec.encode(*pad(clips, padding_value))
+def encode_together(
+    codec: HubertUnitCodec, clips: list[torch.Tensor], padding_value: float = 0.0, batched: bool = False
+) -> list[list[int]]:
+    encoded = codec.encode(*pad(clips, padding_value), batched=batched)
     return [codes[0, :length].tolist() for codes, length in zip(encoded.audio_codes, encoded.lengths, strict=True)]
 
 
@@ -115,11 +117,18 @@ def test_reference_units_of_a_clip_alone(tiny_codec, reference_clips, index):
     assert durations.tolist() == expected["durations"]
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_reference_units_in_every_batch(tiny_codec, reference_clips, size):
+@pytest.fixture
+def small_batches(monkeypatch):
+    """Batches of 6 s on an accelerator: several of one length, and not all of them full."""
+    monkeypatch.setattr(modeling_hubert_unit_codec, "_BATCH_SECONDS", 6)
+
+
+@pytest.mark.parametrize(("size", "batched"), [(2, False), (3, False), (4, False), (4, True)])
+def test_reference_units_in_every_batch(tiny_codec, reference_clips, size, batched, small_batches):
     for indices in itertools.permutations(range(4), size):
         expected = [REFERENCE["reference"][index]["raw"] for index in indices]
-        assert encode_together(tiny_codec, [reference_clips[index] for index in indices]) == expected
+        clips = [reference_clips[index] for index in indices]
+        assert encode_together(tiny_codec, clips, batched=batched) == expected
 
 
 def test_plain_batching_would_change_reference_units(tiny_codec, reference_clips):
@@ -136,16 +145,37 @@ def test_plain_batching_would_change_reference_units(tiny_codec, reference_clips
     assert changed / total > 0.1
 
 
+@pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize(("frame_rate", "norm", "stable", "batch_norm"), VARIANTS)
-def test_units_do_not_depend_on_the_batch(frame_rate, norm, stable, batch_norm):
+def test_units_do_not_depend_on_the_batch(frame_rate, norm, stable, batch_norm, batched, small_batches):
     codec = make_codec(make_hubert(frame_rate, norm, stable, batch_norm))
     lengths = np.random.default_rng(0).integers(640, 40_000, size=12)
     clips = make_clips(*lengths.tolist())
     alone = [encode_alone(codec, clip) for clip in clips]
     assert len(set(itertools.chain(*alone))) > 10
-    assert encode_together(codec, clips) == alone
-    assert encode_together(codec, clips[::-1], padding_value=0.5) == alone[::-1]
-    assert encode_together(codec, clips[3:8], padding_value=float("nan")) == alone[3:8]
+    assert encode_together(codec, clips, batched=batched) == alone
+    assert encode_together(codec, clips[::-1], padding_value=0.5, batched=batched) == alone[::-1]
+    assert encode_together(codec, clips[3:8], padding_value=float("nan"), batched=batched) == alone[3:8]
+
+
+def test_clips_are_padded_to_few_lengths_by_at_most_an_eighth():
+    padded = {frames: modeling_hubert_unit_codec._padded_length(640 * frames, 640) for frames in range(1, 1001)}
+    assert all(640 * frames <= length < 640 * max(frames + 1, 1.125 * frames + 1) for frames, length in padded.items())
+    assert len(set(padded.values())) < 70
+    assert modeling_hubert_unit_codec._padded_length(640 * 300 + 1, 640) == 640 * 320
+
+
+def test_encoding_does_not_use_tf32_and_leaves_the_setting_alone(codec):
+    convolutions, seen = torch.backends.cudnn.conv, []
+    before = convolutions.fp32_precision
+    hook = codec.encoder.register_forward_hook(lambda *_: seen.append(convolutions.fp32_precision))
+    try:
+        convolutions.fp32_precision = "tf32"
+        encode_alone(codec, make_clips(2_000)[0])
+        assert (seen, convolutions.fp32_precision) == (["ieee"], "tf32")
+    finally:
+        convolutions.fp32_precision = before
+        hook.remove()
 
 
 @pytest.mark.parametrize(("frame_rate", "norm", "stable", "batch_norm"), VARIANTS)
