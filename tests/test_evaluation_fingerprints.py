@@ -2,6 +2,7 @@ import copy
 
 import torch
 
+from slam_hf import SpeechLMForCausalLM
 from slam_hf.evaluation.fingerprints import describe_model, hash_code, hash_model, hash_rows
 
 
@@ -18,6 +19,25 @@ def test_a_model_is_told_by_its_weights_and_its_configuration(tiny_model, tmp_pa
     with torch.no_grad():
         other.lm.model.norm.weight[0] += 1e-6
     assert hash_model(other) != original
+
+
+def test_a_model_in_memory_has_the_hash_of_its_files(tiny_model, tmp_path):
+    model = copy.deepcopy(tiny_model)
+    model.config.use_cache = False  # as a trainer sets it
+    model.save_pretrained(tmp_path / "model")
+    assert hash_model(model) == hash_model(type(model).from_pretrained(tmp_path / "model", dtype=torch.float32))
+
+
+def test_the_hash_of_the_published_fixture_stays(published_checkpoint):
+    model = SpeechLMForCausalLM.from_pretrained(published_checkpoint, dtype=torch.float32)
+    assert hash_model(model) == "fe51bcce24277a367cc1a19c17c70485b89cc44cb214e08f7dadb93fe47075cb"
+
+
+def test_a_model_with_an_adapter_is_not_named_after_its_base(tiny_model):
+    model = copy.deepcopy(tiny_model)
+    model.name_or_path, model.config._commit_hash, model.peft_config = "org/base", "0123abcd", {}
+    described = describe_model(model, "org/adapter")
+    assert (described["name"], described["revision"]) == ("org/adapter", None)
 
 
 def test_a_local_model_is_named_by_its_folder(tiny_model, tmp_path):

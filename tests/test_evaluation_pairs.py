@@ -137,7 +137,7 @@ def test_an_utterance_that_is_longer_than_the_positions_of_the_model_is_skipped(
     write_units(folder, {"1_correct": [1] * 6, "1_incorrect": [2], "2_correct": [3], "2_incorrect": [4] * 7})
     fits, too_long = evaluate_pairs(arguments(checkpoint, folder), model).records
     assert fits["skipped"] is None and fits["correct_score"] < 0
-    assert too_long["skipped"] == "2_incorrect: too long: 9 tokens, the model has 8 positions"
+    assert too_long["skipped"] == "2_incorrect: too long: 9 tokens, and the model has 8 positions"
     assert (too_long["correct_score"], too_long["incorrect_units"]) == (None, 7)
 
 

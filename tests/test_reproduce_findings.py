@@ -78,6 +78,7 @@ def test_a_run_is_the_recipe_with_other_values_and_is_done_once(tmp_path, monkey
     assert Path(command[4]).name == "pretrain.py" and command[5] == "--config"
     recipe = yaml.safe_load(Path(command[6]).read_text())
     expected = {"seed": 3, "max_steps": -1, "max_train_hours": 0.1, "packing": False, "datasets": natural.datasets}
+    expected["overwrite_output_dir"] = True
     assert {name: recipe[name] for name in expected} == expected
     assert recipe["output_dir"] == str(tmp_path / "natural-3")
     assert recipe["base_config"]["model_type"] == "qwen2"

@@ -129,7 +129,8 @@ def complete_run(
 def _launch(script: str, recipe: str, folder: Path, overrides: dict[str, Any]) -> None:
     """Run a script with a recipe of which some values are overridden."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = read_recipe(recipe) | overrides | {"output_dir": str(folder)}
+    # A run that was killed leaves what a new one would not write over.
+    values = read_recipe(recipe) | overrides | {"output_dir": str(folder), "overwrite_output_dir": True}
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}), "utf-8")
     _accelerate(script, "--config", str(path))

@@ -26,8 +26,9 @@ from ..metrics.genppl.genppl import negative_log_likelihoods
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processes import get_process_state
+from ..public_names import public_name
 from .arguments import ContinuationArguments, EvaluationArguments
-from .fingerprints import describe_model, hash_model, hash_rows, name_data
+from .fingerprints import describe_model, hash_model, hash_rows
 from .journal import Journal
 from .pairs import load_pipeline, own_processor
 from .report import Evaluation
@@ -99,7 +100,7 @@ def evaluate_continuations(
         results=task.compute(records),
         records=records,
         model=described,
-        data={"name": name_data(args.data), "hash": data_hash},
+        data={"name": public_name(args.data), "hash": data_hash},
         codec=describe_codec(speak.processor.audio_tokenizer),
         settings=settings,
     )

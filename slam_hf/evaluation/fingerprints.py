@@ -31,29 +31,24 @@ def describe_model(model: PreTrainedModel, name_or_path: str | None = None) -> d
         and `weights`, the hash of configuration and weights.
     """
     name = name_or_path or model.name_or_path
-    revision = None if os.path.isdir(name) else getattr(model.config, "_commit_hash", None)
+    # The configuration of an adapted model, and so its commit, is that of the base model.
+    is_elsewhere = os.path.isdir(name) or hasattr(model, "peft_config")
+    revision = None if is_elsewhere else getattr(model.config, "_commit_hash", None)
     return {"name": public_name(name, revision), "revision": revision, "weights": hash_model(model)}
 
 
-def name_data(folder: str) -> str:
-    """The name of a benchmark's folder: never a path."""
-    return public_name(folder)
-
-
 def hash_model(model: PreTrainedModel) -> str:
-    """SHA-256 of a model's configuration and weights, which is the same in memory and after it is saved and loaded."""
-    config = _without_incidentals(model.config.to_diff_dict())
+    """SHA-256 of a model's configuration and weights, the same for a model in memory and for its saved files."""
+    incidental = ("transformers_version", "auto_map")
+    config = {key: value for key, value in model.config.to_diff_dict().items() if key not in incidental}
+    if "base_config" in config:  # a trainer sets `use_cache`, and only `from_pretrained` sets `dtype`
+        config.pop("use_cache", None)
+        config["base_config"]["dtype"] = str(model.dtype).removeprefix("torch.")
+        # Loading once left these in the configuration, and summaries of that time have the hash with them.
+        config |= {"trust_remote_code": None, "use_safetensors": None}
     hash = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     update_with_tensors(hash, model.state_dict())
     return hash.hexdigest()
-
-
-def _without_incidentals(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_incidentals(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if key not in ("transformers_version", "auto_map", "dtype", "use_cache")
-    }
 
 
 def hash_rows(rows: Iterable[Any]) -> str:

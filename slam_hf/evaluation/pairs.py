@@ -12,9 +12,10 @@ from ..encoding.codec_identity import CodecDescription, describe_codec
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processing_speech_lm import SpeechLMProcessor
+from ..public_names import public_name
 from .arguments import EvaluationArguments
 from .benchmarks import Pair
-from .fingerprints import describe_model, hash_rows, name_data
+from .fingerprints import describe_model, hash_rows
 from .report import Evaluation
 from .scoring import score_pairs
 from .tasks import TASKS, pair_tasks
@@ -68,7 +69,7 @@ def evaluate_pairs(
         records=records,
         model=described,
         data={
-            "name": name_data(args.data),
+            "name": public_name(args.data),
             "hash": hash_rows(
                 [*astuple(pair), utterances.hashes[pair.correct], utterances.hashes[pair.incorrect]] for pair in pairs
             ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..quickstart import PREFIX
+from ..public_names import PREFIX
 from .tasks import TASKS, pair_tasks
 
 
