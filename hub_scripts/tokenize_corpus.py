@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from datasets import DatasetBuilder, load_dataset_builder
-from transformers import HfArgumentParser
 
-from slam_hf.command_line import run
+from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.atomic_write import DiskFullError
@@ -148,7 +147,7 @@ def push(folder: Path, repo_id: str, private: bool) -> None:
 
 
 def main() -> None:
-    source_args, args = HfArgumentParser((SourceArguments, CorpusArguments)).parse_args_into_dataclasses()
+    source_args, args = parse_arguments(__doc__, (SourceArguments, CorpusArguments))
     state = get_process_state()
     codec = load_codec(args.codec, args.codec_revision).to(state.device)
     segmentation = Segmentation(args.max_seconds, args.cut, args.overlap_seconds, args.overlap)

@@ -1,4 +1,6 @@
 import json
+import shutil
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,7 +8,7 @@ import pytest
 
 from slam_hf.corpora import dataset_folder
 from slam_hf.corpora.dataset_card import SplitSummary
-from slam_hf.corpora.dataset_folder import finish_split, job_folder, publish_split, read_summary
+from slam_hf.corpora.dataset_folder import check_vacant, finish_split, job_folder, publish_split, read_summary
 from slam_hf.encoding.codec_identity import CodecDescription
 from slam_hf.encoding.ledger import ChunkRecord, Ledger
 from slam_hf.encoding.piece_batches import ChunkKey
@@ -101,3 +103,77 @@ def test_a_split_without_a_row_is_an_error_but_has_its_report(tmp_path, add_chun
 
     assert (tmp_path / "skipped" / "train.jsonl").exists()
     assert read_summary(tmp_path, "train") is None
+
+
+def test_a_split_is_not_finished_while_chunks_are_missing(tmp_path, add_chunks):
+    ledger, parts = add_chunks("train", 1, 2)
+
+    with pytest.raises(ValueError, match="1 of 3 parts of the input are not encoded"):
+        finish_split(tmp_path, "train", ledger, [*parts, FilePart((None,), 1.0)], CODEC, has_pairs=False)
+
+    assert [path.name for path in tmp_path.iterdir()] == [".tokenization"]
+
+
+def test_the_report_has_a_line_for_each_name_whatever_it_holds(tmp_path, add_chunks):
+    ledger, parts = add_chunks("train", 1)
+    names = ["a\u2028b\x85c.wav", "caf\udce9.wav", "\ud800"]
+    skipped = [Skipped(name, SkipReason.UNREADABLE, "café") for name in names]
+    (key,) = ledger.records
+    ledger.add(key, ledger.read_rows(key), replace(ledger.records[key], skipped=skipped))
+
+    finish_split(tmp_path, "train", ledger, parts, CODEC, has_pairs=False)
+
+    lines = (tmp_path / "skipped" / "train.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["a\u2028b\x85c.wav", "caf\\udce9.wav", "\\ud800"]
+    assert json.loads(lines[0])["detail"] == "café"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"split": "train"}'])
+def test_a_damaged_summary_is_named(tmp_path, content):
+    path = job_folder(tmp_path, "train") / "summary.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+
+    with pytest.raises(ValueError, match=f"^'{path}' is damaged .*Remove it and start the same command again"):
+        read_summary(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda shard: shard.unlink(),
+            "'.*/data' has 0 rows of 'train', but 3 were tokenised.*remove '.*summary.json'",
+        ),
+        (lambda shard: shard.write_bytes(shard.read_bytes()[:-5]), "'.*/train-00000-of-00001.parquet' is damaged"),
+        (
+            lambda shard: shutil.copy(shard, shard.with_name("train-00001-of-00002.parquet")),
+            "has 6 rows of 'train', but 3 were tokenised",
+        ),
+    ],
+)
+def test_a_finished_split_is_checked_against_its_summary(tmp_path, add_chunks, damage, message):
+    finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
+    damage(tmp_path / "data" / "train-00000-of-00001.parquet")
+
+    with pytest.raises(ValueError, match=message):
+        publish_split(tmp_path, "train", CODEC)
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "data/train-00000-of-00002.parquet", "data/train-mine", "skipped/train.jsonl"]
+)
+def test_files_of_others_are_not_replaced(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+
+    with pytest.raises(FileExistsError, match=f"^'{tmp_path}' holds files that no tokenisation .*: {name}. Choose"):
+        check_vacant(tmp_path, "train")
+
+
+def test_own_files_are_replaced(tmp_path, add_chunks):
+    finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
+    (tmp_path / "data" / "other.parquet").touch()
+
+    for split in ("train", "test"):
+        check_vacant(tmp_path, split)

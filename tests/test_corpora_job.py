@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from datasets import Audio, Dataset, load_dataset
 
+from slam_hf.corpora.dataset_folder import finish_split
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.atomic_write import DiskFullError
 from slam_hf.encoding.dataset_source import dataset_source
@@ -22,6 +23,7 @@ from slam_hf.encoding.progress import HoursBar
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.sources import file_source
+from slam_hf.folder_lock import FolderInUseError
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -294,3 +296,118 @@ def test_a_job_that_is_killed_at_random_gives_the_same_dataset(tiny_codec, recor
 
         assert read_folder(output_dir) == read_folder(tmp_path / "expected")
     assert kills >= 20
+
+
+def tokenize_slowly(folder, codec, output_dir):
+    encode = codec.encode
+    codec.encode = lambda *arguments: time.sleep(0.2) or encode(*arguments)
+    tokenize(folder, codec, output_dir)
+
+
+def test_a_second_job_is_refused_while_the_first_is_running(tiny_codec, recordings, tmp_path):
+    tokenize(recordings, tiny_codec, tmp_path / "expected")
+
+    process = start(tokenize_slowly, recordings, tiny_codec, tmp_path / "units")
+    while not list((tmp_path / "units").glob(".tokenization/train/chunks/*")):
+        time.sleep(0.01)
+    for split in ("train", "test"):
+        with pytest.raises(
+            FolderInUseError, match=f"Another job is writing to '{tmp_path}/units' .process {process.pid}"
+        ):
+            tokenize(recordings, tiny_codec, tmp_path / "units", split=split)
+    process.kill()
+    process.join()
+    tokenize(recordings, tiny_codec, tmp_path / "units")
+
+    assert read_folder(tmp_path / "units") == read_folder(tmp_path / "expected")
+
+
+@pytest.mark.slow
+def test_of_two_jobs_at_once_none_loses_rows(tiny_codec, recordings, tmp_path):
+    tokenize(recordings, tiny_codec, tmp_path / "expected")
+    random.seed(0)
+    refused = 0
+    for attempt in range(14):
+        output_dir = tmp_path / f"units-{attempt}"
+        processes = []
+        for _ in range(2):
+            processes.append(start(tokenize, recordings, tiny_codec, output_dir, 2))
+            time.sleep(random.uniform(0, 1.0))
+        for process in processes:
+            process.join()
+        refused += sum(process.exitcode != 0 for process in processes)
+
+        assert 0 in [process.exitcode for process in processes]
+        assert read_folder(output_dir) == read_folder(tmp_path / "expected")
+    assert refused >= 7
+
+
+def test_an_output_that_is_moved_away_while_it_is_written_ends_the_job(tiny_codec, recordings, tmp_path, monkeypatch):
+    tokenize(recordings, tiny_codec, tmp_path / "expected")
+    encode, calls = tiny_codec.encode, []
+
+    def encode_and_move(*arguments):
+        calls.append(arguments)
+        if len(calls) == 5:
+            (tmp_path / "units").rename(tmp_path / "moved")
+        return encode(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_codec, "encode", encode_and_move)
+        with pytest.raises(FileNotFoundError, match="units/.tokenization/train/chunks' was moved or removed"):
+            tokenize(recordings, tiny_codec, tmp_path / "units")
+    tokenize(recordings, tiny_codec, tmp_path / "units")
+    tokenize(recordings, tiny_codec, tmp_path / "moved")
+
+    for name in ("units", "moved"):
+        assert read_folder(tmp_path / name) == read_folder(tmp_path / "expected")
+
+
+def test_an_output_that_is_moved_away_before_its_end_is_not_finished(tiny_codec, recordings, tmp_path, monkeypatch):
+    def move_and_finish(output_dir, *arguments):
+        (tmp_path / "units").rename(tmp_path / "moved")
+        return finish_split(output_dir, *arguments)
+
+    monkeypatch.setattr("slam_hf.corpora.job.finish_split", move_and_finish)
+    with pytest.raises(ValueError, match="7 of 7 parts of the input are not encoded.*Start the same command again"):
+        tokenize(recordings, tiny_codec, tmp_path / "units")
+
+    assert not list((tmp_path / "units").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"", lambda content: b"PAR1" * 99])
+def test_damaged_chunks_are_encoded_again(tiny_codec, recordings, tmp_path, damage, caplog):
+    tokenize(recordings, tiny_codec, tmp_path / "expected")
+    process = start(run_and_die, recordings, tiny_codec, tmp_path / "units", 10)
+    process.join()
+    chunks = sorted((tmp_path / "units").glob(".tokenization/train/chunks/*.parquet"))
+    for chunk in chunks[:2]:
+        chunk.write_bytes(damage(chunk.read_bytes()))
+
+    tokenize(recordings, tiny_codec, tmp_path / "units")
+
+    assert "2 damaged chunks are encoded again" in caplog.text
+    assert read_folder(tmp_path / "units") == read_folder(tmp_path / "expected")
+
+
+def test_files_of_others_are_left_alone(tiny_codec, recordings, tmp_path):
+    (tmp_path / "units").mkdir()
+    (tmp_path / "units" / "README.md").write_text("mine")
+
+    with pytest.raises(FileExistsError, match="README.md. Choose another folder, or move them away"):
+        tokenize(recordings, tiny_codec, tmp_path / "units")
+
+    assert (tmp_path / "units" / "README.md").read_text() == "mine"
+
+
+def test_a_path_through_a_file_is_refused(tiny_codec, recordings, tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(NotADirectoryError, match="'.*/file' is a file"):
+        tokenize(recordings, tiny_codec, tmp_path / "file" / "units")
+
+
+@pytest.mark.parametrize("split", ["", "..", "a/b", "train-1", "train[:10]"])
+def test_a_split_needs_a_name_that_datasets_knows(tiny_codec, recordings, tmp_path, split):
+    with pytest.raises(ValueError, match="Split name should match"):
+        tokenize(recordings, tiny_codec, tmp_path / "units", split=split)

@@ -6,6 +6,7 @@ import pytest
 from slam_hf.encoding.ledger import ChunkRecord, Ledger, to_parquet
 from slam_hf.encoding.piece_batches import ChunkKey, PendingPart
 from slam_hf.encoding.recordings import Skipped, SkipReason
+from slam_hf.encoding.sources import FilePart
 from slam_hf.encoding.unit_rows import UNIT_ROW_SCHEMA
 
 
@@ -38,6 +39,73 @@ def test_what_is_half_written_is_not_found(tmp_path):
     ledger.refresh()
 
     assert ledger.records == {}
+
+
+def flip_a_bit(content):
+    return content[:150] + bytes([content[150] ^ 1]) + content[151:]
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda content: content[:-1], lambda content: b""])
+def test_a_damaged_chunk_is_removed_and_pending(tmp_path, caplog, damage):
+    for chunk in range(3):
+        Ledger(tmp_path).add(ChunkKey(0, chunk), make_rows("a"), make_record(chunk + 1, is_last=chunk == 2))
+    damaged = sorted(tmp_path.iterdir())[1]
+    damaged.write_bytes(damage(damaged.read_bytes()))
+
+    ledger = Ledger(tmp_path)
+    ledger.refresh()
+
+    assert ledger.pending(parts=[None]) == [PendingPart(ChunkKey(0, 1), first_row=1)]
+    assert caplog.messages == [f"1 damaged chunk is encoded again, the first of which was '{damaged}'."]
+    assert not damaged.exists()
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    Ledger(tmp_path).add(ChunkKey(0, 0), make_rows("a"), make_record(1, is_last=True))
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    for byte in range(0, len(content), 7):
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << byte % 8]) + content[byte + 1 :])
+        assert Ledger(tmp_path)._read_record(path, ChunkKey(0, 0)) is None
+
+
+def test_chunks_of_other_jobs_and_under_other_names_are_not_taken(tmp_path):
+    Ledger(tmp_path, job="a").add(ChunkKey(0, 0), make_rows("a"), make_record(1, is_last=True))
+    (path,) = tmp_path.iterdir()
+    path.with_name(path.name.replace("000000-", "000001-")).write_bytes(path.read_bytes())
+
+    other, own = Ledger(tmp_path, job="b"), Ledger(tmp_path, job="a")
+    own.refresh()
+    assert own.records.keys() == {ChunkKey(0, 0)}
+    other.refresh()
+    assert other.records == {}
+
+
+def test_a_folder_that_was_moved_away_is_not_written_to(tmp_path):
+    with pytest.raises(FileNotFoundError, match="'.*/gone' was moved or removed while the job was running"):
+        Ledger(tmp_path / "gone").add(ChunkKey(0, 0), make_rows("a"), make_record(1))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ([], "2 of 2 parts of the input are not encoded, or not completely"),
+        ([(0, 0, 2, True)], "1 of 2 parts"),
+        ([(0, 0, 2, True), (1, 1, 1, True)], "1 of 2 parts"),
+        ([(0, 0, 2, True), (1, 0, 0, False)], "1 of 2 parts"),
+        ([(0, 0, 2, True), (1, 0, 0, True)], "Part 1 of the input has 1 rows, but .* has 0 of them"),
+        ([(0, 0, 3, True), (1, 0, 1, True)], "'.*/000000-00000-.*' does not account for all rows of the input"),
+    ],
+)
+def test_a_job_is_finished_when_every_row_is_accounted_for(tmp_path, chunks, message):
+    parts = [FilePart((None, None), 2.0), FilePart((None,), 1.0)]
+    ledger = Ledger(tmp_path)
+    for part, chunk, next_row, is_last in chunks:
+        skipped = [Skipped("b", SkipReason.SILENT, "all zeros")]
+        ledger.add(ChunkKey(part, chunk), make_rows("a"), make_record(next_row, is_last, skipped))
+
+    with pytest.raises(ValueError, match=message):
+        ledger.finished(parts)
 
 
 def test_pending_parts_continue_after_their_last_chunk(tmp_path):

@@ -64,3 +64,27 @@ def test_a_total_that_is_not_known_is_estimated_from_the_rows(ledger):
 
 def test_a_stream_of_unknown_length_has_no_total(ledger):
     assert JobProgress([FakePart(None, None)], ledger, disable=True)._total_seconds() is None
+
+
+def test_a_job_says_that_it_continues_and_from_where(ledger, capsys):
+    with JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger, disable=False):
+        pass
+
+    assert "Continuing: 1.50 of 3.00 h are encoded.\n" in capsys.readouterr().err
+
+
+def test_chunks_of_other_processes_are_counted_from_time_to_time(ledger, monkeypatch):
+    progress = JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger, disable=False)
+
+    def refresh():
+        ledger.records[ChunkKey(0, 2)] = record(30, 1000.0)
+
+    monkeypatch.setattr(ledger, "refresh", refresh)
+    ledger.records[ChunkKey(1, 0)] = record(5, 900.0)
+    progress.end_chunk(ChunkKey(1, 0))
+    assert progress._seconds_done() == 6300.0
+
+    progress.counted_at -= 11.0
+    ledger.records[ChunkKey(1, 1)] = record(10, 100.0)
+    progress.end_chunk(ChunkKey(1, 1))
+    assert progress._seconds_done() == 7400.0

@@ -6,7 +6,7 @@ import torch
 from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
-from slam_hf.encoding.settings import claim_folder, make_settings
+from slam_hf.encoding.settings import claim_folder, job_name, make_settings
 from slam_hf.encoding.sources import Source
 
 
@@ -102,3 +102,17 @@ def test_another_split_may_have_another_source_but_not_another_codec(tmp_path, s
     claim_folder(tmp_path / "test", {**settings, "source": {"listing": "other"}})
     with pytest.raises(ValueError, match="'.*/test' holds .*\n  codec.num_units: was 50, is now 100$"):
         claim_folder(tmp_path / "validation", {**settings, "codec": {**settings["codec"], "num_units": 100}})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b'"codec"', b"\xff\xfe", b"[" * 100_000])
+def test_damaged_settings_are_named(tmp_path, settings, content):
+    claim_folder(tmp_path / "test", settings)
+    (tmp_path / "test" / "settings.json").write_bytes(content)
+
+    with pytest.raises(ValueError, match=f"^'{tmp_path}/test/settings.json' is damaged .*Remove it"):
+        claim_folder(tmp_path / "train", settings)
+
+
+def test_a_job_is_told_from_others_by_its_settings(settings):
+    assert job_name(settings) == job_name(dict(reversed(settings.items())))
+    assert job_name(settings) != job_name({**settings, "source": {"listing": "abd"}})

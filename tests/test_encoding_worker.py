@@ -1,7 +1,56 @@
+import numpy as np
 import pytest
+import soundfile
 
-from slam_hf.encoding.sources import FilePart
-from slam_hf.encoding.worker import share_parts
+from slam_hf.encoding.ledger import Ledger
+from slam_hf.encoding.listing import list_audio_folder
+from slam_hf.encoding.reading import PieceRules
+from slam_hf.encoding.sources import FilePart, file_source
+from slam_hf.encoding.worker import encode_parts, share_parts
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Five parts of a second or two, one of which has nothing but an empty file."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(4):
+        waveform = 0.1 * np.random.default_rng(number).standard_normal(16_000 + 4000 * number)
+        soundfile.write(folder / f"{number}.wav", waveform, 16_000)
+    (folder / "4.wav").touch()
+    return file_source(list_audio_folder(folder), chunk_seconds=1.0)
+
+
+def read_chunks(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("ranks", [[(0, 2), (1, 2)], [(2, 3), (0, 3), (1, 3)], [(0, 2), (0, 3), (1, 2), (0, 1)]])
+def test_ranks_are_started_in_any_order_by_anyone(tiny_codec, source, tmp_path, ranks):
+    encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path / "one"), num_workers=0)
+    for rank, world_size in ranks:
+        encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path / "many"), rank, world_size, num_workers=0)
+
+    assert read_chunks(tmp_path / "many") == read_chunks(tmp_path / "one")
+    assert len(read_chunks(tmp_path / "one")) == 5
+
+
+def test_a_rank_does_its_share_alone(tiny_codec, source, tmp_path):
+    encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path / "chunks"), rank=1, world_size=2, num_workers=0)
+
+    assert {int(name[:6]) for name in read_chunks(tmp_path / "chunks")} == set(
+        share_parts(source.parts, world_size=2)[1]
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_of_a_worker_process_keeps_its_message(tiny_codec, source, tmp_path, monkeypatch, num_workers):
+    def fail(part, start):
+        raise ConnectionError("The server does not answer.")
+
+    monkeypatch.setattr(FilePart, "read", fail)
+    with pytest.raises(ConnectionError, match="^The server does not answer.$"):
+        encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path), num_workers=num_workers)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +8,8 @@ import pytest
 import soundfile
 import torch
 
-from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
+from slam_hf.encoding.codec_identity import describe_codec
+from slam_hf.encoding.unit_rows import UNIT_ROW_SCHEMA
 from slam_hf.evaluation.units import encode_files, list_audio, read_tokenized
 
 
@@ -107,6 +109,33 @@ def test_what_cannot_be_encoded_is_skipped_with_its_reason_and_not_tried_again(
         assert utterances.skipped["short"] == "too short: 0.040 s"
 
 
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"", lambda content: b"PAR1" * 99])
+def test_a_damaged_entry_of_the_cache_is_encoded_again(folder, tiny_codec, tmp_path, damage, caplog):
+    first = encode(folder, tiny_codec, tmp_path / "cache")
+    (entry,) = (tmp_path / "cache").rglob("*.parquet")
+    entry.write_bytes(damage(entry.read_bytes()))
+
+    second = encode(folder, tiny_codec, tmp_path / "cache")
+
+    assert "1 damaged chunk is encoded again" in caplog.text
+    assert {name: units.tolist() for name, units in second.units.items()} == {
+        name: units.tolist() for name, units in first.units.items()
+    }
+
+
+def test_an_entry_of_another_codec_is_not_taken(folder, tiny_codec, tmp_path, monkeypatch):
+    encode(folder, tiny_codec, tmp_path / "cache")
+    (cache,) = (tmp_path / "cache").iterdir()
+    codebook = tiny_codec.codebook.clone()
+    try:
+        tiny_codec.codebook.copy_(codebook.flip(0))
+        shutil.copytree(cache, tmp_path / "cache" / describe_codec(tiny_codec).weights)
+        flipped = encode(folder, tiny_codec, tmp_path / "cache")
+        assert flipped.units["1_correct"].tolist() == units_alone(tiny_codec, folder / "1_correct.wav")
+    finally:
+        tiny_codec.codebook.copy_(codebook)
+
+
 def test_only_bad_files(tmp_path, tiny_codec):
     (tmp_path / "empty.wav").touch()
     utterances = encode(tmp_path, tiny_codec, tmp_path / "cache")
@@ -128,7 +157,7 @@ def test_tokenised_folder(tmp_path, subfolder):
         {"id": "a/2_correct", "units": [], "durations": [], "num_frames": 0},
     ]
     (tmp_path / subfolder).mkdir(exist_ok=True)
-    table = pa.Table.from_pylist(rows, schema=UNIT_CORPUS_FEATURES.arrow_schema)
+    table = pa.Table.from_pylist(rows, schema=UNIT_ROW_SCHEMA)
     pq.write_table(table, tmp_path / subfolder / "train-00000-of-00001.parquet")
     (tmp_path / "skipped").mkdir()
     skipped = {"id": "a/2_incorrect.wav", "reason": "too short", "detail": "0.006 s"}
@@ -140,6 +169,35 @@ def test_tokenised_folder(tmp_path, subfolder):
     }
     assert utterances.skipped == {"a/2_correct": "no units", "a/2_incorrect": "too short: 0.006 s"}
     assert list(utterances.hashes) == ["a/1_correct", "a/1_incorrect", "a/2_correct", "a/2_incorrect"]
+
+
+def test_names_with_line_separators_are_read(tmp_path):
+    table = pa.Table.from_pylist([{"id": "a", "units": [1]}], schema=UNIT_ROW_SCHEMA)
+    pq.write_table(table, tmp_path / "train.parquet")
+    (tmp_path / "skipped").mkdir()
+    line = json.dumps({"id": "b\u2028c.wav", "reason": "silent", "detail": "all zeros"}, ensure_ascii=False)
+    (tmp_path / "skipped" / "train.jsonl").write_text(line + "\n", encoding="utf-8")
+
+    assert read_tokenized(tmp_path).skipped == {"b\u2028c": "silent: all zeros"}
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": "a"}', '{"id": 3, "reason": "a", "detail": "b"}'])
+def test_a_damaged_report_is_named(tmp_path, line):
+    pq.write_table(pa.Table.from_pylist([], schema=UNIT_ROW_SCHEMA), tmp_path / "train.parquet")
+    (tmp_path / "skipped").mkdir()
+    good = json.dumps({"id": "b.wav", "reason": "silent", "detail": "all zeros"})
+    (tmp_path / "skipped" / "train.jsonl").write_text(f"{good}\n\n{line}\n")
+
+    with pytest.raises(ValueError, match=f"'{tmp_path}/skipped/train.jsonl' is damaged in line 3"):
+        read_tokenized(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"text"])
+def test_a_damaged_shard_is_named(tmp_path, content):
+    (tmp_path / "train.parquet").write_bytes(content)
+
+    with pytest.raises(ValueError, match=f"'{tmp_path}/train.parquet' is not a tokenised corpus, or damaged"):
+        read_tokenized(tmp_path)
 
 
 def test_folder_that_is_not_tokenised(folder):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..encoding.atomic_write import atomic_write, remove_unfinished
 from ..encoding.codec_identity import CodecDescription
@@ -125,14 +126,31 @@ def finish_split(
 
 
 def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescription) -> None:
-    """Write the card of the splits that are finished, and remove what is no longer needed of one of them."""
+    """Write the card of the splits that are finished, and remove what is no longer needed of one of them. A
+    `ValueError` says where its shards do not hold what its summary says."""
     output_dir = Path(output_dir)
+    _check_shards(output_dir, read_summary(output_dir, split))
     atomic_write(output_dir / "README.md", make_card(codec, _summaries(output_dir)).content.encode())
     shutil.rmtree(job_folder(output_dir, split) / "chunks", ignore_errors=True)
     remove_unfinished(output_dir / "data", f"{split}-")
     remove_unfinished(output_dir / "skipped", f"{split}.")
     remove_unfinished(job_folder(output_dir, split), "")
     remove_unfinished(output_dir, "README.md")
+
+
+def _check_shards(output_dir: Path, summary: SplitSummary) -> None:
+    num_rows = 0
+    for path in sorted((output_dir / "data").glob(f"{summary.split}-*.parquet")):
+        try:
+            num_rows += pq.read_metadata(path).num_rows
+        except pa.ArrowException as error:
+            raise ValueError(f"'{path}' is damaged: {error}") from error
+    if num_rows != summary.num_rows:
+        state = job_folder(output_dir, summary.split) / "summary.json"
+        raise ValueError(
+            f"'{output_dir}/data' has {num_rows} rows of '{summary.split}', but {summary.num_rows} were tokenised. To "
+            f"tokenise it again, remove '{state}' and start the same command."
+        )
 
 
 def _summaries(output_dir: Path) -> list[SplitSummary]:

@@ -1,10 +1,9 @@
 """Turns recordings into a tokenised corpus: the whole job, from a source to a dataset folder."""
 
 import os
+import re
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
-
-from datasets import NamedSplit
 
 from ..encoding.codec_identity import describe_codec
 from ..encoding.ledger import Ledger
@@ -67,7 +66,8 @@ def tokenize_corpus(
     """
     if codec.config.num_units > MAX_UNITS:
         raise ValueError(f"The codec has {codec.config.num_units} units, but a corpus stores them as uint16.")
-    split = str(NamedSplit(split))
+    if not re.fullmatch(r"\w+(\.\w+)*", split):
+        raise ValueError(f"A split needs a name of letters and digits, such as 'train', not {split!r}.")
     rules = PieceRules() if rules is None else rules
     state = get_process_state()
     description = describe_codec(codec)

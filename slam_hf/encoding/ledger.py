@@ -64,7 +64,7 @@ class Ledger:
     def add(self, key: ChunkKey, rows: pa.Table, record: ChunkRecord) -> None:
         """Write a finished chunk. The folder must be there: one that has gone was moved away, with earlier chunks."""
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"'{self.folder}' has been moved or removed while it was written to.")
+            raise FileNotFoundError(f"'{self.folder}' was moved or removed while the job was running. Start again.")
         metadata = {_RECORD_KEY: json.dumps({"job": self.job, "key": key, **asdict(record)}).encode()}
         content = to_parquet(rows.replace_schema_metadata(metadata))
         path = self.folder / f"{key.part:06d}-{key.chunk:05d}-{_hash(content)}.parquet"

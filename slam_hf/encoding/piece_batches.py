@@ -90,7 +90,8 @@ class PieceBatches(torch.utils.data.IterableDataset):
             Maximum audio in a batch, padding included. A longer piece is a batch of its own.
 
     Yields:
-        [`Batch`] and, after those of a chunk, its [`ChunkEnd`].
+        [`Batch`] and, after those of a chunk, its [`ChunkEnd`]. An `OSError` or `ValueError` is the last item:
+        a DataLoader would raise it with a traceback for its message.
     """
 
     def __init__(
@@ -111,11 +112,14 @@ class PieceBatches(torch.utils.data.IterableDataset):
         self.chunk_seconds = chunk_seconds
         self.batch_samples = max(1, int(batch_seconds * sampling_rate))
 
-    def __iter__(self) -> Iterator[Batch | ChunkEnd]:
+    def __iter__(self) -> Iterator[Batch | ChunkEnd | OSError | ValueError]:
         worker = torch.utils.data.get_worker_info()
         share = slice(None) if worker is None else slice(worker.id, None, worker.num_workers)
-        for pending in self.pending[share]:
-            yield from self._read_part(pending)
+        try:
+            for pending in self.pending[share]:
+                yield from self._read_part(pending)
+        except (OSError, ValueError) as error:
+            yield error
 
     def _read_part(self, pending: PendingPart) -> Iterator[Batch | ChunkEnd]:
         chunk = ChunkEnd(pending.next_chunk, pending.first_row)

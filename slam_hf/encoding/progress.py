@@ -83,7 +83,7 @@ class JobProgress:
         self._count()
         self.bar = HoursBar(self._seconds_done(), self._total_seconds(), disable=disable)
         if ledger.records and not disable:
-            self.bar.write(f"Continuing in '{ledger.folder.parent}': {self.bar.hours} h are encoded.", sys.stderr)
+            self.bar.write(f"Continuing: {self.bar.hours} h are encoded.", sys.stderr)
 
     def __enter__(self) -> "JobProgress":
         return self

@@ -101,11 +101,16 @@ def share_parts(parts: Sequence[Part], world_size: int) -> list[list[int]]:
 
 
 def encode_chunks(
-    items: Iterable[Batch | ChunkEnd], codec: "HubertUnitCodec", ledger: Ledger, progress: JobProgress
+    items: Iterable[Batch | ChunkEnd | OSError | ValueError],
+    codec: "HubertUnitCodec",
+    ledger: Ledger,
+    progress: JobProgress,
 ) -> None:
     """Encode batches as they come, and write each chunk when its end comes."""
     frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)
     for item in items:
+        if isinstance(item, OSError | ValueError):
+            raise item
         if isinstance(item, Batch):
             frames[item.chunk] |= zip(item.positions, encode_batch(codec, item), strict=True)
             progress.add_batch(item.chunk, item.lengths.sum() / codec.sampling_rate)
