@@ -20,7 +20,7 @@ from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, prepare_pairs
-from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
+from slam_hf.training.run_recorder import RunClock, begin_records, energy_callbacks, record_corpus, save_records
 
 
 def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
@@ -47,7 +47,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     # Else the model itself is the reference, before it is trained or without its adapters.
     needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
-    recorder = RunRecorder()
+    clock = RunClock()
     trainer = DPOTrainer(
         model=load_model(),
         ref_model=load_model() if needs_reference else None,
@@ -56,14 +56,16 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
         eval_dataset=test,
         processing_class=processor.tokenizer,
         peft_config=get_peft_config(model_args),
-        callbacks=[recorder, *energy_callbacks(training_args)],
+        callbacks=[clock, *energy_callbacks(training_args)],
     )
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)
     trainer.add_callback(ChecksumCallback)
     if trainer.is_world_process_zero():
         corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
-        records = [record_corpus(corpus, train)]
+        recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
+        recorded = [record_corpus(corpus, train)]
+        records = begin_records("preference alignment", training_args, model_args, recorded, recipe)
         processor.save_pretrained(output_dir)
 
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
@@ -73,13 +75,13 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        validation = {f"held-out reward {name}": f"eval_rewards/{name}" for name in ("accuracies", "margins")}
-        recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
-        recorder.save_record("preference alignment", trainer, model_args, records, validation, recipe)
-        evaluations = [log for log in trainer.state.log_history if "eval_rewards/accuracies" in log]
-        for name in ("accuracies", "margins"):
-            first, last = evaluations[0][f"eval_rewards/{name}"], evaluations[-1][f"eval_rewards/{name}"]
-            print(f"Held-out reward {name}: {first:.3f} at first, {last:.3f} after training.")
+        validation = {
+            "held-out reward accuracy (%)": "eval_rewards/accuracies",
+            "held-out reward margin": "eval_rewards/margins",
+        }
+        save_records(records, trainer, clock, validation)
+        for name, (first, last) in records[-1].validation.items():
+            print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")
         publisher.publish(output_dir, training_args, "End of training")

@@ -8,6 +8,7 @@ Every value of a recipe can be overridden on the command line; `--help` lists th
 from pathlib import Path
 
 from transformers import Trainer, TrainingArguments
+from transformers.utils import is_matplotlib_available
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import EvaluationArguments
@@ -26,9 +27,9 @@ from slam_hf.training.mixture import load_corpora, mix_corpora, pack_corpus
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
-from slam_hf.training.run_record import count_training_tokens, read_run_records
-from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, record_corpus
-from slam_hf.training.throughput import ThroughputCallback, peak_flops
+from slam_hf.training.run_record import count_training_tokens
+from slam_hf.training.run_recorder import RunClock, begin_records, energy_callbacks, record_corpus, save_records
+from slam_hf.training.throughput import ThroughputCallback
 from slam_hf.training.trained_model import check_final_steps, trained_model
 
 
@@ -50,7 +51,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         contexts = mix_corpora([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
         validation_contexts = pack_corpus(validation, args)
 
-    recorder = RunRecorder()
+    clock = RunClock()
     trainer = Trainer(
         model=model,
         args=training_args,
@@ -58,14 +59,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         train_dataset=contexts,
         eval_dataset=validation_contexts,
         processing_class=processor.tokenizer,
-        callbacks=[*budget, recorder, *energy_callbacks(training_args)],
+        callbacks=[*budget, clock, *energy_callbacks(training_args)],
     )
-    throughput = ThroughputCallback(
-        num_parameters=trainer.model.num_parameters(),
-        tokens_per_step=tokens_per_step(args, training_args),
-        peak=peak_flops(training_args.device) * training_args.world_size,
-        print_fn=trainer.accelerator.print,
-    )
+    throughput = ThroughputCallback(trainer.model.num_parameters(), tokens_per_step(args, training_args))
     # In front of those that report the logs, which it adds to.
     trainer.callback_handler.callbacks.insert(0, throughput)
     publisher = Publisher(trainer, processor)
@@ -74,7 +70,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     trainer.accelerator.print(describe_plan(args, training_args, trainer.model, contexts))
     if trainer.is_world_process_zero():
         processor.save_pretrained(output_dir)
-        records = [record_corpus(corpus, rows) for corpus, rows in zip(args.datasets, corpora, strict=True)]
+        recorded = [record_corpus(corpus, rows) for corpus, rows in zip(args.datasets, corpora, strict=True)]
+        recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
+        records = begin_records("pretraining", training_args, model_args, recorded, recipe)
 
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
     trainer.evaluate()
@@ -83,14 +81,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
-        recorder.save_record(
-            "pretraining", trainer, model_args, records, {"validation loss (nats per unit)": "eval_loss"}, recipe
-        )
-        try:
+        save_records(records, trainer, clock, {"validation loss (nats per unit)": "eval_loss"})
+        if is_matplotlib_available():
             save_training_curve(trainer.state, output_dir / "training_curve.png")
-        except ImportError as error:
-            print(error)
 
     trainer.accelerator.wait_for_everyone()
     model = trained_model(trainer, model_args)
@@ -98,13 +91,13 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     for task, data in args.benchmarks.items():
         evaluation = evaluate_pairs(EvaluationArguments(str(output_dir), task, data), model, processor)
         if trainer.is_world_process_zero():
-            tokens = count_training_tokens(read_run_records(output_dir))
+            tokens = count_training_tokens(records)
             summaries.append(save_evaluation(evaluation, output_dir / "evaluation", model.num_parameters(), tokens))
             print(describe_results(evaluation))
 
     if trainer.is_world_process_zero():
-        losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
-        print(f"Validation loss: {losses[0]:.3f} at first, {losses[-1]:.3f} after training.")
+        for name, (first, last) in records[-1].validation.items():
+            print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
         save_model_card(trainer, summaries)
         print(f"Model, tokenizer, processor and card: {output_dir}")
         audio, seed = output_dir / "continuation.wav", training_args.seed

@@ -105,7 +105,7 @@ def test_quickstart_saves_what_the_auto_classes_load(pretrain, tmp_path, capsys)
     assert generated.shape[1] <= 7
     assert (tmp_path / "training_curve.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert "Validation loss: 6." in printed
+    assert "Validation loss (nats per unit): 6." in printed
     assert "Prompt: [50, 38, 40, 92, " in printed
     assert "length      3 steps, 384 tokens with padding" in printed
 

@@ -1,6 +1,3 @@
-import sys
-
-import pytest
 from PIL import Image
 from transformers import TrainerState
 
@@ -22,9 +19,3 @@ def test_the_curve_is_a_picture(tmp_path):
     picture = Image.open(tmp_path / "curve.png")
     assert picture.size == (1200, 675)
     assert len(picture.getcolors(2**20)) > 2
-
-
-def test_matplotlib_is_named_when_it_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "slam-hf\[plots\]"'):
-        save_training_curve(STATE, tmp_path / "curve.png")

@@ -1,6 +1,7 @@
 import time
 from datetime import datetime
 
+import pytest
 from datasets import Dataset, Features, IterableDataset, LargeList, Value
 from loopback_hub import run_with_hub
 from training_utils import CONTEXT_LENGTH, make_trainer
@@ -17,7 +18,14 @@ from slam_hf.training.run_record import (
     read_run_records,
     save_run_records,
 )
-from slam_hf.training.run_recorder import RunRecorder, fingerprint_rows, read_emissions, record_corpus
+from slam_hf.training.run_recorder import (
+    RunClock,
+    begin_records,
+    fingerprint_rows,
+    read_emissions,
+    record_corpus,
+    save_records,
+)
 
 
 VALIDATION = {"validation loss": "eval_loss"}
@@ -28,19 +36,20 @@ class Wait(TrainerCallback):
         time.sleep(0.1)
 
 
-def train(output_dir, recorder: RunRecorder, resume: bool = False, **arguments):
-    trainer = make_trainer(output_dir, [recorder, Wait()], **arguments)
+def train(output_dir, clock: RunClock, resume: bool = False, **arguments):
+    trainer = make_trainer(output_dir, [clock, Wait()], **arguments)
     trainer.args.eval_strategy, trainer.eval_dataset = IntervalStrategy.STEPS, trainer.train_dataset
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
 def test_a_record_has_what_was_measured(tmp_path):
-    recorder = RunRecorder()
-    trainer = train(tmp_path, recorder, max_steps=4, eval_steps=2)
+    clock = RunClock()
+    trainer = train(tmp_path, clock, max_steps=4, eval_steps=2)
     corpora = [CorpusRecord(Reference("corpus", is_local=True))]
     recipe = {"context_length": CONTEXT_LENGTH, "rope_theta": None}
-    recorder.save_record("pretraining", trainer, ModelConfig(dtype="float32"), corpora, VALIDATION, recipe)
+    records = begin_records("pretraining", trainer.args, ModelConfig(dtype="float32"), corpora, recipe)
+    save_records(records, trainer, clock, VALIDATION)
 
     [record] = read_run_records(tmp_path)
     assert (record.objective, record.base_model, record.corpora) == ("pretraining", None, corpora)
@@ -65,27 +74,43 @@ def test_a_record_has_what_was_measured(tmp_path):
 
 def test_the_parts_of_an_interrupted_run_add_up(tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 3, "eval_steps": 3}
-    first, second = RunRecorder(), RunRecorder()
+    first, second = RunClock(), RunClock()
     train(tmp_path, first, max_steps=3, **saving)
     trainer = train(tmp_path, second, resume=True, max_steps=6, **saving)
-    second.save_record("pretraining", trainer, ModelConfig(), [], VALIDATION, {})
+    save_records(begin_records("pretraining", trainer.args, ModelConfig(), [], {}), trainer, second, VALIDATION)
     assert second.started_at == first.started_at
     assert 0.6 < read_run_records(tmp_path)[0].seconds < 60
 
 
 def test_the_records_of_the_model_that_was_trained_further_come_first(tmp_path):
     base = tmp_path / "base"
-    recorder = RunRecorder()
-    trainer = train(tmp_path / "aligned", recorder, max_steps=1, eval_steps=1)
+    clock = RunClock()
+    trainer = train(tmp_path / "aligned", clock, max_steps=1, eval_steps=1)
     trainer.model.save_pretrained(base)
     save_run_records([RunRecord("pretraining")], base)
-    recorder.save_record(
-        "preference alignment", trainer, ModelConfig(model_name_or_path=str(base)), [], VALIDATION, {"beta": 0.1}
-    )
+    model_args = ModelConfig(model_name_or_path=str(base))
+    records = begin_records("preference alignment", trainer.args, model_args, [], {"beta": 0.1})
+    save_records(records, trainer, clock, VALIDATION)
     pretraining, alignment = read_run_records(tmp_path / "aligned")
     assert pretraining == RunRecord("pretraining")
     assert alignment.base_model == Reference("base", is_local=True)
     assert (alignment.padding, alignment.recipe["beta"]) == (None, 0.1)
+
+
+def test_a_share_of_held_out_data_is_recorded_in_percent(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.state.log_history = [{"step": step, "eval_accuracy": share} for step, share in ((0, 0.5), (4, 0.75))]
+    records = begin_records("pretraining", trainer.args, ModelConfig(), [], {})
+    save_records(records, trainer, RunClock(), {"accuracy (%)": "eval_accuracy"})
+    assert read_run_records(tmp_path)[0].validation == {"accuracy (%)": [50.0, 75.0]}
+
+
+def test_unreadable_records_of_the_base_model_are_named_before_training(tmp_path):
+    trainer = make_trainer(tmp_path / "run")
+    trainer.model.save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "training_run.json").write_text('[{"objective": 1}]')
+    with pytest.raises(ValueError, match="training_run.json' is not a record of training runs"):
+        begin_records("pretraining", trainer.args, ModelConfig(model_name_or_path=str(tmp_path / "base")), [], {})
 
 
 def test_a_fingerprint_tells_rows_and_not_how_they_are_stored():

@@ -19,6 +19,8 @@ from slam_hf.training.throughput import ThroughputCallback, flops_per_token, mea
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("NVIDIA RTX A5000", 111e12),
         ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 3090 Ti", 71e12),
+        ("NVIDIA A40", 150e12),
         ("NVIDIA L4", 121e12),
         ("NVIDIA L40S", 362e12),
     ],
@@ -51,9 +53,9 @@ def clock(monkeypatch):
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(readings))
 
 
-def test_speed_utilisation_and_padding_are_logged(tmp_path, clock):
-    lines = []
-    callback = ThroughputCallback(1000, BATCH_SIZE * CONTEXT_LENGTH, 1e6, lines.append, warmup_steps=4)
+def test_speed_utilisation_and_padding_are_logged(tmp_path, clock, monkeypatch, capsys):
+    monkeypatch.setattr(throughput, "peak_flops", lambda device: 1e6)
+    callback = ThroughputCallback(1000, BATCH_SIZE * CONTEXT_LENGTH, warmup_steps=4)
     trainer = make_trainer(tmp_path, contexts=random_contexts(20), max_steps=10, logging_steps=2)
     trainer.callback_handler.callbacks.insert(0, callback)
     trainer.train()
@@ -62,10 +64,10 @@ def test_speed_utilisation_and_padding_are_logged(tmp_path, clock):
     tokens = [after - before for before, after in pairwise(seen)]
     # Each log reads the clock twice: two seconds from its end to the next log's start.
     assert logged(trainer, "tokens_per_second")[2:] == [count / 2 for count in tokens[1:]]
-    assert logged(trainer, "mfu")[2:] == [pytest.approx(count / 2 * 6000 / 1e6) for count in tokens[1:]]
-    assert logged(trainer, "padding")[2:] == [pytest.approx(1 - count / (2 * 4 * 16)) for count in tokens[1:]]
-    assert logged(trainer, "progress") == [0.2, 0.4, 0.6, 0.8, 1.0]
-    (line,) = lines
+    assert logged(trainer, "mfu")[2:] == [pytest.approx(100 * count / 2 * 6000 / 1e6) for count in tokens[1:]]
+    assert logged(trainer, "padding")[2:] == [pytest.approx(100 * (1 - count / (2 * 4 * 16))) for count in tokens[1:]]
+    assert logged(trainer, "progress") == [20, 40, 60, 80, 100]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Measured")]
     assert re.match(
         r"Measured over 3 steps: \d+\.\d\d s a step. Training will end at step 10, in 0:00:\d\d \(20", line
     )
@@ -81,6 +83,6 @@ def test_reporters_see_the_speed(tmp_path):
 
     reporter = Reporter()
     trainer = make_trainer(tmp_path, [reporter], max_steps=2)
-    trainer.callback_handler.callbacks.insert(0, ThroughputCallback(1000, 64, 1e6, print))
+    trainer.callback_handler.callbacks.insert(0, ThroughputCallback(1000, 64))
     trainer.train()
     assert {"tokens_per_second", "mfu", "padding", "progress"} <= reporter.names

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 
 from slam_hf.evaluation.fingerprints import hash_model
+from slam_hf.training import trained_model as module
 from slam_hf.training.arguments import PretrainArguments
 from slam_hf.training.trained_model import check_final_steps, trained_model
 
@@ -57,6 +58,12 @@ def test_benchmarks_are_read_before_training(stories, tmp_path):
     (tmp_path / "stories" / "units.parquet").write_bytes(b"damaged")
     with pytest.raises((OSError, ValueError), match=r"units\.parquet"):
         check_final_steps(args, 16_000)
+
+
+def test_matplotlib_is_named_where_it_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(module, "is_matplotlib_available", lambda: False)
+    check_final_steps(PretrainArguments(), 16_000)
+    assert 'pip install "slam-hf[plots]"' in capsys.readouterr().out
 
 
 def test_audio_of_benchmarks_needs_a_codec(tmp_path):

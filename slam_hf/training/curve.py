@@ -1,4 +1,4 @@
-"""Picture of a training run."""
+"""Draws the curve of a training run."""
 
 from pathlib import Path
 
@@ -14,14 +14,8 @@ def save_training_curve(state: TrainerState, path: Path) -> None:
             State of the trainer, with the history of its logs.
         path (`Path`):
             The PNG file to write.
-
-    Raises:
-        ImportError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('The training curve needs matplotlib: pip install "slam-hf[plots]".') from error
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     losses = figure.subplots()

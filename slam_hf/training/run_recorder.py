@@ -1,4 +1,4 @@
-"""Measures a training run for its record."""
+"""Records a training run: what is known at its start, and what was measured."""
 
 import csv
 import hashlib
@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, IterableDataset
-from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HTTPError
@@ -45,10 +44,12 @@ RECIPE = (
 )
 """The trainer's arguments that a record gives, with those that a script adds."""
 
+LORA = ("lora_r", "lora_alpha", "lora_target_modules")
+
 CODECARBON_FILE = "emissions.csv"
 
 
-class RunRecorder(TrainerCallback, ExportableState):
+class RunClock(TrainerCallback, ExportableState):
     """Takes the time of a run over all its parts: it continues where the checkpoint was made."""
 
     def __init__(self):
@@ -75,58 +76,86 @@ class RunRecorder(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {"started_at": self.started_at, "seconds": self.elapsed}}
 
-    def save_record(
-        self,
-        objective: str,
-        trainer: Trainer,
-        model_args: ModelConfig,
-        corpora: list[CorpusRecord],
-        validation: dict[str, str],
-        recipe: dict[str, Any],
-    ) -> None:
-        r"""
-        Write the record of the run that has ended into its output folder, behind those of the model it started from.
 
-        Args:
-            objective (`str`):
-                `"pretraining"` or `"preference alignment"`.
-            trainer ([`~transformers.Trainer`]):
-                The trainer, after training and evaluation.
-            model_args ([`~trl.ModelConfig`]):
-                What the run started from, and its adapters.
-            corpora (`list` of [`CorpusRecord`]):
-                What it was trained on.
-            validation (`dict[str, str]`):
-                What was measured on held-out data, and the name in the logs.
-            recipe (`dict`):
-                Values of the recipe that not every trainer has, `None` where one does not apply. With
-                `context_length`, the length of every row, the share of padding is known.
-        """
-        args, state = trainer.args, trainer.state
-        batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        speeds = [log for log in state.log_history if "tokens_per_second" in log]
-        evaluations = [log for log in state.log_history if set(validation.values()) <= log.keys()]
-        slots = recipe.get("context_length", 0) * batch_size * state.global_step
-        record = RunRecord(
-            objective=objective,
-            base_model=_base_model(model_args),
-            corpora=corpora,
-            recipe=_recipe(args, model_args, batch_size, recipe),
-            hardware=_hardware(args),
-            num_steps=state.global_step,
-            num_tokens=state.num_input_tokens_seen,
-            padding=1 - state.num_input_tokens_seen / slots if slots else None,
-            seconds=self.elapsed,
-            tokens_per_second=statistics.median(log["tokens_per_second"] for log in speeds) if speeds else None,
-            mfu=statistics.median(log["mfu"] for log in speeds) if speeds else None,
-            validation={name: [evaluations[0][key], evaluations[-1][key]] for name, key in validation.items()},
-            validation_steps=[evaluations[0]["step"], evaluations[-1]["step"]],
-            emissions=read_emissions(Path(args.output_dir), self.started_at),
-            packages={name: metadata.version(name) for name in PACKAGES},
-        )
-        name, revision = model_args.model_name_or_path, model_args.model_revision
-        earlier = [] if record.base_model is None else read_run_records(name, revision)
-        save_run_records([*earlier, record], args.output_dir)
+def begin_records(
+    objective: str,
+    training_args: TrainingArguments,
+    model_args: ModelConfig,
+    corpora: list[CorpusRecord],
+    recipe: dict[str, Any],
+) -> list[RunRecord]:
+    r"""
+    Record what is known of a run before it starts, behind the records of the model that it starts from.
+
+    Args:
+        objective (`str`):
+            `"pretraining"` or `"preference alignment"`.
+        training_args ([`~transformers.TrainingArguments`]):
+            The arguments of the trainer.
+        model_args ([`~trl.ModelConfig`]):
+            What the run starts from, and its adapters.
+        corpora (`list` of [`CorpusRecord`]):
+            What it is trained on.
+        recipe (`dict`):
+            Values of the recipe that not every trainer has, `None` where one does not apply.
+
+    Returns:
+        `list` of [`RunRecord`]: the record of this run is the last.
+
+    Raises:
+        ValueError: what the model has as records is something else.
+    """
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    values = {"batch_size": _batch_size(training_args), **recipe}
+    values |= {argument: getattr(training_args, argument) for argument in RECIPE}
+    values["precision"] = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else model_args.dtype
+    if model_args.use_peft:
+        values |= {argument: getattr(model_args, argument) for argument in LORA}
+    plain = {argument: getattr(value, "value", value) for argument, value in values.items()}
+    record = RunRecord(
+        objective=objective,
+        corpora=corpora,
+        recipe={argument: value for argument, value in plain.items() if value not in (None, False, {})},
+        hardware=_hardware(training_args),
+        packages={package: metadata.version(package) for package in PACKAGES},
+    )
+    if name is None:
+        return [record]
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    record.base_model = Reference.to(name, getattr(config, "_commit_hash", None))
+    return [*read_run_records(name, revision), record]
+
+
+def save_records(records: list[RunRecord], trainer: Trainer, clock: RunClock, validation: dict[str, str]) -> None:
+    r"""
+    Add to the last record what was measured, and write the records into the output folder.
+
+    Args:
+        records (`list` of [`RunRecord`]):
+            From [`begin_records`].
+        trainer ([`~transformers.Trainer`]):
+            The trainer, after training and evaluation.
+        clock ([`RunClock`]):
+            Its callback.
+        validation (`dict[str, str]`):
+            What was measured on held-out data, and the name in the logs. Names that end in `(%)` are of shares.
+    """
+    record, args, state = records[-1], trainer.args, trainer.state
+    evaluations = [log for log in state.log_history if set(validation.values()) <= log.keys()]
+    record.num_steps, record.num_tokens, record.seconds = state.global_step, state.num_input_tokens_seen, clock.elapsed
+    if "context_length" in record.recipe:
+        slots = record.recipe["context_length"] * _batch_size(args) * state.global_step
+        record.padding = 1 - state.num_input_tokens_seen / slots
+    speeds = [log for log in state.log_history if "tokens_per_second" in log]
+    if speeds:
+        record.tokens_per_second = statistics.median(log["tokens_per_second"] for log in speeds)
+        record.mfu = statistics.median(log["mfu"] for log in speeds) / 100
+    for name, key in validation.items():
+        scale = 100 if name.endswith("(%)") else 1
+        record.validation[name] = [scale * evaluations[0][key], scale * evaluations[-1][key]]
+    record.validation_steps = [evaluations[0]["step"], evaluations[-1]["step"]]
+    record.emissions = read_emissions(Path(args.output_dir), clock.started_at)
+    save_run_records(records, args.output_dir)
 
 
 def energy_callbacks(training_args: TrainingArguments) -> list[TrainerCallback]:
@@ -212,8 +241,7 @@ def fingerprint_rows(rows: Dataset) -> tuple[str, int | None]:
 
 def _source(corpus: CorpusConfig) -> Reference:
     source = Reference.to(corpus.path, corpus.revision)
-    if corpus.path in _PACKAGED_DATASETS_MODULES:
-        # A builder, and `data_files` of the user's.
+    if "/" not in corpus.path:  # a builder, such as "parquet", and `data_files` of the user's
         source.is_local = True
     if not source.is_local and not HF_HUB_OFFLINE:
         # Without a connection, `load_dataset` has taken the corpus from its cache, which does not know its revision.
@@ -222,22 +250,8 @@ def _source(corpus: CorpusConfig) -> Reference:
     return source
 
 
-def _base_model(model_args: ModelConfig) -> Reference | None:
-    name, revision = model_args.model_name_or_path, model_args.model_revision
-    if name is None:
-        return None
-    return Reference.to(name, getattr(AutoConfig.from_pretrained(name, revision=revision), "_commit_hash", None))
-
-
-def _recipe(
-    args: TrainingArguments, model_args: ModelConfig, batch_size: int, recipe: dict[str, Any]
-) -> dict[str, Any]:
-    values = {"batch_size": batch_size, **recipe, **{name: getattr(args, name) for name in RECIPE}}
-    values["precision"] = "bf16" if args.bf16 else "fp16" if args.fp16 else model_args.dtype
-    if model_args.use_peft:
-        values |= {name: getattr(model_args, name) for name in ("lora_r", "lora_alpha", "lora_target_modules")}
-    plain = {name: getattr(value, "value", value) for name, value in values.items()}
-    return {name: value for name, value in plain.items() if value is not None and value is not False and value != {}}
+def _batch_size(args: TrainingArguments) -> int:
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 def _hardware(args: TrainingArguments) -> Hardware:

@@ -2,6 +2,7 @@
 
 import torch
 from transformers import AutoModelForCausalLM, Trainer
+from transformers.utils import is_matplotlib_available
 from trl import ModelConfig
 
 from ..audio_utils import load_audio
@@ -25,6 +26,8 @@ def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
     Raises:
         ImportError, OSError, ValueError: something is missing or damaged; the message names it.
     """
+    if not is_matplotlib_available():
+        print('There will be no training_curve.png, which takes matplotlib: pip install "slam-hf[plots]".')
     for task, folder in args.benchmarks.items():
         check_benchmark(task, folder, args.num_units)
         if args.codec is None and read_tokenized(folder) is None:
