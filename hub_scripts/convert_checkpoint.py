@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import ModelCard, snapshot_download
-from transformers import EncodecFeatureExtractor, HfArgumentParser
+from transformers import EncodecFeatureExtractor
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.checkpoint_files import read_json
+from slam_hf.command_line import parse_arguments, run
 from slam_hf.conversion.gslm_scaling import read_gslm_scaling
 from slam_hf.conversion.speech_lm import read_speech_lm
 from slam_hf.conversion.twist import read_twist
@@ -148,7 +149,4 @@ def main(args: ConversionArguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*HfArgumentParser(ConversionArguments).parse_args_into_dataclasses())
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    run(lambda: main(*parse_arguments(__doc__, [ConversionArguments])))

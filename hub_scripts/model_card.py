@@ -1,7 +1,7 @@
-"""Render the card of a model from the record of its training, and from evaluations.
+"""Render the card of a model from the record of its training, and from its evaluations.
 
 ```
-python hub_scripts/model_card.py outputs/quickstart --repo_id me/quickstart --evaluations outputs/evaluation/quickstart
+python hub_scripts/model_card.py outputs/quickstart --repo_id me/quickstart
 ```
 
 Or render the cards of published models from a file with what their paper reports:
@@ -12,20 +12,28 @@ python hub_scripts/model_card.py model_cards/slam_family.yaml --output model_car
 """
 
 import argparse
+import inspect
+import re
 import shutil
 from pathlib import Path
 
-from slam_hf.hub.model_card import make_model_card, render_model_card
-from slam_hf.hub.model_description import CURVE
-from slam_hf.hub.paper_cards import describe_published
+from slam_hf.command_line import run
+from slam_hf.hub.model_card import CURVE, describe_published, make_model_card, render_model_card
+from slam_hf.public_names import public_name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Render the card of a model, or the cards of published models.")
+    parser = argparse.ArgumentParser(
+        description=inspect.cleandoc(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="Folder of the model, or a YAML file that describes published ones.")
     parser.add_argument("--repo_id", help="The repository it goes to. Default: the name of the folder.")
-    parser.add_argument("--evaluations", nargs="*", default=(), help="Summaries of evaluations, or folders with them.")
-    parser.add_argument("--license", help="Licence of the model, as the Hub names it, such as mit.")
+    parser.add_argument(
+        "--evaluations",
+        nargs="*",
+        help="Summaries of evaluations, or folders with them. Default: those in `evaluation` of the model's folder.",
+    )
+    parser.add_argument("--license", help="Licence of the model, by its identifier on the Hub, such as mit.")
     parser.add_argument("--output", type=Path, help="The card, or the folder of the cards. Default: in the model's.")
     args = parser.parse_args()
     if args.model.suffix == ".yaml":
@@ -34,12 +42,12 @@ def main() -> None:
             make_model_card(description).save(folder / f"{name}.md")
         return
     path = args.output or args.model / "README.md"
-    card = render_model_card(args.model, args.repo_id or args.model.resolve().name, args.evaluations, args.license)
-    card.save(path)
+    repo_id = args.repo_id or re.sub(r"\W+", "-", public_name(args.model.resolve())).strip("-")
+    render_model_card(args.model, repo_id, args.evaluations, args.license).save(path)
     curve = args.model / CURVE
     if curve.is_file() and path.parent.resolve() != args.model.resolve():
         shutil.copy(curve, path.parent)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

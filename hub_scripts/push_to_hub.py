@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import RepoCard
-from transformers import HfArgumentParser
 
 from slam_hf.checkpoint_files import read_json
+from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.dataset_card import render_dataset_card
+from slam_hf.evaluation.results_table import model_summaries
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.metric_space import metric_space
@@ -47,7 +48,11 @@ class PushArguments:
         },
     )
     evaluations: list[str] = field(
-        default_factory=list, metadata={"help": "Summaries of `evaluate_model.py`, or their folders, for the card."}
+        default_factory=list,
+        metadata={
+            "help": "Summaries of `evaluate_model.py`, or their folders, for the card. Default: those in `evaluation` "
+            "of the folder."
+        },
     )
     license: str | None = field(default=None, metadata={"help": "Licence for the card, as the Hub names it."})
     card: str | None = field(default=None, metadata={"help": "A card of your own, in place of the one of the run."})
@@ -82,7 +87,8 @@ def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
         return
     if pin_codec(folder, args.codec) is None:
         print("The processor names no codec: others will need one to use the model on audio. See `--codec`.")
-    save_card(args, folder, lambda: render_model_card(folder, args.repo_id, args.evaluations, args.license))
+    evaluations = args.evaluations or model_summaries(source)
+    save_card(args, folder, lambda: render_model_card(folder, args.repo_id, evaluations, args.license))
 
 
 def save_card(args: PushArguments, folder: Path, render: Callable[[], RepoCard]) -> None:
@@ -123,7 +129,4 @@ def main(args: PushArguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*HfArgumentParser(PushArguments).parse_args_into_dataclasses())
-    except (ImportError, OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    run(lambda: main(*parse_arguments(__doc__, [PushArguments])))

@@ -17,8 +17,7 @@ from slam_hf.hub.markdown import (
     link,
     table,
 )
-from slam_hf.hub.model_card import make_model_card
-from slam_hf.hub.model_description import ModelDescription
+from slam_hf.hub.model_card import ModelDescription, make_model_card
 from slam_hf.training.run_record import CorpusRecord, Emissions, Hardware, Reference, RunRecord
 
 

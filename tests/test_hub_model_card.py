@@ -11,8 +11,7 @@ from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.evaluation.fingerprints import describe_model
 from slam_hf.evaluation.report import Evaluation, save_evaluation
 from slam_hf.hub.codec_card import render_codec_card
-from slam_hf.hub.model_card import make_metadata, make_model_card, render_model_card
-from slam_hf.hub.model_description import ModelDescription
+from slam_hf.hub.model_card import ModelDescription, make_metadata, make_model_card, render_model_card
 from slam_hf.hub.remote_code import export_remote_code
 from slam_hf.quickstart import QUICKSTART_CORPUS
 from slam_hf.training.run_record import (
@@ -119,6 +118,18 @@ def test_results_of_other_weights_are_refused(folder, tmp_path):
         ValueError, match="sblimp.json' has results of other weights than those in '.*model': evaluate"
     ):
         render_model_card(folder, "user/slam", [tmp_path])
+
+
+def test_the_evaluations_beside_the_model_are_found(folder):
+    evaluate(folder, "sblimp", {"accuracy": 0.5886, "accuracy_interval": [0.57, 0.61]}, {})
+    (folder / "evaluation" / "notes.json").write_text("not a summary")
+    assert "| sBLIMP ↑ | 58.86 |" in render_model_card(folder, "user/slam").text
+    assert "It has not been evaluated." in render_model_card(folder, "user/slam", evaluations=[]).text
+    file = folder / "evaluation" / "sblimp.json"
+    other = json.loads(file.read_text())
+    file.write_text(json.dumps(other | {"model": other["model"] | {"weights": "0" * 64}}))
+    with pytest.raises(ValueError, match="sblimp.json' has results of other weights than those in '.*model'"):
+        render_model_card(folder, "user/slam")
 
 
 def test_code_beside_the_weights_does_not_make_them_others(folder):

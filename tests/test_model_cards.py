@@ -11,7 +11,7 @@ from loopback_hub import run_with_hub
 
 from slam_hf.evaluation.slamming_results import PUBLISHED
 from slam_hf.evaluation.tasks import TASKS
-from slam_hf.hub.paper_cards import describe_published
+from slam_hf.hub.model_card import describe_published
 
 
 ROOT = Path(__file__).parents[1]

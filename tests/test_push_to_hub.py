@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import push_to_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,10 +15,12 @@ from loopback_hub import hub_environment, serve_hub
 from loopback_repositories import Repository
 from transformers import EncodecFeatureExtractor
 
-from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
+from slam_hf import HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.recordings import Recording
 from slam_hf.encoding.sources import file_source
+from slam_hf.evaluation.fingerprints import describe_model
+from slam_hf.evaluation.report import Evaluation, save_evaluation
 from slam_hf.hub.repository_files import MODEL_FILES, OPTIONAL_FILES
 
 
@@ -354,6 +357,20 @@ def test_incomplete_folders_are_refused_by_what_they_lack(push, folder, tmp_path
     assert "lacks data" in push("--repo_id", "user/units", "--corpus", str(tmp_path))
     assert "There is no metric 'wer'" in push("--repo_id", "user/wer", "--metric", "wer")
     assert "Name one of" in push("--repo_id", "user/model")
+
+
+def test_the_card_has_the_evaluations_beside_the_model(folder, tmp_path):
+    source = shutil.copytree(folder / "model", tmp_path / "model")
+    results = {"accuracy": 0.5886, "accuracy_interval": [0.57, 0.61]}
+    model = describe_model(SpeechLMForCausalLM.from_pretrained(source))
+    data = {"name": "sblimp", "hash": "0" * 64}
+    save_evaluation(
+        Evaluation("sblimp", results, [{"skipped": None}], model, data, None, {}), source / "evaluation", 10
+    )
+    (tmp_path / "staged").mkdir()
+    push_to_hub.prepare(push_to_hub.PushArguments(repo_id="user/model", folder=str(source)), tmp_path / "staged")
+    assert "| sBLIMP ↑ | 58.86 |" in (tmp_path / "staged" / "README.md").read_text("utf-8")
+    assert not (tmp_path / "staged" / "evaluation").exists()
 
 
 def test_a_codec_on_this_machine_must_be_published_first(push, folder, tmp_path):

@@ -1,29 +1,114 @@
-"""Model cards, rendered from what was measured."""
+"""Cards of speech language models, rendered from what their folders hold or from what a paper reports."""
 
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 from transformers import Trainer
 
+from ..checkpoint_files import read_json
+from ..configuration_speech_lm import SpeechLMConfig
+from ..evaluation.fingerprints import hash_model
+from ..evaluation.results_table import Score, model_summaries, read_summaries, read_summary, summary_files
+from ..evaluation.slamming_results import PUBLISHED
 from ..evaluation.tasks import TASKS
-from ..public_names import check_license, public_name
-from ..training.run_record import CorpusRecord, RunRecord
-from .markdown import TEMPLATES, Markdown, code, format_duration, format_number, format_value, front_matter, link
-from .model_description import CURVE, ModelDescription, describe_folder
+from ..modeling_speech_lm import SpeechLMForCausalLM
+from ..pipeline_audio_to_audio import MHUBERT_25HZ_UNITS
+from ..public_names import PREFIX, check_license, public_name
+from ..training.run_record import CorpusRecord, Reference, RunRecord, read_run_records
+from .markdown import (
+    TEMPLATES,
+    Markdown,
+    code,
+    count_parameters,
+    format_duration,
+    format_number,
+    format_value,
+    front_matter,
+    link,
+)
 
 
+CURVE = "training_curve.png"
 TAGS = ["speech", "speech-language-model", "slam-hf"]
+
+
+@dataclass
+class ModelDescription:
+    r"""
+    What a model card says. What is `None` is not known.
+
+    Args:
+        title (`str`):
+            Name of the model.
+        repo_id (`str`, *optional*):
+            Its repository; `None` where its weights are not published.
+        architecture (`str`):
+            Type of its transformer, such as `"qwen2"`.
+        num_parameters, num_units (`int`):
+            Its size, and the size of its codec's codebook.
+        twist_base ([`Reference`] or `dict`, *optional*):
+            The text LM of its TWIST initialisation.
+        codec ([`Reference`] or `dict`, *optional*):
+            The codec that its processor names.
+        has_remote_code, has_curve (`bool`, *optional*, default to `False`):
+            Whether it loads with `trust_remote_code=True`, and whether there is a picture of its training.
+        records (`list` of [`RunRecord`] or `dict`):
+            The runs that made it.
+        scores (`dict[str, Score]`), notes (`dict[str, str]`):
+            Its results, and what to know about them in Markdown, by task.
+        about, training_command (`str`, *optional*):
+            More about it, in a sentence or two; and what trains it.
+        reported_by (`str`, *optional*):
+            URL of the paper that reports all of it; `None` where it was measured.
+        license, language (`str`, *optional*):
+            As the metadata of the Hub has them.
+    """
+
+    title: str
+    repo_id: str | None
+    architecture: str
+    num_parameters: int
+    num_units: int
+    twist_base: Reference | None = None
+    codec: Reference | None = None
+    has_remote_code: bool = False
+    has_curve: bool = False
+    records: list[RunRecord] = field(default_factory=list)
+    scores: dict[str, Score] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    about: str | None = None
+    reported_by: str | None = None
+    training_command: str | None = None
+    license: str | None = None
+    language: str | None = None
+
+    def __post_init__(self):
+        for name in ("twist_base", "codec"):
+            if isinstance(getattr(self, name), dict):
+                setattr(self, name, Reference(**getattr(self, name)))
+        self.records = [RunRecord(**record) if isinstance(record, dict) else record for record in self.records]
+
+    @property
+    def codec_to_pass(self) -> str | None:
+        """The folder to pass to the pipeline, where it does not find a codec by itself."""
+        if self.codec is None:
+            return None if self.num_units == MHUBERT_25HZ_UNITS else "path/to/codec"
+        is_elsewhere = not self.codec.is_local or self.codec.name.startswith(PREFIX)
+        return None if is_elsewhere else f"path/to/{self.codec.name}"
 
 
 def render_model_card(
     folder: str | os.PathLike,
     repo_id: str,
-    evaluations: Sequence[str | os.PathLike] = (),
+    evaluations: Sequence[str | os.PathLike] | None = None,
     license: str | None = None,
 ) -> ModelCard:
     r"""
@@ -36,7 +121,8 @@ def render_model_card(
         repo_id (`str`):
             The repository that it goes to, which the examples name.
         evaluations (sequence of `str` or `os.PathLike`, *optional*):
-            Summaries that `hub_scripts/evaluate_model.py` wrote, or folders with them.
+            Summaries that `hub_scripts/evaluate_model.py` wrote, or folders with them. Defaults to those in
+            `evaluation` of the model's folder.
         license (`str`, *optional*):
             Its licence, as the Hub names it. The card says so where there is none.
 
@@ -49,13 +135,31 @@ def render_model_card(
     """
     validate_repo_id(repo_id)
     check_license(license)
-    return make_model_card(describe_folder(Path(folder), repo_id, evaluations, license))
+    folder = Path(folder)
+    config = SpeechLMConfig.from_pretrained(folder)
+    records = read_run_records(folder)
+    scores, notes = _read_evaluations(folder, model_summaries(folder) if evaluations is None else evaluations)
+    model = ModelDescription(
+        title=repo_id.split("/")[-1],
+        repo_id=repo_id,
+        architecture=config.base_config.model_type,
+        num_parameters=count_parameters(folder),
+        num_units=config.num_units,
+        twist_base=_twist_base(config, records),
+        codec=_codec(folder),
+        has_remote_code="custom_pipelines" in read_json(folder / "config.json"),
+        has_curve=(folder / CURVE).is_file(),
+        records=records,
+        scores=scores,
+        notes=notes,
+        license=license,
+    )
+    return make_model_card(model)
 
 
 def save_model_card(trainer: Trainer, evaluations: Sequence[str | os.PathLike] = ()) -> None:
     r"""
-    Write the card of the model that a trainer has saved beside it, and publish it where the trainer publishes, with
-    the record of the run. It replaces the one that every push of a trainer drafts.
+    Write the card of the model that a trainer has saved beside it.
 
     Args:
         trainer ([`~transformers.Trainer`]):
@@ -65,25 +169,42 @@ def save_model_card(trainer: Trainer, evaluations: Sequence[str | os.PathLike] =
     """
     folder = Path(trainer.args.output_dir)
     local_name = re.sub(r"\W+", "-", public_name(folder.resolve())).strip("-")
-    card = render_model_card(folder, trainer.hub_model_id or local_name, evaluations)
-    card.save(folder / "README.md")
+    render_model_card(folder, trainer.hub_model_id or local_name, evaluations).save(folder / "README.md")
+
+
+def describe_published(path: str | os.PathLike) -> dict[str, ModelDescription]:
+    r"""
+    Read what a paper reports of its models.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            A YAML file: under `models`, for each card its arguments of [`ModelDescription`], and under `row` the
+            model's name in the results table of the Slamming paper, which has the scores; under `common`, the
+            arguments that the models share.
+
+    Returns:
+        `dict[str, ModelDescription]`: by the name of the card.
+    """
+    content = yaml.safe_load(Path(path).read_text("utf-8"))
+    scores = {row.model: row.scores for row in PUBLISHED}
+    return {
+        name: ModelDescription(scores=scores[model.pop("row")], **content["common"], **model)
+        for name, model in content["models"].items()
+    }
 
 
 def make_model_card(model: ModelDescription) -> ModelCard:
-    r"""
-    Make a card of what is known about a model.
-
-    Args:
-        model ([`ModelDescription`]):
-            What is known.
-    """
+    """The card of what is known about a model."""
     content = TEMPLATES.get_template("model_card.md").render(
         metadata=front_matter(make_metadata(model)),
         model=model,
         curve=CURVE,
         runs=[(record, [_describe_corpus(corpus) for corpus in record.corpora]) for record in model.records],
         run_table=lambda record: [("run", "value"), *_run_rows(record)],
-        recipe_table=lambda record: [("recipe", "value"), *_recipe_rows(record)],
+        recipe_table=lambda record: [
+            ("recipe", "value"),
+            *((code(name), format_value(value)) for name, value in record.recipe.items()),
+        ],
         results=_result_rows(model),
         notes=[Markdown(f"{_benchmark(model, task)}: {model.notes[task]}.") for task in TASKS if task in model.notes],
     )
@@ -111,15 +232,59 @@ def make_metadata(model: ModelDescription) -> ModelCardData:
     )
 
 
+def _twist_base(config: SpeechLMConfig, records: list[RunRecord]) -> Reference | None:
+    if not config.twist_init or config.base_model_name is None:
+        return None
+    recorded = {record.base_model.name: record.base_model for record in records if record.base_model is not None}
+    return recorded.get(config.base_model_name) or Reference.to(config.base_model_name)
+
+
+def _codec(folder: Path) -> Reference | None:
+    path = folder / "processor_config.json"
+    codec = read_json(path).get("codec") if path.is_file() else None
+    if codec is None:
+        return None
+    name, revision = str(codec["name_or_path"]), codec.get("revision")
+    return Reference(public_name(name, revision), revision, is_local=revision is None)  # one of the Hub has a commit
+
+
+def _read_evaluations(
+    folder: Path, evaluations: Sequence[str | os.PathLike]
+) -> tuple[dict[str, Score], dict[str, str]]:
+    if not evaluations:
+        return {}, {}
+    weights = hash_model(SpeechLMForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    notes = {}
+    for file in [file for path in evaluations for file in summary_files(Path(path))]:
+        summary = read_summary(file)
+        if summary["model"]["weights"] != weights:
+            raise ValueError(
+                f"'{file}' has results of other weights than those in '{folder}': evaluate these, or move the file "
+                "away."
+            )
+        notes[summary["task"]] = _note(summary)
+    [row] = read_summaries(evaluations)
+    return row.scores, notes
+
+
+def _note(summary: dict[str, Any]) -> str:
+    """What was scored, and by which models, in Markdown."""
+    name, settings = summary["data"]["name"], summary["settings"]
+    note = f"data {code(name if name.startswith(PREFIX) else public_name(f'/{name}'))}"
+    if "asr_model" in settings:
+        note += f", transcribed by {code(settings['asr_model']['name'])}"
+    if "text_lm" in settings:
+        note += f", perplexity under {code(settings['text_lm']['name'])}"
+    return note
+
+
 def _eval_result(model: ModelDescription, task: str) -> EvalResult:
-    measure, name = TASKS[task].result, _benchmark(model, task)
-    score, interval = model.scores[task], ""
-    if score.interval is not None:
-        interval = ", 95 % interval {:.4g} to {:.4g}".format(*score.interval)
+    score, name, measure = model.scores[task], _benchmark(model, task), TASKS[task].result
+    interval = "" if score.interval is None else ", 95 % interval {:.4g} to {:.4g}".format(*score.interval)
     return EvalResult(
         task_type="audio-to-audio",
         task_name="Speech continuation",
-        dataset_type=f"slam-hf-quickstart-{task}" if task in model.miniatures else task,
+        dataset_type=f"slam-hf-quickstart-{task}" if score.is_miniature else task,
         dataset_name=name,
         metric_type="perplexity" if measure == "genppl" else measure,
         metric_name=f"{name}{' (%)' if TASKS[task].scale == 100 else ''}{interval}",
@@ -131,12 +296,19 @@ def _eval_result(model: ModelDescription, task: str) -> EvalResult:
 
 
 def _benchmark(model: ModelDescription, task: str) -> str:
-    """Name of a benchmark."""
-    return TASKS[task].heading + _miniature(model, task)
+    return TASKS[task].heading + (" in miniature" if model.scores[task].is_miniature else "")
 
 
-def _miniature(model: ModelDescription, task: str) -> str:
-    return " in miniature" if task in model.miniatures else ""
+def _result_rows(model: ModelDescription) -> Iterator[list[str]]:
+    """The heading and a row for each result; results of papers have neither intervals nor counts."""
+    yield ["benchmark", "value"] if model.reported_by else ["benchmark", "value", "95 % interval", "items scored"]
+    for task in TASKS:
+        if task in model.scores:
+            score = model.scores[task]
+            row = [TASKS[task].column + (" in miniature" if score.is_miniature else ""), f"{score.value:.2f}"]
+            if not model.reported_by:
+                row += ["{:.2f} to {:.2f}".format(*score.interval), f"{score.num_scored:,} of {score.num_items:,}"]
+            yield row
 
 
 def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:
@@ -163,24 +335,6 @@ def _describe_corpus(corpus: CorpusRecord) -> Markdown:
     }
     parts = [f"{name}: {value}" for name, value in known.items() if value]
     return Markdown(", ".join([link(corpus.source, "datasets/"), *parts]))
-
-
-def _recipe_rows(record: RunRecord) -> list[tuple[str, str]]:
-    return [(code(name), format_value(value)) for name, value in record.recipe.items()]
-
-
-def _result_rows(model: ModelDescription) -> list[list[str]]:
-    """The heading and a row for each result; results of papers have neither intervals nor counts."""
-    rows = [["benchmark", "value"] if model.reported_by else ["benchmark", "value", "95 % interval", "items scored"]]
-    for task in TASKS:
-        if task in model.scores:
-            score = model.scores[task]
-            row = [TASKS[task].column + _miniature(model, task), f"{score.value:.2f}"]
-            if not model.reported_by:
-                low, high = score.interval
-                row += [f"{low:.2f} to {high:.2f}", f"{score.num_scored:,} of {score.num_items:,}"]
-            rows.append(row)
-    return rows
 
 
 def _run_rows(record: RunRecord) -> Iterator[tuple[str, str]]:
