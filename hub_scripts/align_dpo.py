@@ -7,7 +7,6 @@ Every value of a recipe can be overridden on the command line; `--help` lists th
 
 from pathlib import Path
 
-from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoProcessor
 from trl import DPOConfig, DPOTrainer, get_peft_config
 
@@ -17,9 +16,10 @@ from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
+from slam_hf.training.corpus_codecs import check_codecs
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.output_folder import claim_output_dir
-from slam_hf.training.preferences import AlignArguments, prepare_pairs
+from slam_hf.training.preferences import AlignArguments, load_pairs
 from slam_hf.training.run_recorder import RunClock, begin_records, energy_callbacks, record_corpus, save_records
 
 
@@ -30,11 +30,11 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     output_dir = Path(training_args.output_dir)
 
     use_all_cores(training_args)
+    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+    corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
+    check_codecs([corpus], processor)
     with training_args.main_process_first(desc="preparing pairs"):
-        train, test = (
-            prepare_pairs(load_dataset(args.dataset_name, args.dataset_config, split=split), args.max_auto_bleu)
-            for split in (args.dataset_train_split, args.dataset_test_split)
-        )
+        train, test = load_pairs(args)
 
     def load_model() -> SpeechLMForCausalLM:
         return AutoModelForCausalLM.from_pretrained(
@@ -44,7 +44,6 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
             attn_implementation=model_args.attn_implementation,
         )
 
-    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     # Else the model itself is the reference, before it is trained or without its adapters.
     needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
     clock = RunClock()
@@ -62,7 +61,6 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     trainer.add_callback(publisher)
     trainer.add_callback(ChecksumCallback)
     if trainer.is_world_process_zero():
-        corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
         recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
         recorded = [record_corpus(corpus, train)]
         records = begin_records("preference alignment", training_args, model_args, recorded, recipe)

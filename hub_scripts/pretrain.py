@@ -20,6 +20,7 @@ from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
 from slam_hf.training.continuation import continue_document, continue_recording
+from slam_hf.training.corpus_codecs import check_codecs
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.curve import save_training_curve
 from slam_hf.training.initialization import initial_model, make_processor
@@ -40,7 +41,8 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     training_args.include_num_input_tokens_seen = "non_padding"
     budget = set_budget(args, training_args)
     output_dir = Path(training_args.output_dir)
-    processor = make_processor(args)
+    processor = make_processor(args, model_args)
+    check_codecs(args.datasets, processor)
     if training_args.process_index == 0:
         check_final_steps(args, processor.feature_extractor.sampling_rate)
     model = initial_model(args, model_args, training_args.seed)

@@ -98,19 +98,31 @@ def test_a_context_is_no_longer_than_the_positions_of_the_model(base_config, pos
 
 
 def test_the_processor_has_the_codec_of_the_units(tiny_codec, tmp_path):
-    assert make_processor(PretrainArguments(num_units=50)).audio_tokenizer is None
+    assert make_processor(PretrainArguments(num_units=50), ModelArguments()).audio_tokenizer is None
     tiny_codec.save_pretrained(tmp_path)
-    processor = make_processor(PretrainArguments(num_units=50, codec=str(tmp_path)))
+    processor = make_processor(PretrainArguments(num_units=50, codec=str(tmp_path)), ModelArguments())
     assert (processor.tokenizer.num_units, processor.audio_tokenizer.codebook_size) == (50, 50)
     with pytest.raises(ValueError, match="has 50 units, and `num_units` is 500"):
-        make_processor(PretrainArguments(codec=str(tmp_path)))
+        make_processor(PretrainArguments(codec=str(tmp_path)), ModelArguments())
+
+
+def test_a_speech_lm_keeps_its_codec(tiny_codec, tmp_path, capsys):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    tiny_speech_lm().save_pretrained(tmp_path / "model")
+    processor = make_processor(PretrainArguments(num_units=50, codec=str(tmp_path / "codec")), ModelArguments())
+    processor.save_pretrained(tmp_path / "model")
+    args, model_args = PretrainArguments(num_units=50), ModelArguments(model_name_or_path=str(tmp_path / "model"))
+    assert make_processor(args, model_args).audio_tokenizer.name_or_path == str(tmp_path / "codec")
+    (tmp_path / "codec").rename(tmp_path / "elsewhere")
+    assert make_processor(args, model_args).audio_tokenizer is None
+    assert "The model will have no codec" in capsys.readouterr().out
 
 
 def test_a_prompt_needs_a_vocoder(tiny_codec, recordings, tmp_path):
     HubertUnitCodec.from_parts(tiny_codec.encoder, tiny_codec.codebook, layer=1).save_pretrained(tmp_path)
     args = PretrainArguments(num_units=50, codec=str(tmp_path), prompt=str(recordings[0]))
     with pytest.raises(ValueError, match="has no vocoder"):
-        make_processor(args)
+        make_processor(args, ModelArguments())
 
 
 @pytest.mark.parametrize(

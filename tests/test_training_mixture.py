@@ -89,7 +89,7 @@ def test_a_corpus_without_a_validation_split_holds_out_documents(tmp_path, capsy
     (training,), validation = load_corpora(args)
     assert [row["units"][0] for row in validation] == [i % 500 for i in range(held_out)]
     assert [row["units"][0] for row in training] == [i % 500 for i in range(held_out, total)]
-    assert f"has no validation split: {held_out} of its documents" in capsys.readouterr().out
+    assert f"has no split to hold out: {held_out} of its rows" in capsys.readouterr().out
 
 
 def test_a_validation_split_is_held_out(tmp_path):
@@ -111,7 +111,7 @@ def test_a_validation_split_is_held_out(tmp_path):
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("count", [6, 7, 1_000_000])
 def test_no_corpus_is_held_out_whole(corpus, count, streaming):
-    with pytest.raises(ValueError, match=rf"{corpus.path}' has 6 document\(s\), and {count} would be held out"):
+    with pytest.raises(ValueError, match=rf"{corpus.path}' has 6 row\(s\): to hold out {count} would leave none"):
         load_corpora(PretrainArguments(datasets=[corpus], validation_documents=count, streaming=streaming))
 
 

@@ -3,7 +3,7 @@ import sys
 import pytest
 from datasets import Dataset
 
-from slam_hf.training.preferences import prepare_pairs
+from slam_hf.training.preferences import AlignArguments, load_pairs, prepare_pairs
 
 
 PAIR = {"prompt": "<Un1>", "chosen": "<Un2><Un3>", "rejected": "<Un4>"}
@@ -31,6 +31,25 @@ def test_only_the_columns_of_the_trainer_remain():
         "chosen": ["<Un2><Un3>"],
         "rejected": ["<Un4>"],
     }
+
+
+def test_pairs_without_a_test_split_are_held_out(tmp_path, capsys):
+    pairs(*[("a", "b")] * 300).to_parquet(tmp_path / "train.parquet")
+    train, test = load_pairs(AlignArguments(dataset_name=str(tmp_path)))
+    assert (test["prompt"][:], len(train)) == (["<Un0>", "<Un1>", "<Un2>"], 297)
+    assert "3 of its rows are held out" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="has no split 'dev' to hold out, only train"):
+        load_pairs(AlignArguments(dataset_name=str(tmp_path), dataset_test_split="dev"))
+    halves = AlignArguments(
+        dataset_name=str(tmp_path), dataset_train_split="train[:50%]", dataset_test_split="train[99%:]"
+    )
+    assert [len(split) for split in load_pairs(halves)] == [150, 3]
+
+
+@pytest.mark.parametrize("name", ["dataset_streaming", "ignore_bias_buffers"])
+def test_arguments_that_have_no_effect_are_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` has no effect"):
+        AlignArguments(dataset_name="x", **{name: True})
 
 
 def test_lists_of_units_become_strings():

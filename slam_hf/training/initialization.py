@@ -3,9 +3,10 @@
 import math
 
 import torch
+from accelerate import PartialState
 from peft import PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, EncodecFeatureExtractor, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, EncodecFeatureExtractor, set_seed
 from trl import ModelConfig, get_peft_config
 
 from ..configuration_speech_lm import SpeechLMConfig
@@ -40,17 +41,29 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
     return get_peft_model(model, get_peft_config(model_args)) if model_args.use_peft else model
 
 
-def make_processor(args: PretrainArguments) -> SpeechLMProcessor:
+def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLMProcessor:
     r"""
-    The processor of the model: the tokenizer of its units, and the codec that made them where one is named.
+    The processor of the model: the tokenizer of its units, and their codec. A SpeechLM that training starts from keeps
+    its own processor, unless `args.codec` names a codec.
 
     Args:
         args ([`PretrainArguments`]):
             The number of units and the codec.
+        model_args ([`~trl.ModelConfig`]):
+            What the model starts from.
 
     Raises:
         ValueError: the codec has another number of units, or no vocoder to continue the recording `prompt` with.
     """
+    if args.codec is None and args.base_config is None and _is_speech_lm(model_args):
+        processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+        try:
+            codec = processor.audio_tokenizer
+        except OSError as error:
+            PartialState().print(f"{error} The model will have no codec.")
+            codec = None
+        processor.audio_tokenizer = codec
+        return processor
     codec = None if args.codec is None else load_codec(args.codec)
     if codec is not None and codec.codebook_size != args.num_units:
         raise ValueError(
@@ -60,6 +73,13 @@ def make_processor(args: PretrainArguments) -> SpeechLMProcessor:
         raise ValueError(f"The codec {args.codec} has no vocoder, and cannot say the continuation of `prompt`.")
     feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
     return SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=args.num_units), codec)
+
+
+def _is_speech_lm(model_args: ModelConfig) -> bool:
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    if name is None:
+        return False
+    return AutoConfig.from_pretrained(name, revision=revision).model_type == SpeechLMConfig.model_type
 
 
 def _base_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> SpeechLMForCausalLM:
@@ -76,7 +96,7 @@ def _base_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> 
         return AutoModelForCausalLM.from_config(config, **loading)
 
     name, loading["revision"] = model_args.model_name_or_path, model_args.model_revision
-    if AutoConfig.from_pretrained(name, revision=model_args.model_revision).model_type != SpeechLMConfig.model_type:
+    if not _is_speech_lm(model_args):
         return SpeechLMForCausalLM.from_text_lm(name, args.num_units, rope_theta=args.rope_theta, **loading)
     if args.rope_theta is not None:
         raise ValueError(f"{name} is a SpeechLM and keeps its `rope_theta`: remove it, or give -1.")

@@ -1,12 +1,10 @@
 """The corpora that a model is trained on: held-out documents, mixing, streaming."""
 
-import re
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from accelerate import PartialState
 from datasets import (
     Dataset,
     Features,
@@ -20,11 +18,9 @@ from datasets import (
 )
 
 from .arguments import CorpusConfig, PretrainArguments
-from .packing import AnyDataset, encode_documents, map_processes, pack_documents, separate_documents
+from .held_out import AnyDataset, hold_out, is_held_out_split
+from .packing import encode_documents, map_processes, pack_documents, separate_documents
 
-
-MAX_HELD_OUT = 100
-"""Maximum number of documents that a corpus without a validation split holds out by default."""
 
 SHUFFLE_BUFFER = 1000
 """Packed sequences of a stream that are shuffled together."""
@@ -50,49 +46,15 @@ def load_corpora(args: PretrainArguments) -> tuple[list[Dataset | IterableDatase
     return list(training), concatenate_datasets(list(validation))
 
 
-def hold_out(documents: AnyDataset, count: int | None, name: str) -> tuple[AnyDataset, AnyDataset]:
-    r"""
-    Hold out documents at the beginning of a corpus.
-
-    Args:
-        documents (`Dataset` or `IterableDataset`):
-            The corpus.
-        count (`int`, *optional*):
-            Number of documents to hold out. Defaults to 1 %, at least 1 and at most 100.
-        name (`str`):
-            The name of the corpus.
-
-    Returns:
-        `tuple`: the documents that remain, and those that are held out.
-
-    Raises:
-        ValueError: no document would remain.
-    """
-    enough = 100 * MAX_HELD_OUT if count is None else count + 1
-    total = sum(1 for _ in documents.take(enough)) if isinstance(documents, IterableDataset) else len(documents)
-    if count is None:
-        count = max(1, min(total // 100, MAX_HELD_OUT))
-        PartialState().print(f"'{name}' has no validation split: {count} of its documents are held out.")
-    if count >= total:
-        raise ValueError(
-            f"'{name}' has {total} document(s), and {count} would be held out: none would remain to train on."
-        )
-    return documents.skip(count), documents.take(count)
-
-
 def _load_corpus(corpus: CorpusConfig, args: PretrainArguments) -> tuple[AnyDataset, AnyDataset]:
     documents = _load(corpus, corpus.split, args)
-    if args.validation_documents is not None:
-        return hold_out(documents, args.validation_documents, corpus.path)
-    splits = get_dataset_split_names(corpus.path, corpus.name, data_files=corpus.data_files, revision=corpus.revision)
-    trained_on = re.split(r"[+\[]", corpus.split)
-    if args.validation_split in splits and args.validation_split not in trained_on:
-        return documents, _load(corpus, args.validation_split, args)
-    if args.validation_split != "validation":
-        raise ValueError(
-            f"'{corpus.path}' has no split '{args.validation_split}' to hold out, only {', '.join(splits)}."
+    if args.validation_documents is None:
+        splits = get_dataset_split_names(
+            corpus.path, corpus.name, data_files=corpus.data_files, revision=corpus.revision
         )
-    return hold_out(documents, None, corpus.path)
+        if is_held_out_split(args.validation_split, "validation", corpus.split, splits, corpus.path):
+            return documents, _load(corpus, args.validation_split, args)
+    return hold_out(documents, args.validation_documents, corpus.path)
 
 
 def _load(corpus: CorpusConfig, split: str, args: PretrainArguments) -> Dataset | IterableDataset:

@@ -2,19 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets import Features, IterableDataset, List, Value
 from trl import pack_dataset
 
 from ..tokenization_hubert_unit import HubertUnitTokenizer
+from .held_out import AnyDataset
 
-
-AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 IGNORE_INDEX = -100
 

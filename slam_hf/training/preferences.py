@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, get_dataset_split_names, load_dataset
 from trl import ScriptArguments
 
 from ..corpora.preference_pairs import as_unit_string
 from ..quickstart import resolve_path
+from .held_out import hold_out, is_held_out_split
 
 
 PAIR_COLUMNS = ["prompt", "chosen", "rejected"]
@@ -17,18 +18,19 @@ PAIR_COLUMNS = ["prompt", "chosen", "rejected"]
 class AlignArguments(ScriptArguments):
     r"""
     Which preference pairs to align with: what every script of TRL takes (`dataset_name`, a Hub id, a folder or
-    `"quickstart:preferences"`; `dataset_config`, `dataset_train_split`, `dataset_test_split`), and
+    `"quickstart:preferences"`; `dataset_config`, `dataset_train_split`; `dataset_test_split`, without which 1 % of the
+    pairs are held out, at most 100), and
 
     Args:
         max_auto_bleu (`float`, *optional*):
-            Keep pairs of which prompt and chosen text together have an auto-BLEU₂ below this. Speech that repeats
-            itself is easy to continue likely, and preference training would make it more so. Defaults to no filter.
+            Keep pairs whose prompt and chosen text together have an auto-BLEU₂ below this. A model finds speech that
+            repeats itself likely, and preference training would strengthen that. Defaults to no filter.
         overwrite_output_dir (`bool`, *optional*, defaults to `False`):
             Whether to delete what an earlier run has left in the output folder.
     """
 
     max_auto_bleu: float | None = field(
-        default=None, metadata={"help": "Keep pairs of which prompt and chosen text have an auto-BLEU-2 below this."}
+        default=None, metadata={"help": "Keep pairs whose prompt and chosen text have an auto-BLEU-2 below this."}
     )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Delete what an earlier run has left in the output folder."}
@@ -40,25 +42,40 @@ class AlignArguments(ScriptArguments):
                 "Name the preference pairs: `dataset_name`, a Hub id, a folder or quickstart:preferences."
             )
         self.dataset_name = resolve_path(self.dataset_name)
+        for name in ("dataset_streaming", "ignore_bias_buffers"):
+            if getattr(self, name):
+                raise ValueError(f"`{name}` has no effect: remove it.")
+
+
+def load_pairs(args: AlignArguments) -> tuple[Dataset, Dataset]:
+    """The pairs to train on and those that are held out, each as [`prepare_pairs`] makes them."""
+
+    def load(split: str) -> Dataset:
+        return prepare_pairs(load_dataset(args.dataset_name, args.dataset_config, split=split), args.max_auto_bleu)
+
+    pairs, splits = load(args.dataset_train_split), get_dataset_split_names(args.dataset_name, args.dataset_config)
+    if is_held_out_split(args.dataset_test_split, "test", args.dataset_train_split, splits, args.dataset_name):
+        return pairs, load(args.dataset_test_split)
+    return hold_out(pairs, None, args.dataset_name)
 
 
 def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset:
     r"""
-    Pairs of unit strings, without those whose text repeats itself.
+    Make pairs of unit strings, without those whose text repeats itself.
 
     Args:
         pairs (`Dataset`):
             Columns `prompt`, `chosen` and `rejected`, unit strings (`<Un3><Un49>...`) or lists of units, and for the
             filter `prompt_text` and `chosen_text`.
         max_auto_bleu (`float`, *optional*):
-            Keep pairs of which prompt and chosen text together have an auto-BLEU₂ below this; arXiv 2502.15814 takes
-            0.3. Defaults to no filter.
+            Keep pairs whose prompt and chosen text together have an auto-BLEU₂ below this; arXiv 2502.15814 takes 0.3.
+            Defaults to no filter.
 
     Returns:
         `Dataset`: the columns `prompt`, `chosen` and `rejected`, unit strings.
 
     Raises:
-        ValueError: a column is missing, or a text that the filter needs.
+        ValueError: a column is missing, units are not units, or a text that the filter needs is missing.
         ImportError: the filter's NLTK is missing.
     """
     wanted = PAIR_COLUMNS if max_auto_bleu is None else [*PAIR_COLUMNS, "prompt_text", "chosen_text"]
