@@ -1,1 +1,1 @@
-"""What `benchmark.py` measures, a module each."""
+"""The comparisons of `hub_scripts/speed.py`, a module each."""
