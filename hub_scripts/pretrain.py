@@ -50,16 +50,16 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     with training_args.main_process_first(desc="packing"):
         corpora, validation = load_corpora(args)
         weights = [corpus.weight for corpus in args.datasets]
-        contexts = mix_corpora([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
-        validation_contexts = pack_corpus(validation, args)
+        sequences = mix_corpora([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
+        validation_sequences = pack_corpus(validation, args)
 
     clock = RunClock()
     trainer = Trainer(
         model=model,
         args=training_args,
         data_collator=PackingCollator(args.context_length, processor.tokenizer.pad_token_id),
-        train_dataset=contexts,
-        eval_dataset=validation_contexts,
+        train_dataset=sequences,
+        eval_dataset=validation_sequences,
         processing_class=processor.tokenizer,
         callbacks=[*budget, clock, *energy_callbacks(training_args)],
     )
@@ -69,7 +69,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)
     trainer.add_callback(ChecksumCallback)
-    trainer.accelerator.print(describe_plan(args, training_args, trainer.model, contexts))
+    trainer.accelerator.print(describe_plan(args, training_args, trainer.model, sequences))
     if trainer.is_world_process_zero():
         processor.save_pretrained(output_dir)
         recorded = [record_corpus(corpus, rows) for corpus, rows in zip(args.datasets, corpora, strict=True)]

@@ -215,7 +215,7 @@ def test_a_killed_run_ends_in_its_time(tmp_path):
 def test_the_same_batch_gives_the_same_loss_in_one_and_in_two_processes(tmp_path):
     arguments = ["--max_steps", "12", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "12"]
     arguments += ["--gradient_accumulation_steps", "2", "--base_config", TINY[1].replace("0.1", "0.0")]
-    # 16 contexts: where batches do not divide them, accelerate repeats some so that each process has as many.
+    # 16 sequences: where batches do not divide them, accelerate repeats some so that each process has as many.
     arguments += ["--context_length", "30"]
     half = [*arguments, "--per_device_train_batch_size", "2"]
     assert launch(tmp_path / "one", *arguments) == 0

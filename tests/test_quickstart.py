@@ -39,8 +39,8 @@ def test_the_corpus_has_the_schema_of_tokenised_corpora(tmp_path):
 def test_the_recipe_trains_on_whole_stories(tmp_path):
     recipe = yaml.safe_load((RECIPES / "quickstart.yaml").read_text())
     stories = load_dataset(str(QUICKSTART_CORPUS), "stories", split="validation", cache_dir=tmp_path)
-    contexts = pack_documents(encode_documents(stories, recipe["num_units"]), recipe["context_length"])
-    pieces = sum(map(len, contexts["seq_lengths"]))
+    sequences = pack_documents(encode_documents(stories, recipe["num_units"]), recipe["context_length"])
+    pieces = sum(map(len, sequences["seq_lengths"]))
     assert len(stories) <= pieces < 1.25 * len(stories)
 
 

@@ -128,9 +128,9 @@ def test_a_prompt_needs_a_vocoder(tiny_codec, recordings, tmp_path):
 @pytest.mark.parametrize(
     ("args", "error", "message"),
     [
-        ({"benchmarks": {"genppl": "x"}}, ValueError, "and 'genppl' is none of them"),
+        ({"benchmarks": {"genppl": "x"}}, ValueError, "and 'genppl' is not one of them"),
         ({"benchmarks": {"sblimp": "no/folder"}}, FileNotFoundError, "'no/folder' of the benchmark sblimp"),
-        ({"prompt": "none.wav", "codec": "x"}, FileNotFoundError, "'none.wav' to continue is not there"),
+        ({"prompt": "none.wav", "codec": "x"}, FileNotFoundError, "'none.wav' to continue does not exist"),
     ],
 )
 def test_what_is_needed_after_training_is_looked_for_before(args, error, message):

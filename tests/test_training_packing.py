@@ -76,7 +76,7 @@ def test_documents_stay_whole_where_they_fit_and_are_cut_where_they_are_too_long
     }
 
 
-def test_contexts_that_are_too_empty_are_refilled():
+def test_sequences_that_are_too_empty_are_refilled():
     sparse = pa.table(
         {"input_ids": [[1, 2, 3], [4, 5, 6, 7], [8, 9, 10], [11]], "seq_lengths": [[3], [1, 3], [1, 2], [1]]}
     )
@@ -88,12 +88,12 @@ def test_contexts_that_are_too_empty_are_refilled():
 
 @pytest.mark.parametrize("lengths", [librispeech_lengths(3000), np.full(2000, 600), np.full(300, 3000)])
 @pytest.mark.parametrize("streaming", [False, True])
-def test_contexts_are_full_and_every_token_is_in_one(lengths, streaming):
+def test_sequences_are_full_and_every_token_is_in_one(lengths, streaming):
     documents = numbered_documents(lengths)
     packed = list(pack_documents(documents.to_iterable_dataset() if streaming else documents, context_length=1024))
-    tokens = [token for context in packed for token in context["input_ids"]]
+    tokens = [token for sequence in packed for token in sequence["input_ids"]]
     assert Counter(tokens) == Counter(token for document in documents["input_ids"] for token in document)
-    assert all(sum(context["seq_lengths"]) == len(context["input_ids"]) <= 1024 for context in packed)
+    assert all(sum(sequence["seq_lengths"]) == len(sequence["input_ids"]) <= 1024 for sequence in packed)
     assert len(tokens) / (len(packed) * 1024) >= 0.98
 
 
@@ -101,8 +101,8 @@ def test_pieces_of_a_document_keep_its_order():
     lengths = np.array([5, 9, 3, 20, 7, 1, 6])
     packed = pack_documents(numbered_documents(lengths), context_length=8)
     starts = np.append(0, np.cumsum(lengths))
-    for context in packed:
-        for piece in np.split(np.array(context["input_ids"]), np.cumsum(context["seq_lengths"])[:-1]):
+    for sequence in packed:
+        for piece in np.split(np.array(sequence["input_ids"]), np.cumsum(sequence["seq_lengths"])[:-1]):
             document = np.searchsorted(starts, piece[0], side="right")
             np.testing.assert_array_equal(piece, np.arange(piece[0], piece[0] + len(piece)))
             assert piece[-1] < starts[document]
@@ -173,7 +173,7 @@ def test_streams_are_packed_lazily():
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_separate_documents_have_contexts_of_their_own_and_are_cut(streaming):
+def test_separate_documents_have_sequences_of_their_own_and_are_cut(streaming):
     documents = Dataset.from_dict({"input_ids": [[1, 5, 6, 1], [1, 7, 8, 9, 10, 1]]})
     if streaming:
         documents = documents.to_iterable_dataset()

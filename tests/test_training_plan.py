@@ -14,34 +14,34 @@ from slam_hf.training.plan import (
 )
 
 
-CONTEXTS = Dataset.from_dict({"input_ids": [[1] * 90] * 30, "seq_lengths": [[50, 40]] * 30})
+SEQUENCES = Dataset.from_dict({"input_ids": [[1] * 90] * 30, "seq_lengths": [[50, 40]] * 30})
 PARAMETERS = tiny_speech_lm().num_parameters()
 
 
-def plan(contexts=CONTEXTS, model=None, *, max_train_tokens=None, max_train_hours=None, **training_args):
+def plan(sequences=SEQUENCES, model=None, *, max_train_tokens=None, max_train_hours=None, **training_args):
     args = PretrainArguments(context_length=100, max_train_tokens=max_train_tokens, max_train_hours=max_train_hours)
     settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "use_cpu": True, **training_args}
-    text = describe_plan(args, TrainingArguments(**settings), model or tiny_speech_lm(), contexts)
+    text = describe_plan(args, TrainingArguments(**settings), model or tiny_speech_lm(), sequences)
     return dict(line.split(maxsplit=1) for line in text.splitlines())
 
 
 def test_a_plan_of_steps():
     assert plan(max_steps=50) == {
         "parameters": f"{PARAMETERS:,}",
-        "batch": "8 contexts of 100, on 1 process(es): 800 tokens a step",
+        "batch": "8 packed sequences of 100 tokens, on 1 process(es): 800 tokens per step",
         "length": f"50 steps, 40,000 tokens with padding, {40_000 * 6 * PARAMETERS:.2e} FLOPs",
         "memory": "0.00 GiB for weights, gradients and optimizer, about 0.00 GiB for activations, on each process "
         "(without sharding and checkpointing)",
-        "data": "30 contexts an epoch, 90.0% full, 0.00 cuts a document",
+        "data": "30 packed sequences per epoch, 90.0% full, 0.00 cuts per document",
     }
 
 
-def test_documents_that_contexts_cut_are_counted():
+def test_documents_that_are_cut_are_counted():
     documents = Dataset.from_dict({"input_ids": [[1, *[7] * 28, 1]] * 4})
     whole, cut = (pack_documents(documents, length) for length in (30, 40))
-    assert plan(whole, max_steps=50)["data"] == "4 contexts an epoch, 30.0% full, 0.00 cuts a document"
+    assert plan(whole, max_steps=50)["data"] == "4 packed sequences per epoch, 30.0% full, 0.00 cuts per document"
     # 30 + 10 | 20 + 20 | 10 + 30
-    assert plan(cut, max_steps=50)["data"] == "3 contexts an epoch, 40.0% full, 0.50 cuts a document"
+    assert plan(cut, max_steps=50)["data"] == "3 packed sequences per epoch, 40.0% full, 0.50 cuts per document"
 
 
 def test_epochs_are_steps():
@@ -58,7 +58,7 @@ def test_a_plan_of_time():
 
 
 def test_what_a_stream_holds_is_not_said():
-    assert "data" not in plan(CONTEXTS.to_iterable_dataset(), max_steps=50)
+    assert "data" not in plan(SEQUENCES.to_iterable_dataset(), max_steps=50)
 
 
 def test_frozen_parameters_are_not_counted_as_trained():

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from training_utils import BATCH_SIZE, CONTEXT_LENGTH, logged, make_trainer, random_contexts
+from training_utils import BATCH_SIZE, CONTEXT_LENGTH, logged, make_trainer, random_sequences
 from transformers import TrainerCallback
 
 from slam_hf.training import throughput
@@ -56,7 +56,7 @@ def clock(monkeypatch):
 def test_speed_utilisation_and_padding_are_logged(tmp_path, clock, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "peak_flops", lambda device: 1e6)
     callback = ThroughputCallback(1000, BATCH_SIZE * CONTEXT_LENGTH, warmup_steps=4)
-    trainer = make_trainer(tmp_path, contexts=random_contexts(20), max_steps=10, logging_steps=2)
+    trainer = make_trainer(tmp_path, sequences=random_sequences(20), max_steps=10, logging_steps=2)
     trainer.callback_handler.callbacks.insert(0, callback)
     trainer.train()
 

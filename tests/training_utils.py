@@ -31,8 +31,8 @@ def tiny_speech_lm(**base_config) -> SpeechLMForCausalLM:
     return SpeechLMForCausalLM(SpeechLMConfig(base_config=base_config, vocab_size=52))
 
 
-def random_contexts(count: int) -> Dataset:
-    """Packed contexts of two documents each, between 10 and 16 tokens long."""
+def random_sequences(count: int) -> Dataset:
+    """Packed sequences of two documents each, between 10 and 16 tokens long."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(5, 9, size=(count, 2))
     ids = [generator.integers(2, 52, size=total).tolist() for total in lengths.sum(axis=1)]
@@ -42,11 +42,11 @@ def random_contexts(count: int) -> Dataset:
 def make_trainer(
     output_dir: Path,
     callbacks: Sequence[TrainerCallback] = (),
-    contexts: Dataset | None = None,
+    sequences: Dataset | None = None,
     model: SpeechLMForCausalLM | None = None,
     **training_args,
 ) -> Trainer:
-    """A stock trainer on packed contexts, with the learning-rate schedule of the Slam recipe."""
+    """A stock trainer on packed sequences, with the learning-rate schedule of the Slam recipe."""
     settings = {
         "per_device_train_batch_size": BATCH_SIZE,
         "learning_rate": 1e-2,
@@ -69,7 +69,7 @@ def make_trainer(
             **settings,
         ),
         data_collator=PackingCollator(CONTEXT_LENGTH),
-        train_dataset=contexts or random_contexts(20),
+        train_dataset=sequences or random_sequences(20),
         processing_class=HubertUnitTokenizer(num_units=50),
         callbacks=list(callbacks),
     )

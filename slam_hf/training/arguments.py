@@ -23,15 +23,15 @@ ALTERNATIVES = (
     ("max_steps", "num_train_epochs", "max_train_tokens", "max_train_hours"),
     ("validation_split", "validation_documents"),
 )
-"""Arguments that exclude each other: one on the command line takes the place of those in the recipe."""
+"""Arguments that exclude each other. One on the command line replaces those of its group in the recipe."""
 
 MAX_UNITS = 2**16 - 2
 """The ids of units and of two special tokens are stored as uint16."""
 
 
 class RecipeParser(TrlParser):
-    """TRL's parser, which refuses unknown keys of a recipe, and whose command line wins over a recipe also where it
-    gives an alternative to what the recipe gives (`--model_name_or_path` for `base_config`)."""
+    """TRL's parser, but it refuses unknown keys in a recipe, and an argument on the command line also replaces its
+    alternatives in the recipe: `--model_name_or_path` replaces `base_config`."""
 
     def parse_args_and_config(self, args: Iterable[str] | None = None, **options: bool) -> tuple:
         args = sys.argv[1:] if args is None else list(args)
@@ -50,8 +50,8 @@ class RecipeParser(TrlParser):
 
 @dataclass
 class ModelArguments(ModelConfig):
-    """TRL's arguments of the model. LoRA adapts every linear layer unless told otherwise, and what the scripts do not
-    support is refused, not ignored."""
+    """TRL's arguments of the model. LoRA adapts every linear layer by default, and arguments that have no effect are
+    refused."""
 
     def __post_init__(self):
         if self.load_in_4bit or self.load_in_8bit:
@@ -85,7 +85,7 @@ class CorpusConfig:
 
     Args:
         path (`str`):
-            A Hub id, a folder, `"parquet"` with `data_files`, or `"quickstart:corpus"`, which comes with this package.
+            A Hub id, a folder, `"parquet"` with `data_files`, or `"quickstart:corpus"`, which comes with the package.
         name (`str`, *optional*):
             Configuration of the dataset.
         data_files (`str`, `list[str]` or `dict[str, str]`, *optional*):
@@ -95,8 +95,8 @@ class CorpusConfig:
         split (`str`, *optional*, defaults to `"train"`):
             Split to train on.
         weight (`float`, *optional*):
-            Share of the training tokens that comes from this corpus, relative to the other corpora's weights. Either
-            every corpus has one or none has, and each counts as its size.
+            Share of the training tokens that comes from this corpus, relative to the weights of the other corpora.
+            Either every corpus has a weight or none has: then they are mixed in proportion to their sizes.
     """
 
     path: str
@@ -132,12 +132,12 @@ class PretrainArguments:
         rope_theta (`float`, *optional*):
             Base of the rotary embedding that a text LM gets. Defaults to its own, which -1 restores.
         codec (`str`, *optional*):
-            The unit codec, a Hub id, a folder or `"quickstart:codec"`: named in the processor that is saved, and used
-            for the audio of the continuation at the end.
+            The codec of the units: a Hub id, a folder or `"quickstart:codec"`. The saved processor names it, and it
+            speaks the continuation at the end. Defaults to the codec of the SpeechLM that training starts from.
         datasets (`list` of [`CorpusConfig`], `str` or `dict`, *optional*):
             Tokenised corpora: their arguments or just their paths. Defaults to the quickstart corpus of this package.
         streaming (`bool`, *optional*, defaults to `False`):
-            Whether to read the corpora while training, instead of preparing them before.
+            Whether to read the corpora during training instead of preparing them beforehand.
         validation_split (`str`, *optional*, defaults to `"validation"`):
             Split of the corpora that is held out. A corpus that has no such split holds out 1 % of its documents, at
             most 100.
@@ -149,17 +149,17 @@ class PretrainArguments:
             Whether documents share a sequence, without attending to each other. Otherwise each has a sequence of its
             own, padded.
         dataset_num_proc (`int`, *optional*):
-            Processes that prepare the corpora.
+            Number of processes that prepare the corpora.
         max_train_tokens (`int`, *optional*):
-            Train until so many tokens, padding not among them, have been seen.
+            Number of tokens to train on, without padding.
         max_train_hours (`float`, *optional*):
-            Train for so many hours. `max_steps` and `num_train_epochs` are the other two ways to say how long; -1
-            takes back a budget that a recipe gives.
+            Number of hours to train. `max_steps` and `num_train_epochs` are the other ways to say how long. -1 removes
+            a budget that a recipe gives.
         benchmarks (`dict[str, str]`, *optional*):
             Benchmarks of pairs to score the model on at the end: the folder of each by its task (`sblimp`, ...).
         prompt (`str`, *optional*):
             A recording that the model continues at the end, with `codec`. Defaults to a held-out document. An empty
-            string takes back what a recipe names, for `codec` too.
+            string removes what a recipe names, as it does for `codec`.
         asr_model (`str`, *optional*):
             A speech recogniser, a Hub id or a folder, that transcribes the continuation.
         overwrite_output_dir (`bool`, *optional*, defaults to `False`):
@@ -170,25 +170,27 @@ class PretrainArguments:
         default=None, metadata={"help": "Train from scratch: the LM's configuration, in JSON."}
     )
     num_units: int = field(default=500, metadata={"help": "Number of units of the codec."})
-    rope_theta: float | None = field(default=None, metadata={"help": "Base of the rotary embedding."})
+    rope_theta: float | None = field(default=None, metadata={"help": "Base of the rotary embedding of a text LM."})
     codec: str | None = field(default=None, metadata={"help": "The unit codec: a Hub id or a folder."})
     datasets: list[CorpusConfig] = field(
         default_factory=lambda: [CorpusConfig(f"{PREFIX}corpus")],
         metadata={"help": "Tokenised corpora: Hub ids or folders."},
     )
-    streaming: bool = field(default=False, metadata={"help": "Read the corpora while training."})
+    streaming: bool = field(default=False, metadata={"help": "Read the corpora during training."})
     validation_split: str = field(default="validation", metadata={"help": "Split that is held out."})
     validation_documents: int | None = field(
         default=None, metadata={"help": "Hold out this number of documents of each corpus instead of a split."}
     )
     context_length: int = field(default=1024, metadata={"help": "Tokens per packed sequence."})
     packing: bool = field(default=True, metadata={"help": "Whether documents share a sequence."})
-    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the corpora."})
+    dataset_num_proc: int | None = field(
+        default=None, metadata={"help": "Number of processes that prepare the corpora."}
+    )
     max_train_tokens: int | None = field(
-        default=None, metadata={"help": "Train until so many tokens are seen; -1: no such budget."}
+        default=None, metadata={"help": "Number of tokens to train on; -1: no such budget."}
     )
     max_train_hours: float | None = field(
-        default=None, metadata={"help": "Train for so many hours; -1: no such budget."}
+        default=None, metadata={"help": "Number of hours to train; -1: no such budget."}
     )
     benchmarks: dict | str | None = field(
         default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
@@ -220,14 +222,14 @@ class PretrainArguments:
                 raise ValueError(f"`{name}` must be a whole number and at least {least}, got {value}.")
         if self.num_units > MAX_UNITS:
             raise ValueError(f"`num_units` must be at most {MAX_UNITS:,}, got {self.num_units:,}.")
-        # Used after training, which may take a day: what is wrong with them is said before.
+        # These are used after training, which may take a day: errors in them are raised before it.
         for task, folder in self.benchmarks.items():
             if task not in pair_tasks():
-                raise ValueError(f"`benchmarks` can be {', '.join(pair_tasks())}, and '{task}' is none of them.")
+                raise ValueError(f"`benchmarks` can be {', '.join(pair_tasks())}, and '{task}' is not one of them.")
             if not os.path.isdir(folder):
-                raise FileNotFoundError(f"The folder '{folder}' of the benchmark {task} is not there.")
+                raise FileNotFoundError(f"The folder '{folder}' of the benchmark {task} does not exist.")
         if self.prompt is not None and not (os.path.isfile(self.prompt) or self.prompt.startswith("http")):
-            raise FileNotFoundError(f"The recording '{self.prompt}' to continue is not there.")
+            raise FileNotFoundError(f"The recording '{self.prompt}' to continue does not exist.")
         if self.prompt is not None and self.codec is None:
             raise ValueError("To continue the recording `prompt`, name the `codec` of the corpora.")
         if self.asr_model is not None and self.prompt is None:

@@ -18,14 +18,14 @@ from .arguments import PretrainArguments
 
 def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> SpeechLMForCausalLM | PeftModel:
     r"""
-    Random weights for `args.base_config`; or TWIST initialisation from a text LM, or the weights of a SpeechLM, as
-    `model_args.model_name_or_path` names one or the other.
+    Make the model: with random weights for `args.base_config`, or with the weights of a text LM (TWIST initialisation)
+    or a SpeechLM, which `model_args.model_name_or_path` names.
 
     Args:
         args ([`PretrainArguments`]):
             The architecture, the number of units and the rotary base.
         model_args ([`~trl.ModelConfig`]):
-            The checkpoint, its revision, the type of the weights and the attention.
+            The checkpoint, its revision, the type of the weights, the attention and LoRA.
         seed (`int`):
             Seed of random weights.
 
@@ -43,8 +43,8 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
 
 def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLMProcessor:
     r"""
-    The processor of the model: the tokenizer of its units, and their codec. A SpeechLM that training starts from keeps
-    its own processor, unless `args.codec` names a codec.
+    Make the processor of the model: the tokenizer of its units, and their codec. A SpeechLM that training starts from
+    keeps its processor, unless `args.codec` names a codec.
 
     Args:
         args ([`PretrainArguments`]):
@@ -70,7 +70,7 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
             f"The codec {args.codec} has {codec.codebook_size} units, and `num_units` is {args.num_units}."
         )
     if args.prompt is not None and codec.vocoder is None:
-        raise ValueError(f"The codec {args.codec} has no vocoder, and cannot say the continuation of `prompt`.")
+        raise ValueError(f"The codec {args.codec} has no vocoder, which the continuation of `prompt` needs.")
     feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
     return SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=args.num_units), codec)
 

@@ -1,4 +1,4 @@
-"""What a training run will be, printed before it starts."""
+"""Prints the plan of a training run."""
 
 import math
 from itertools import accumulate
@@ -13,24 +13,24 @@ from .throughput import flops_per_token
 BYTES_PER_TRAINED_PARAMETER = 16
 """A weight, its gradient and the two moments of AdamW in float32."""
 
-SAMPLED_CONTEXTS = 1000
-"""Contexts that tell how full they are and how many documents they cut."""
+SAMPLED_SEQUENCES = 1000
+"""Number of packed sequences that are looked at for how full they are and how many documents they cut."""
 
 
 def tokens_per_step(args: PretrainArguments, training_args: TrainingArguments) -> int:
-    """Tokens of an optimizer step over all processes, padding among them."""
-    contexts = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
-    return contexts * args.context_length
+    """Tokens of an optimizer step over all processes, with padding."""
+    sequences = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+    return sequences * args.context_length
 
 
 def describe_plan(
     args: PretrainArguments,
     training_args: TrainingArguments,
     model: PreTrainedModel,
-    contexts: Dataset | IterableDataset,
+    sequences: Dataset | IterableDataset,
 ) -> str:
     r"""
-    Say what a run will be: parameters, batch, length, data and memory.
+    Describe a run before it starts: parameters, batch, length, data and memory.
 
     Args:
         args ([`PretrainArguments`]):
@@ -39,7 +39,7 @@ def describe_plan(
             The batch and the number of steps or epochs.
         model ([`~transformers.PreTrainedModel`]):
             The model that will be trained.
-        contexts (`Dataset` or `IterableDataset`):
+        sequences (`Dataset` or `IterableDataset`):
             The packed corpus.
     """
     step_tokens = tokens_per_step(args, training_args)
@@ -47,23 +47,23 @@ def describe_plan(
     trained = model.num_parameters(only_trainable=True)
     lines = {
         "parameters": f"{parameters:,}" + ("" if trained == parameters else f", {trained:,} of them trained"),
-        "batch": f"{step_tokens // args.context_length:,} contexts of {args.context_length:,}, on "
-        f"{training_args.world_size} process(es): {step_tokens:,} tokens a step",
-        "length": _length(args, training_args, contexts, step_tokens, flops_per_token(parameters)),
+        "batch": f"{step_tokens // args.context_length:,} packed sequences of {args.context_length:,} tokens, on "
+        f"{training_args.world_size} process(es): {step_tokens:,} tokens per step",
+        "length": _length(args, training_args, sequences, step_tokens, flops_per_token(parameters)),
         "memory": _memory(args, training_args, model.config, parameters, trained),
     }
-    if isinstance(contexts, Dataset):
+    if isinstance(sequences, Dataset):
         # From all over the corpus: packing leaves what it has to cut to the end.
-        sample = contexts[:: math.ceil(len(contexts) / SAMPLED_CONTEXTS)]
+        sample = sequences[:: math.ceil(len(sequences) / SAMPLED_SEQUENCES)]
         packing = _packing(sample, args.context_length, model.config.bos_token_id)
-        lines["data"] = f"{len(contexts):,} contexts an epoch, {packing}"
+        lines["data"] = f"{len(sequences):,} packed sequences per epoch, {packing}"
     return "\n".join(f"{name:<12}{line}" for name, line in lines.items())
 
 
 def _length(
     args: PretrainArguments,
     training_args: TrainingArguments,
-    contexts: Dataset | IterableDataset,
+    sequences: Dataset | IterableDataset,
     step_tokens: int,
     flops: int,
 ) -> str:
@@ -75,7 +75,7 @@ def _length(
         return f"{tokens:,} tokens, {tokens * flops:.2e} FLOPs, {steps:,} steps or a few more"
     steps = training_args.max_steps
     if steps < 0:
-        steps_per_epoch = math.ceil(len(contexts) * args.context_length / step_tokens)
+        steps_per_epoch = math.ceil(len(sequences) * args.context_length / step_tokens)
         steps = math.ceil(training_args.num_train_epochs * steps_per_epoch)
     return f"{steps:,} steps, {steps * step_tokens:,} tokens with padding, {steps * step_tokens * flops:.2e} FLOPs"
 
@@ -105,12 +105,12 @@ def _activation_bytes_per_token(config: PreTrainedConfig, bytes_per_value: int) 
     return config.num_hidden_layers * (8 * width + 4 * inner) * bytes_per_value
 
 
-def _packing(contexts: dict[str, list[list[int]]], context_length: int, bos_token_id: int) -> str:
-    """How full contexts are, and how many of their documents went on from another context: those lack `<S>`."""
-    fill = sum(map(sum, contexts["seq_lengths"])) / (len(contexts["seq_lengths"]) * context_length)
+def _packing(sequences: dict[str, list[list[int]]], context_length: int, bos_token_id: int) -> str:
+    """How full sequences are, and how many of their documents continue from another one: those lack `<S>`."""
+    fill = sum(map(sum, sequences["seq_lengths"])) / (len(sequences["seq_lengths"]) * context_length)
     begins = [
         ids[start] == bos_token_id
-        for ids, lengths in zip(contexts["input_ids"], contexts["seq_lengths"], strict=True)
+        for ids, lengths in zip(sequences["input_ids"], sequences["seq_lengths"], strict=True)
         for start in accumulate(lengths[:-1], initial=0)
     ]
-    return f"{fill:.1%} full, {begins.count(False) / max(1, begins.count(True)):.2f} cuts a document"
+    return f"{fill:.1%} full, {begins.count(False) / max(1, begins.count(True)):.2f} cuts per document"

@@ -1,4 +1,4 @@
-"""Preference pairs, as TRL's `DPOTrainer` takes them."""
+"""Preference pairs for TRL's `DPOTrainer`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,17 +7,15 @@ from datasets import Dataset, get_dataset_split_names, load_dataset
 from trl import ScriptArguments
 
 from ..corpora.preference_pairs import as_unit_string
+from ..encoding.recordings import PAIR_CLIPS
 from ..quickstart import resolve_path
 from .held_out import hold_out, is_held_out_split
-
-
-PAIR_COLUMNS = ["prompt", "chosen", "rejected"]
 
 
 @dataclass
 class AlignArguments(ScriptArguments):
     r"""
-    Which preference pairs to align with: what every script of TRL takes (`dataset_name`, a Hub id, a folder or
+    The preference pairs to align with: what every script of TRL takes (`dataset_name`, a Hub id, a folder or
     `"quickstart:preferences"`; `dataset_config`, `dataset_train_split`; `dataset_test_split`, without which 1 % of the
     pairs are held out, at most 100), and
 
@@ -78,16 +76,16 @@ def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset
         ValueError: a column is missing, units are not units, or a text that the filter needs is missing.
         ImportError: the filter's NLTK is missing.
     """
-    wanted = PAIR_COLUMNS if max_auto_bleu is None else [*PAIR_COLUMNS, "prompt_text", "chosen_text"]
+    wanted = [*PAIR_CLIPS, *([] if max_auto_bleu is None else ["prompt_text", "chosen_text"])]
     missing = [name for name in wanted if name not in pairs.column_names]
     if missing:
         raise ValueError(
-            f"Preference pairs lack the columns {', '.join(missing)}: they need {', '.join(PAIR_COLUMNS)}, and the "
+            f"Preference pairs lack the columns {', '.join(missing)}: they need {', '.join(PAIR_CLIPS)}, and the "
             "texts for the filter `max_auto_bleu`."
         )
     if max_auto_bleu is not None:
         pairs = _without_repetition(pairs, max_auto_bleu)
-    return pairs.select_columns(PAIR_COLUMNS).map(_as_strings, with_indices=True)
+    return pairs.select_columns(list(PAIR_CLIPS)).map(_as_strings, with_indices=True)
 
 
 def _without_repetition(pairs: Dataset, max_auto_bleu: float) -> Dataset:
@@ -98,7 +96,7 @@ def _without_repetition(pairs: Dataset, max_auto_bleu: float) -> Dataset:
 
     def repeats_little(prompt: str | None, chosen: str | None) -> bool:
         if prompt is None or chosen is None:
-            raise ValueError("A pair has no text, which the filter `max_auto_bleu` reads: leave the filter out.")
+            raise ValueError("A pair has no text, which the filter `max_auto_bleu` needs: remove the filter.")
         return auto_bleu(f"{prompt} {chosen}", n=2) < max_auto_bleu
 
     return pairs.filter(repeats_little, input_columns=["prompt_text", "chosen_text"])
