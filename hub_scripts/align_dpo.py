@@ -15,11 +15,12 @@ from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
-from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
+from slam_hf.training.checkpoints import ChecksumCallback, train_or_resume
 from slam_hf.training.corpus_codecs import check_codecs
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, load_pairs
+from slam_hf.training.progress import hide_small_bars, show_one_bar
 from slam_hf.training.run_recorder import RunClock, begin_records, energy_callbacks, record_corpus, save_records
 
 
@@ -57,6 +58,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
         peft_config=get_peft_config(model_args),
         callbacks=[clock, *energy_callbacks(training_args)],
     )
+    show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)
     trainer.add_callback(ChecksumCallback)
@@ -66,7 +68,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
         records = begin_records("preference alignment", training_args, model_args, recorded, recipe)
         processor.save_pretrained(output_dir)
 
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
+    train_or_resume(trainer)
     trainer.evaluate()
     if model_args.use_peft:
         trainer.model = trainer.model.merge_and_unload()
@@ -88,6 +90,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
 
 def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
     hide_token(training_args)
+    hide_small_bars()
     with claim_output_dir(args, training_args, model_args):
         align(args, training_args, model_args)
 

@@ -18,7 +18,7 @@ from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
-from slam_hf.training.checkpoints import ChecksumCallback, checkpoint_to_resume
+from slam_hf.training.checkpoints import ChecksumCallback, train_or_resume
 from slam_hf.training.continuation import continue_document, continue_recording
 from slam_hf.training.corpus_codecs import check_codecs
 from slam_hf.training.cpu_threads import use_all_cores
@@ -28,6 +28,7 @@ from slam_hf.training.mixture import load_corpora, mix_corpora, pack_corpus
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
+from slam_hf.training.progress import hide_small_bars, show_one_bar
 from slam_hf.training.run_record import count_training_tokens
 from slam_hf.training.run_recorder import RunClock, begin_records, energy_callbacks, record_corpus, save_records
 from slam_hf.training.throughput import ThroughputCallback
@@ -66,6 +67,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     throughput = ThroughputCallback(trainer.model.num_parameters(), tokens_per_step(args, training_args))
     # In front of those that report the logs, which it adds to.
     trainer.callback_handler.callbacks.insert(0, throughput)
+    show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)
     trainer.add_callback(ChecksumCallback)
@@ -76,7 +78,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
         records = begin_records("pretraining", training_args, model_args, recorded, recipe)
 
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training_args))
+    train_or_resume(trainer)
     trainer.evaluate()
     if model_args.use_peft:
         trainer.model = trainer.model.merge_and_unload()
@@ -100,7 +102,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     if trainer.is_world_process_zero():
         for name, (first, last) in records[-1].validation.items():
             print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
-        save_model_card(trainer, summaries)
+        save_model_card(trainer, summaries, model)
         print(f"Model, tokenizer, processor and card: {output_dir}")
         audio, seed = output_dir / "continuation.wav", training_args.seed
         if args.prompt is None:
@@ -119,6 +121,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
 
 def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> None:
     hide_token(training_args)
+    hide_small_bars()
     with claim_output_dir(args, training_args, model_args):
         pretrain(args, training_args, model_args)
 

@@ -1,11 +1,18 @@
 import json
+import logging
 import shutil
 
 import pytest
-from training_utils import make_trainer
+from training_utils import make_trainer, tiny_speech_lm
 from transformers import TrainingArguments
 
-from slam_hf.training.checkpoints import CHECKSUMS_NAME, ChecksumCallback, check_checkpoint, checkpoint_to_resume
+from slam_hf.training.checkpoints import (
+    CHECKSUMS_NAME,
+    ChecksumCallback,
+    check_checkpoint,
+    checkpoint_to_resume,
+    train_or_resume,
+)
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +146,13 @@ def test_a_folder_is_taken_as_it_is(tmp_path):
 @pytest.mark.parametrize(("value", "step"), [("true", 10), ("True", 10), ("false", None)])
 def test_true_is_latest_as_it_is_for_the_trainer(output_dir, value, step):
     assert resume(output_dir, value) == (step and str(output_dir / f"checkpoint-{step}"))
+
+
+def test_tied_weights_are_not_reported_as_missing(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    saving = {"save_strategy": "steps", "save_steps": 2, "resume_from_checkpoint": "latest"}
+    make_trainer(tmp_path, max_steps=2, model=tiny_speech_lm(tie_word_embeddings=True), **saving).train()
+    model = tiny_speech_lm(tie_word_embeddings=True)
+    train_or_resume(make_trainer(tmp_path, max_steps=4, model=model, **saving))
+    assert "missing keys" not in caplog.text
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight

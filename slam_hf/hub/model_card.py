@@ -110,6 +110,7 @@ def render_model_card(
     repo_id: str,
     evaluations: Sequence[str | os.PathLike] | None = None,
     license: str | None = None,
+    loaded: SpeechLMForCausalLM | None = None,
 ) -> ModelCard:
     r"""
     Render the card of a speech language model: from the record of its training where its folder has one, the picture
@@ -125,6 +126,8 @@ def render_model_card(
             `evaluation` of the model's folder.
         license (`str`, *optional*):
             Its licence, as the Hub names it. The card says so where there is none.
+        loaded ([`SpeechLMForCausalLM`], *optional*):
+            The model of the folder in float32, if it is in memory. Otherwise evaluations have it loaded.
 
     Returns:
         [`~huggingface_hub.ModelCard`]
@@ -138,7 +141,8 @@ def render_model_card(
     folder = Path(folder)
     config = SpeechLMConfig.from_pretrained(folder)
     records = read_run_records(folder)
-    scores, notes = _read_evaluations(folder, model_summaries(folder) if evaluations is None else evaluations)
+    evaluations = model_summaries(folder) if evaluations is None else evaluations
+    scores, notes = _read_evaluations(folder, evaluations, loaded)
     model = ModelDescription(
         title=repo_id.split("/")[-1],
         repo_id=repo_id,
@@ -157,7 +161,9 @@ def render_model_card(
     return make_model_card(model)
 
 
-def save_model_card(trainer: Trainer, evaluations: Sequence[str | os.PathLike] = ()) -> None:
+def save_model_card(
+    trainer: Trainer, evaluations: Sequence[str | os.PathLike] = (), loaded: SpeechLMForCausalLM | None = None
+) -> None:
     r"""
     Write the card of the model that a trainer has saved beside it.
 
@@ -166,10 +172,13 @@ def save_model_card(trainer: Trainer, evaluations: Sequence[str | os.PathLike] =
             The trainer, after training.
         evaluations (sequence of `str` or `os.PathLike`, *optional*):
             Summaries that `hub_scripts/evaluate_model.py` wrote, or folders with them.
+        loaded ([`SpeechLMForCausalLM`], *optional*):
+            The model in float32.
     """
     folder = Path(trainer.args.output_dir)
     local_name = re.sub(r"\W+", "-", public_name(folder.resolve())).strip("-")
-    render_model_card(folder, trainer.hub_model_id or local_name, evaluations).save(folder / "README.md")
+    card = render_model_card(folder, trainer.hub_model_id or local_name, evaluations, loaded=loaded)
+    card.save(folder / "README.md")
 
 
 def describe_published(path: str | os.PathLike) -> dict[str, ModelDescription]:
@@ -249,11 +258,11 @@ def _codec(folder: Path) -> Reference | None:
 
 
 def _read_evaluations(
-    folder: Path, evaluations: Sequence[str | os.PathLike]
+    folder: Path, evaluations: Sequence[str | os.PathLike], loaded: SpeechLMForCausalLM | None
 ) -> tuple[dict[str, Score], dict[str, str]]:
     if not evaluations:
         return {}, {}
-    weights = hash_model(SpeechLMForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    weights = hash_model(loaded or SpeechLMForCausalLM.from_pretrained(folder, dtype=torch.float32))
     notes = {}
     for file in [file for path in evaluations for file in summary_files(Path(path))]:
         summary = read_summary(file)

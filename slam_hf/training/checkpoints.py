@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
@@ -37,6 +37,17 @@ class ChecksumCallback(TrainerCallback):
             names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
             checksums = dict(zip(names, _hash_files([folder / name for name in names]), strict=True))
             atomic_write(folder / CHECKSUMS_NAME, json.dumps(checksums, indent=2).encode())
+
+
+def train_or_resume(trainer: Trainer) -> None:
+    """Train, from the checkpoint that [`checkpoint_to_resume`] finds if there is one."""
+    checkpoint = checkpoint_to_resume(trainer.args)
+    if checkpoint is not None:
+        trainer.accelerator.print(f"Resuming from {checkpoint}.")
+        if isinstance(trainer.model, PreTrainedModel):
+            # Tied weights are saved once: the Trainer need not warn that the others are missing.
+            trainer.model._keys_to_ignore_on_save.update(trainer.model.all_tied_weights_keys)
+    trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
