@@ -9,6 +9,7 @@ Start it again with the same command to continue after an interruption.
 """
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -22,14 +23,13 @@ from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.evaluation.tasks import TASKS
 from slam_hf.folder_lock import lock_folder
 from slam_hf.processes import get_process_state
+from slam_hf.public_names import is_hub_id
 from slam_hf.training.run_record import count_training_tokens, read_run_records
 
 
 def main(args: EvaluationArguments, continuation_args: ContinuationArguments) -> None:
     state = get_process_state()
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).to(state.device).eval()
-    if not isinstance(model, SpeechLMForCausalLM):
-        raise ValueError(f"{args.model} is a {type(model).__name__}: expected a speech language model.")
+    model = load_model(args.model).to(state.device).eval()
     with lock_folder(args.output_dir) if state.is_main_process else nullcontext():
         if TASKS[args.task].kind == "pairs":
             evaluation = evaluate_pairs(args, model)
@@ -40,6 +40,21 @@ def main(args: EvaluationArguments, continuation_args: ContinuationArguments) ->
             summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), tokens)
             print(describe_results(evaluation))
             print(f"Summary: {summary}")
+
+
+def load_model(name: str) -> SpeechLMForCausalLM:
+    if not Path(name).exists() and not is_hub_id(name):
+        raise FileNotFoundError(f"'{name}' is neither a folder nor the id of a model on the Hub.")
+    hint = ""
+    if Path(name, "adapter_config.json").is_file():
+        hint = " It is an adapter, whose `base_model_name_or_path` must be a speech language model where it is now."
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"'{name}' cannot be loaded: {error}{hint}") from error
+    if not isinstance(model, SpeechLMForCausalLM):
+        raise ValueError(f"'{name}' is a {type(model).__name__}: expected a speech language model.{hint}")
+    return model
 
 
 if __name__ == "__main__":

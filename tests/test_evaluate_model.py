@@ -167,6 +167,16 @@ def test_model_that_is_no_speech_lm(tmp_path, monkeypatch):
     GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(SystemExit, match="is a GPT2LMHeadModel: expected a speech language model"):
         run_script(monkeypatch, ["--model", str(tmp_path / "gpt2"), "--task", "sblimp", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit, match="nowhere' is neither a folder nor the id of a model on the Hub"):
+        run_script(monkeypatch, ["--model", str(tmp_path / "nowhere"), "--task", "sblimp", "--data", str(tmp_path)])
+
+
+@pytest.mark.parametrize("base", ["", "gpt2"])
+def test_an_adapter_without_its_base_says_so(tmp_path, monkeypatch, base):
+    config = LoraConfig(base_model_name_or_path=str(tmp_path / base) if base else "", target_modules=["c_attn"])
+    config.save_pretrained(tmp_path / "lora")
+    with pytest.raises(SystemExit, match="lora' cannot be loaded: .* It is an adapter, whose `base_model_name_or"):
+        run_script(monkeypatch, ["--model", str(tmp_path / "lora"), "--task", "sblimp", "--data", str(tmp_path)])
 
 
 def launch(arguments: list[str], num_processes: int) -> subprocess.Popen:

@@ -144,6 +144,13 @@ def test_auto_bleu_without_nltk_names_the_extra(monkeypatch):
         TASKS["auto_bleu"].compute([{"skipped": None, "transcript": "a", "continuation_transcript": "a"}])
 
 
+def test_continuations_need_audio(workplace, tiny_model):
+    for path in (workplace / "sSC").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="sSC' holds no audio, which the prompts of genppl are the beginnings of"):
+        evaluate(workplace, tiny_model, "genppl")
+
+
 def test_all_prompts_skipped(workplace, tiny_model):
     for path in (workplace / "sSC").iterdir():
         path.write_bytes(b"")

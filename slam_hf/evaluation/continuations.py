@@ -60,11 +60,13 @@ def evaluate_continuations(
 
     Raises:
         ImportError: nltk is missing, which auto-BLEU needs.
-        ValueError: the stories are incomplete, the codec is not the model's or has no vocoder, or all prompts had to
-            be skipped.
+        ValueError: the stories are incomplete or not audio, the codec is not the model's or has no vocoder, or all
+            prompts had to be skipped.
     """
     task = TASKS[args.task]
     files = list_audio(args.data)
+    if not files:
+        raise ValueError(f"'{args.data}' holds no audio, which the prompts of {args.task} are the beginnings of.")
     pairs = task.read_pairs(args.data, files.keys())[: continuation_args.num_prompts]
     files = {pair.correct: files[pair.correct] for pair in pairs}
     alignments = {f"{name}.json": path for name in files if (path := files[name].with_suffix(".json")).is_file()}
