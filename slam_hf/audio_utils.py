@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import stat
 import tempfile
 import time
@@ -71,9 +72,13 @@ class AudioError(ValueError):
     """Audio that cannot be read. The message names it; `reason` and `detail` say what is wrong."""
 
     def __init__(self, name: str, reason: Literal["unreadable", "corrupt", "empty"], detail: str):
-        super().__init__(_MESSAGES[reason].format(name=name, detail=detail.rstrip(".")))
+        super().__init__(name, reason, detail)
+        self.name = name
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return _MESSAGES[self.reason].format(name=self.name, detail=self.detail.rstrip("."))
 
 
 class AudioDownloadError(ConnectionError):
@@ -94,6 +99,7 @@ class AudioFile:
     def __init__(self, decoder: "soundfile.SoundFile | _FFmpegFile", name: str):
         self.decoder = decoder
         self.name = name
+        self._has_times = isinstance(decoder, _FFmpegFile)
         self.sampling_rate = decoder.samplerate
         self.num_samples = None if decoder.frames == _UNKNOWN_LENGTH else decoder.frames
         if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:
@@ -141,15 +147,15 @@ class AudioFile:
 
     def _read(self, first: int, expected: float) -> Iterator[np.ndarray]:
         """Blocks of shape `(samples, channels)`."""
-        length = min(BLOCK_SECONDS * self.sampling_rate, MAX_BLOCK_SAMPLES // self.decoder.channels)
-        if self.num_samples is None:  # libsndfile cannot seek in it
+        length = min(round(BLOCK_SECONDS * self.sampling_rate), MAX_BLOCK_SAMPLES // self.decoder.channels)
+        if self.num_samples is None and not self._has_times:  # libsndfile cannot seek in it
             while first > 0:
                 first -= len(self.decoder.read(min(first, length), dtype="float32", always_2d=True)) or first
         elif first > 0:
-            self.decoder.seek(min(first, self.num_samples))
+            self.decoder.seek(first if self.num_samples is None else min(first, self.num_samples))
         # A short block is the last: what may follow it comes after a hole, in a damaged file.
         read = 0
-        while read < expected and read % length == 0:
+        while read < expected and (read % length == 0 or self._has_times):
             block = self.decoder.read(min(expected - read, length), dtype="float32", always_2d=True)
             if len(block) == 0:
                 return
@@ -158,7 +164,8 @@ class AudioFile:
 
     def _tolerated_shortage(self, expected: int) -> float:
         # Manifests round durations, and some headers only estimate the length.
-        return max(0.1 * self.sampling_rate, 0.05 * expected if self.decoder.format in ("MP3", "FFMPEG") else 0.0)
+        is_estimate = self._has_times or self.decoder.format == "MP3"
+        return max(0.1 * self.sampling_rate, 0.05 * expected if is_estimate else 0.0)
 
     def _too_long(self, max_samples: int) -> AudioError:
         hours = max_samples / self.sampling_rate / 3600
@@ -268,7 +275,8 @@ def _describe_rate(rate: int) -> str:
 
 
 def _describe_error(error: Exception) -> str:
-    return error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error).partition("\n")[0]
+    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error).partition("\n")[0]
+    return re.sub(r"^.*\.cpp:\d+, ", "", text)  # where in torchcodec's source it was raised
 
 
 def _open_file(source: Any, name: str) -> BinaryIO:
@@ -387,18 +395,17 @@ class _SoundFile(soundfile.SoundFile):
 
 
 class _FFmpegFile:
-    """As much of `soundfile.SoundFile` as [`AudioFile`] uses, on torchcodec."""
-
-    format = "FFMPEG"
+    """As much of `soundfile.SoundFile` as [`AudioFile`] uses, on torchcodec. It reads by time: a block may lack some
+    samples where a file rounds its times."""
 
     def __init__(self, decoder: Any):  # a torchcodec.decoders.AudioDecoder
         self._decoder = decoder
         metadata = decoder.metadata
-        seconds = metadata.duration_seconds_from_header
+        self._seconds = math.inf if metadata.duration_seconds is None else metadata.duration_seconds
+        self._position = 0
         self.samplerate = metadata.sample_rate or 0
         self.channels = metadata.num_channels or 1
-        self.frames = _UNKNOWN_LENGTH if seconds is None else round(seconds * self.samplerate)
-        self._position = 0
+        self.frames = _UNKNOWN_LENGTH if self._seconds == math.inf else round(self._seconds * self.samplerate)
 
     def __enter__(self) -> "_FFmpegFile":
         return self
@@ -410,9 +417,16 @@ class _FFmpegFile:
         self._position = position
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
-        start, self._position = self._position, self._position + frames
-        samples = self._decoder.get_samples_played_in_range(start / self.samplerate, self._position / self.samplerate)
-        return samples.data.numpy().T
+        start = self._position / self.samplerate
+        self._position += frames
+        try:
+            if start < self._seconds:
+                samples = self._decoder.get_samples_played_in_range(start, self._position / self.samplerate)
+                return samples.data.numpy().T
+        except RuntimeError as error:
+            if "No audio frames were decoded" not in str(error):  # the end of a stream that does not say its length
+                raise
+        return np.zeros((0, self.channels), dtype=np.float32)
 
 
 def _open_decoder(file: BinaryIO, name: str) -> soundfile.SoundFile | _FFmpegFile:

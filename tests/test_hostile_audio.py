@@ -1,5 +1,6 @@
 """An attack on the tokenisation: files that are damaged, lie, or are not files at all. None may stop the job, take its
-memory, or be missing from both the rows and the report.
+memory, or be missing from both the rows and the report. A server that refuses a file stops the job, for it may give it
+later.
 
 ```
 pytest -m slow tests/test_hostile_audio.py
@@ -13,14 +14,20 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from datasets import Dataset
 
+from slam_hf.audio_utils import AudioDownloadError
+from slam_hf.corpora.job import tokenize_corpus
+from slam_hf.encoding.dataset_source import dataset_source
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.reading import Piece, PieceRules, read_pieces
 from slam_hf.encoding.recordings import Recording
@@ -206,3 +213,46 @@ def test_every_hostile_file_is_in_the_rows_or_in_the_report(tmp_path, tiny_codec
     skipped = {json.loads(line)["id"] for report in reports for line in report.split("\n") if line}
     assert {parse_piece_id(id)[0] for id in rows | skipped} == listed
     assert rows >= {f"good.{format.lower()}" for format in FORMATS}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on the loopback that has `/0.wav` to `/3.wav`, but answers as `statuses` says."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("slam_hf.audio_utils.DOWNLOAD_WAITS", (0.0,))
+    content = encode("WAV", (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status = self.server.statuses.get(self.path, 200)
+            self.send_response(status)
+            self.end_headers()
+            if status == 200:
+                self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.statuses = {}
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+def test_a_server_that_refuses_stops_the_job_and_starting_again_completes_it(tmp_path, tiny_codec, server, status):
+    urls = [f"http://127.0.0.1:{server.server_port}/{number}.wav" for number in range(4)]
+    source = dataset_source(Dataset.from_dict({"audio": urls}), chunk_seconds=1.0)
+    server.statuses = {"/1.wav": 404, "/2.wav": status}
+
+    with pytest.raises(AudioDownloadError, match=rf"/2\.wav': .* in 2 tries \(the server answers {status}\)"):
+        tokenize_corpus(source, tiny_codec, tmp_path, num_workers=0)
+    assert not list(tmp_path.glob("data/*"))
+
+    del server.statuses["/2.wav"]
+    summary = tokenize_corpus(source, tiny_codec, tmp_path, num_workers=0)
+
+    assert (summary.num_rows, summary.skipped) == (3, {"unreadable": 1})
