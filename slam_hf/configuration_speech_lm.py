@@ -1,12 +1,14 @@
 """Configuration of a speech language model: a text LM's architecture with a vocabulary of speech units."""
 
-from typing import Any
+import copy
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .loading_utils import without_loading_options
+from .unit_vocabulary import BOUNDARY_TOKEN_ID, NUM_SPECIAL_TOKENS, PAD_TOKEN_ID, check_num_units
 
 
 @strict
@@ -20,14 +22,23 @@ class SpeechLMConfig(PreTrainedConfig):
     Args:
         base_config (`dict` or `PreTrainedConfig`, *optional*):
             The whole configuration of the causal LM that models the units, of any architecture that
-            `AutoModelForCausalLM` knows. Its vocabulary and special tokens are set to those of the units. Defaults to
-            the architecture of Qwen2.5-0.5B, the one of the Slam models.
+            `AutoModelForCausalLM` knows. It is copied, and the copy always has the vocabulary size, the special
+            tokens and the tying of the embeddings that are set here. Defaults to the architecture of Qwen2.5-0.5B,
+            the one of the Slam models.
         base_model_name (`str`, *optional*):
             The text LM that the weights came from, for the record: it is never downloaded.
         twist_init (`bool`, *optional*, defaults to `False`):
             Whether the weights started from that text LM (TWIST initialisation, arXiv 2305.13009), for the record.
         vocab_size (`int`, *optional*, defaults to 502):
-            Number of units + 2.
+            Number of rows of the embedding.
+        num_units (`int`, *optional*):
+            Number of speech units. Defaults to `vocab_size - 2`; where it is less, the last rows of the embedding are
+            padding: they are never generated, and take no probability in `log_likelihood`.
+        tie_word_embeddings (`bool`, *optional*):
+            Whether the head shares the weights of the embedding. Defaults to what `base_config` says.
+
+    Raises:
+        ValueError: `num_units` is below 1 or above 65,536, or does not fit in `vocab_size`.
     """
 
     model_type = "speech_language_model"
@@ -47,38 +58,71 @@ class SpeechLMConfig(PreTrainedConfig):
         )
     }
 
+    _shared_with_base: ClassVar[tuple[str, ...]] = (
+        "vocab_size",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "tie_word_embeddings",
+    )
+
     base_config: dict[str, Any] | PreTrainedConfig | None = None
     base_model_name: str | None = None
     twist_init: bool = False
     vocab_size: int = 502
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 1
-    eos_token_id: int | None = 1
+    num_units: int | None = None
+    pad_token_id: int | None = PAD_TOKEN_ID
+    bos_token_id: int | None = BOUNDARY_TOKEN_ID
+    eos_token_id: int | None = BOUNDARY_TOKEN_ID
+    tie_word_embeddings: bool | None = None
 
     def __post_init__(self, **kwargs):
         if __name__.startswith("slam_hf."):
             # Installed, the package has the pipeline that a repository brings along as code, and takes its own.
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
-        if self.vocab_size < 3:
-            raise ValueError(f"`vocab_size` counts <PAD>, <S> and the units: at least 3, got {self.vocab_size}.")
-        self.base_config.vocab_size = self.vocab_size
-        self.base_config.pad_token_id = self.pad_token_id
-        self.base_config.bos_token_id = self.bos_token_id
-        self.base_config.eos_token_id = self.eos_token_id
-        self.tie_word_embeddings = self.base_config.tie_word_embeddings
+        if self.num_units is None:
+            self.num_units = self.vocab_size - NUM_SPECIAL_TOKENS
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = getattr(self.base_config, "tie_word_embeddings", False)
+        self.check_vocabulary()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "SpeechLMConfig":
         return super().from_dict(without_loading_options(config_dict), **kwargs)
 
-    @property
-    def num_units(self) -> int:
-        """Number of speech units, the vocabulary without `<PAD>` and `<S>`."""
-        return self.vocab_size - 2
+    def __setattr__(self, name: str, value: Any):
+        if name == "base_config":
+            value = copy.deepcopy(value)  # the caller's own stays as it is
+        if name == "vocab_size" and self.num_units == self.vocab_size - NUM_SPECIAL_TOKENS:
+            super().__setattr__("num_units", value - NUM_SPECIAL_TOKENS)
+        super().__setattr__(name, value)
+        # `from_pretrained(..., vocab_size=...)` sets the attributes of a finished configuration.
+        base_config = self.__dict__.get("base_config")
+        if name in ("base_config", *self._shared_with_base) and isinstance(base_config, PreTrainedConfig):
+            for shared in self._shared_with_base:
+                if shared != "tie_word_embeddings" or self.tie_word_embeddings is not None:
+                    for config in (base_config, base_config.get_text_config()):
+                        setattr(config, shared, getattr(self, shared))
+
+    def check_vocabulary(self) -> None:
+        """Raises a `ValueError` unless the vocabulary has room for the special tokens and the units."""
+        if self.vocab_size <= NUM_SPECIAL_TOKENS:
+            raise ValueError(
+                f"`vocab_size` counts <PAD>, <S> and the units: at least {NUM_SPECIAL_TOKENS + 1}, "
+                f"got {self.vocab_size}."
+            )
+        check_num_units(self.num_units)
+        if self.vocab_size < self.num_units + NUM_SPECIAL_TOKENS:
+            raise ValueError(
+                f"{self.num_units} units, <PAD> and <S> need {self.num_units + NUM_SPECIAL_TOKENS} rows, but "
+                f"`vocab_size` is {self.vocab_size}: set `vocab_size` too, or leave `num_units` out."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
+        if self.num_units == self.vocab_size - NUM_SPECIAL_TOKENS:
+            del output["num_units"]  # as in the published format
         # transformers 4, which the toolkit of the published checkpoints runs on, reads `rope_theta` on its own.
         rope_parameters = output["base_config"].get("rope_parameters") or {}
         if "rope_theta" in rope_parameters:

@@ -1,15 +1,15 @@
 """A speech language model: any causal LM of transformers over a vocabulary of discrete speech units."""
 
 import os
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationConfig, GenerationMixin
-from transformers.masking_utils import BlockMask, create_causal_mask
+from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.masking_utils import create_masks_for_generate, find_packed_sequence_indices
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
@@ -20,6 +20,7 @@ from transformers.utils.versions import require_version
 from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import SafeLoadingMixin
 from .public_names import public_name
+from .unit_vocabulary import NUM_SPECIAL_TOKENS
 
 
 # Remote code comes without the package's requirements, and models of an older transformers would ignore a `cache`.
@@ -40,6 +41,11 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
     Args:
         config ([`SpeechLMConfig`]):
             The architecture and the size of the unit vocabulary.
+
+    Attributes:
+        max_positions (`int`, *optional*):
+            Maximum length of a sequence, where the base model keeps a table of positions: OPT and GPT-2 learn one.
+            `None` where nothing breaks at any length, as with rotary embeddings.
     """
 
     config_class = SpeechLMConfig
@@ -55,7 +61,12 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SpeechLMConfig):
         super().__init__(config)
+        config.check_vocabulary()
         self.lm = AutoModelForCausalLM.from_config(config.base_config, trust_remote_code=False)
+        self._ways_to_pack: dict[tuple[str, int], str | None] = {}
+        self.max_positions = _size_of_position_table(self.lm)
+        if self.max_positions is not None:
+            self.lm.register_forward_pre_hook(_PositionCheck(self.max_positions), with_kwargs=True)
         self._can_compile_fullgraph = self.lm._can_compile_fullgraph
         self.post_init()
 
@@ -92,7 +103,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             ValueError: `rope_theta` is given for a text LM without a rotary embedding.
         """
         base = AutoModelForCausalLM.from_pretrained(text_lm, dtype=dtype, revision=revision)
-        base.resize_token_embeddings(num_units + 2)
+        base.resize_token_embeddings(num_units + NUM_SPECIAL_TOKENS)
         base_config = base.config.to_dict()
         if rope_theta is not None:
             if not base_config.get("rope_parameters"):
@@ -102,7 +113,10 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             base_config["rope_parameters"]["rope_theta"] = rope_theta
         name = base_config["_name_or_path"] = public_name(text_lm)  # which is published with the weights
         config = SpeechLMConfig(
-            base_config=base_config, base_model_name=name, twist_init=True, vocab_size=num_units + 2
+            base_config=base_config,
+            base_model_name=name,
+            twist_init=True,
+            vocab_size=num_units + NUM_SPECIAL_TOKENS,
         )
         model = cls._from_config(config, dtype=base.dtype, attn_implementation=attn_implementation)
         model.lm.load_state_dict(base.state_dict())
@@ -128,8 +142,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
                 1 for tokens, 0 for padding.
             position_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                Positions. Where they restart at 0 and there is no `attention_mask`, the row is a pack of documents
-                that do not attend to each other.
+                Positions. Where they restart at 0 and there is no `attention_mask`, the row is a packed sequence of
+                documents that do not attend to each other.
             cache (`Cache`, *optional*):
                 Keys and values of the tokens before `input_ids`, of any cache type.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, length, hidden_size)`, *optional*):
@@ -147,9 +161,10 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             [`~transformers.modeling_outputs.CausalLMOutputWithPast`]: logits of shape `(batch, length, vocab_size)`.
         """
         if position_ids is not None and attention_mask is None and cache is None:
-            # Some base models, OPT among them, make no such mask from the positions, and none does beside a cache.
             use_cache = bool(use_cache)
-            attention_mask = self._mask_of_pack(position_ids, input_ids if inputs_embeds is None else inputs_embeds)
+            if find_packed_sequence_indices(position_ids) is not None:
+                inputs = input_ids if inputs_embeds is None else inputs_embeds
+                attention_mask = self._masks_of_packed(position_ids, inputs)
         elif labels is not None and use_cache is None:
             use_cache = False
         return self.lm(
@@ -164,13 +179,72 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             **kwargs,
         )
 
-    def _mask_of_pack(self, position_ids: torch.LongTensor, inputs: torch.Tensor) -> torch.Tensor | BlockMask | None:
-        """The block-diagonal causal mask of a pack; None where the base model's own is the same."""
-        config = self.lm.config
-        if any(layer_type != "full_attention" for layer_type in getattr(config, "layer_types", None) or []):
-            return None  # a mask for each type of layer, which such base models make from the positions themselves
-        shape_and_dtype = torch.empty((*inputs.shape[:2], 0), dtype=self.dtype, device=inputs.device)
-        return create_causal_mask(config, shape_and_dtype, None, None, position_ids)
+    def _masks_of_packed(self, position_ids: torch.LongTensor, inputs: torch.Tensor) -> Any:
+        """The attention mask of packed sequences, or masks by type of layer; None where the base model makes them."""
+        way = self._way_to_pack(num_rows=2 if len(inputs) > 1 else 1)
+        if way is None:
+            raise ValueError(
+                f"{type(self.lm).__name__} with {self.lm.config._attn_implementation!r} attention cannot keep the "
+                "documents of a packed sequence apart: train with `packing: false`, one document per row."
+            )
+        return self._create_masks(position_ids, inputs) if way == "masks" else None
+
+    def _create_masks(self, position_ids: torch.LongTensor, inputs: torch.Tensor) -> Any:
+        """The masks that `generate` passes beside a compiled cache, with the windows and chunks of the layers."""
+        create_masks = getattr(self.lm, "create_masks_for_generate", create_masks_for_generate)
+        return create_masks(
+            config=self.lm.config,
+            inputs_embeds=torch.empty((*inputs.shape[:2], 0), dtype=self.dtype, device=inputs.device),
+            attention_mask=None,
+            cache=None,
+            position_ids=position_ids,
+        )
+
+    @torch.compiler.assume_constant_result
+    def _way_to_pack(self, num_rows: int) -> Literal["positions", "masks"] | None:
+        """
+        What keeps the documents of packed sequences apart in the base model: restarting positions alone, masks beside
+        them, or nothing.
+
+        Recurrent and convolutional layers carry states across documents; some base models make their masks without
+        the positions, or take neither. No configuration tells which: the model itself is tried, once, on eight tokens.
+        """
+        key = (self.lm.config._attn_implementation, num_rows)
+        if key not in self._ways_to_pack:
+            training = {module: module.training for module in self.lm.modules()}
+            self.lm.eval()
+            try:
+                ways = (way for way in ("positions", "masks") if self._keeps_documents_apart(way, num_rows))
+                self._ways_to_pack[key] = next(ways, None)
+            finally:
+                for module, mode in training.items():
+                    module.training = mode
+                torch.clear_autocast_cache()  # it holds casts of the weights, here without gradients
+        return self._ways_to_pack[key]
+
+    @torch.no_grad()
+    def _keeps_documents_apart(self, way: Literal["positions", "masks"], num_rows: int) -> bool:
+        """Whether a document gets the logits that it gets alone, whatever stands before it in a packed sequence."""
+        rows = torch.tensor([[1, 1, 1, 1, 2, 1, 1, 2], [2, 2, 2, 2, 2, 1, 1, 2]], device=self.device)
+        positions = torch.arange(4, device=self.device).repeat(len(rows), 2)
+
+        def logits(ids: torch.LongTensor, **kwargs: torch.Tensor) -> torch.Tensor:
+            return self.lm(ids, use_cache=False, **kwargs).logits[:, -4:]
+
+        def packed_logits(ids: torch.LongTensor, positions: torch.LongTensor) -> torch.Tensor:
+            masks = self._create_masks(positions, ids) if way == "masks" else None
+            return logits(ids, position_ids=positions, attention_mask=masks)
+
+        alone, joined = logits(rows[:, 4:]), logits(rows)
+        parts = zip(rows.split(num_rows), positions.split(num_rows), strict=True)
+        try:
+            packed = torch.cat([packed_logits(*part) for part in parts])
+        except Exception:  # a base model that takes no such masks or positions fails in a way of its own
+            return False
+        # Without a leak, equal shapes give equal logits. Other shapes round otherwise, but wrong positions show.
+        leaks = (packed[0] - packed[1]).abs().max() > 1e-4 * (joined[0] - joined[1]).abs().max()
+        differs = (packed - alone).abs().max() > 0.3 * (joined - alone).abs().max()
+        return not (leaks or differs)
 
     @torch.no_grad()
     def log_likelihood(
@@ -206,22 +280,40 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
                 "`input_ids` and `attention_mask` must both be (batch, length), "
                 f"got {tuple(input_ids.shape)} and {tuple(attention_mask.shape)}."
             )
-        mask = attention_mask.long()
+        mask = attention_mask.bool()
         # A target counts where it and the token before it are both there: the token after left padding does not.
-        scored = (mask[:, 1:] * mask[:, :-1]).bool()
+        scored = F.pad(mask[:, 1:] & mask[:, :-1], (1, 0))
         lengths = scored.sum(dim=1)
         if (lengths == 0).any():
             rows = (lengths == 0).nonzero().flatten().tolist()
             raise ValueError(f"Sequences {rows} have fewer than two tokens: there is nothing to score.")
 
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        predicting = torch.arange(input_ids.shape[1] - 1, device=input_ids.device)
-        logits = self(
-            input_ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=predicting
-        ).logits
+        # With all padding on the right, no token sees any: base models need neither to know masks nor positions.
+        order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
+        input_ids, scored = input_ids.gather(1, order), scored.gather(1, order)[:, 1:]
+        logits = self(input_ids, use_cache=False).logits[:, :-1, : self.config.num_units + NUM_SPECIAL_TOKENS]
         losses = F.cross_entropy(logits.float().transpose(1, 2), input_ids[:, 1:], reduction="none")
         log_likelihoods = -losses.where(scored, 0.0).sum(dim=1)
         return log_likelihoods / lengths if reduction == "mean" else log_likelihoods
+
+    def generate(self, *args: Any, logits_processor: LogitsProcessorList | None = None, **kwargs: Any) -> Any:
+        r"""
+        Generation as of the base model, which prepares its inputs, caches and states in its own way; takes and returns
+        what [`~transformers.GenerationMixin.generate`] does. Rows that pad the vocabulary are never generated.
+        """
+        num_ids = self.config.num_units + NUM_SPECIAL_TOKENS
+        if num_ids < self.config.vocab_size:
+            logits_processor = LogitsProcessorList([*(logits_processor or []), _PaddingBan(num_ids)])
+        return self.to_text_lm().generate(*args, logits_processor=logits_processor, **kwargs)
+
+    @property
+    def prepare_inputs_for_generation(self) -> Any:
+        """The base model's own. PEFT puts one that adds its virtual tokens in its place."""
+        return self.lm.prepare_inputs_for_generation
+
+    @prepare_inputs_for_generation.setter
+    def prepare_inputs_for_generation(self, value: Any):
+        self.lm.prepare_inputs_for_generation = value
 
     def to_text_lm(self) -> PreTrainedModel:
         r"""
@@ -264,6 +356,51 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
     ) -> nn.Embedding:
+        num_units = self.config.num_units
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         self.config.vocab_size = embeddings.num_embeddings
+        self.config.num_units = min(num_units, self.config.vocab_size - NUM_SPECIAL_TOKENS)
         return embeddings
+
+
+class _PaddingBan(LogitsProcessor):
+    """Bans the rows behind the first `num_ids`, which pad the vocabulary."""
+
+    def __init__(self, num_ids: int):
+        self.num_ids = num_ids
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        return scores.index_fill(1, torch.arange(self.num_ids, scores.shape[1], device=scores.device), -torch.inf)
+
+
+class _PositionCheck:
+    """A hook before the base model's forward pass, whose lookup of positions would fail without naming them."""
+
+    def __init__(self, max_positions: int):
+        self.max_positions = max_positions
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        inputs = [x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None]
+        if not inputs or torch.compiler.is_compiling():
+            return
+        cache, positions = kwargs.get("cache"), kwargs.get("position_ids")
+        length = inputs[0].shape[1] + (0 if cache is None else int(cache.get_seq_length()))
+        if length > self.max_positions and positions is not None:
+            length = int(positions.max()) + 1
+        if length > self.max_positions:
+            raise ValueError(
+                f"A sequence of {length} tokens is longer than the {self.max_positions} positions that "
+                f"{type(module).__name__} has: shorten it, or take a base model with rotary embeddings."
+            )
+
+
+def _size_of_position_table(lm: PreTrainedModel) -> int | None:
+    """How many positions a model has learned or computed once and for all; None for any number of them."""
+    maximum = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    if maximum is None:
+        return None
+    embeddings = [m for m in lm.modules() if isinstance(m, nn.Embedding) and m is not lm.get_input_embeddings()]
+    # OPT and BART have two rows more than positions.
+    learned = any(maximum <= embedding.num_embeddings <= maximum + 2 for embedding in embeddings)
+    computed = any(buffer.ndim == 2 and len(buffer) == maximum for buffer in lm.buffers())
+    return maximum if learned or computed else None
