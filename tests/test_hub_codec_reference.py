@@ -9,6 +9,7 @@ from loopback_hub import hub_environment, serve_hub
 from loopback_repositories import Repository
 from safetensors.numpy import save
 
+from slam_hf.hub.codec_reference import drop_local_codec
 from slam_hf.quickstart import QUICKSTART
 
 
@@ -84,3 +85,24 @@ def test_the_codec_of_the_package_is_published_before_it_is_named(pin):
     named = {"name_or_path": "quickstart:codec", "revision": None}
     assert f"--folder {QUICKSTART / 'codec'} --repo_id" in pin(named)
     assert "ValueError: user/codec has other weights" in pin(named, "user/codec")
+
+
+@pytest.mark.parametrize(
+    ("codec", "stays"),
+    [
+        ({"name_or_path": "user/codec", "revision": "0" * 40}, True),
+        ({"name_or_path": "user/codec", "revision": None}, True),
+        ({"name_or_path": "quickstart:codec", "revision": None}, True),
+        ({"name_or_path": "/home/jane/secret/codec", "revision": None}, False),
+        ({"name_or_path": "../codec"}, False),
+        (None, False),
+    ],
+)
+def test_the_path_of_a_codec_stays_here(tmp_path, codec, stays):
+    (tmp_path / "processor_config.json").write_text(
+        json.dumps({"processor_class": "SpeechLMProcessor", "codec": codec})
+    )
+    drop_local_codec(tmp_path)
+    content = json.loads((tmp_path / "processor_config.json").read_text())
+    assert content.get("codec") == (codec if stays else None)
+    assert content["processor_class"] == "SpeechLMProcessor"

@@ -77,6 +77,14 @@ def test_a_metric_that_is_not_there_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_package_that_a_metric_needs_is_named(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "slam_hf.metrics.auto_bleu.auto_bleu", raising=False)
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    monkeypatch.setitem(sys.modules, "nltk.tokenize", None)
+    with pytest.raises(ImportError, match="The metric auto_bleu needs nltk: pip install nltk[.]"):
+        metric_space("auto_bleu", tmp_path / "auto_bleu")
+
+
 PUSH = """
 import evaluate
 from huggingface_hub import HfApi

@@ -5,12 +5,14 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HTTPError
 
 from ..checkpoint_files import read_json, weight_files
 from ..processing_speech_lm import check_codec_reference
+from ..public_names import is_local
 from ..quickstart import resolve_path
 
 
@@ -59,8 +61,22 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
         if named is not None:
             _check_weights(Path(resolve_path(named["name_or_path"])), name, revision)
     config["codec"] = {"name_or_path": name, "revision": revision}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _write_json(path, config)
     return f"{name}@{revision}"
+
+
+def drop_local_codec(folder: Path) -> None:
+    """Take a codec's path out of a saved processor: it leads nowhere on other machines, and stays private."""
+    path = folder / "processor_config.json"
+    config = read_json(path)
+    codec = config.get("codec") or {}
+    if codec.get("revision") is None and is_local(str(codec.get("name_or_path", ""))):
+        config.pop("codec", None)
+        _write_json(path, config)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _parse(codec: str) -> dict[str, str | None]:

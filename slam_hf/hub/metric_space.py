@@ -39,18 +39,24 @@ def metric_space(name: str, output_dir: str | os.PathLike, repo_id: str | None =
         `Path` of the folder.
 
     Raises:
+        ImportError: a package that the metric needs is not installed.
         ValueError: there is no such metric.
     """
     names = sorted(path.parent.name for path in METRICS.glob("*/__init__.py"))
     if name not in names:
         raise ValueError(f"There is no metric {name!r}: choose one of {', '.join(names)}.")
     output_dir, path = Path(output_dir), METRICS / name / f"{name}.py"
+    try:
+        module = importlib.import_module(f"{metrics.__name__}.{name}.{name}")
+    except ImportError as error:
+        package = error.name.partition(".")[0]
+        raise ImportError(f"The metric {name} needs {package}: pip install {package}.") from error
     output_dir.mkdir(parents=True, exist_ok=True)
-    module = importlib.import_module(f"{metrics.__name__}.{name}.{name}")
     title = module.__doc__.strip().partition(":")[0].partition(",")[0].rstrip(".")
     app = TEMPLATES.get_template("metric_app.py.jinja").render(name=name, title=title)
     shutil.copyfile(path, output_dir / path.name)
-    (output_dir / "requirements.txt").write_text("".join(f"{package}\n" for package in list_requirements(path)))
+    requirements = "".join(f"{package}\n" for package in list_requirements(path))
+    (output_dir / "requirements.txt").write_text(requirements, encoding="utf-8")
     (output_dir / "app.py").write_text(app, encoding="utf-8")
     (output_dir / "README.md").write_text(_readme(module, name, title, repo_id or name), encoding="utf-8")
     return output_dir

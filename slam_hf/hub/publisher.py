@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from transformers import ProcessorMixin, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
+from .codec_reference import drop_local_codec
 from .repository_files import publishable_files, stage
 from .upload import publish_folder
 
@@ -71,6 +72,7 @@ class Publisher(TrainerCallback):
             ModelCard.load(card).validate()
         with TemporaryDirectory(prefix=".push_to_hub-", dir=args.output_dir) as staging:
             stage([*publishable_files(folder), *([card] if card.is_file() else [])], Path(staging))
+            drop_local_codec(Path(staging))
             publish_folder(
                 Path(staging),
                 self.repo_id,
