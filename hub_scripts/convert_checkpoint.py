@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import ModelCard, snapshot_download
-from transformers import EncodecFeatureExtractor
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.checkpoint_files import read_json
 from slam_hf.command_line import parse_arguments, run
+from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
 from slam_hf.conversion.gslm_scaling import read_gslm_scaling
 from slam_hf.conversion.speech_lm import read_speech_lm
 from slam_hf.conversion.twist import read_twist
@@ -32,7 +32,7 @@ from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.remote_code import export_remote_code
-from slam_hf.processing_speech_lm import load_codec
+from slam_hf.processing_speech_lm import check_codec, load_codec
 from slam_hf.quickstart import resolve_path
 
 
@@ -79,15 +79,10 @@ def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
     codec = None
     if args.codec is not None and os.path.isdir(resolve_path(args.codec)):
         codec = load_codec(args.codec)
-        if codec.codebook_size != model.config.num_units:
-            raise ValueError(
-                f"'{args.codec}' has {codec.codebook_size} units and the model {model.config.num_units}: this is not "
-                "the codec that the model was trained on."
-            )
+        check_codec(codec, model.config.num_units)
     tokenizer = HubertUnitTokenizer(num_units=model.config.num_units, add_bos_token=not starts_with_units)
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
     model.save_pretrained(folder)
-    SpeechLMProcessor(feature_extractor, tokenizer, codec).save_pretrained(folder)
+    SpeechLMProcessor(make_feature_extractor(), tokenizer, codec).save_pretrained(folder)
     if args.codec is not None and codec is None:
         pin_codec(folder, args.codec)
     export_remote_code(folder)

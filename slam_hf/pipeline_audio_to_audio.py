@@ -1,21 +1,37 @@
 """`pipeline("audio-to-audio")`: hear how a speech language model continues a recording."""
 
 import importlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
+from torch.overrides import TorchFunctionMode
+from transformers import GenerationConfig, PreTrainedConfig
 from transformers.pipelines.base import Pipeline
+from transformers.utils import logging
 
-from .audio_utils import load_audio
+from .audio_utils import describe, load_audio
 from .modeling_hubert_unit_codec import HubertUnitCodec
-from .processing_speech_lm import load_codec
+from .processing_speech_lm import check_codec, load_codec
 
 
-MHUBERT_25HZ_UNITS = 500
+logger = logging.get_logger(__name__)
+
+PAPER_SAMPLING = GenerationConfig(
+    do_sample=True, temperature=0.8, top_k=25, max_new_tokens=150, repetition_penalty=1.1
+)
+"""How the Slamming paper (arXiv 2502.15814) samples."""
+
+PUBLISHED_MODELS = ("slprl/slam", "slprl/slam_scaled")
+PUBLISHED_CLASS = "UnitLM"
+"""The class of the published models, by their `config.json`, in the toolkit that trained them."""
+
+SILENCE = 0.15
+"""Maximum loudness of silence, relative to loud speech: -16 dB. In LibriSpeech, pauses are at about -20 dB."""
 
 
 class AudioToAudioPipeline(Pipeline):
@@ -32,12 +48,13 @@ class AudioToAudioPipeline(Pipeline):
     ```
 
     The sampling of the Slamming paper (arXiv 2502.15814) is the default: temperature 0.8, top-k 25, 150 new tokens,
-    repetition penalty 1.1.
+    repetition penalty 1.1. Without `model`, the pipeline takes `slprl/slam_scaled`.
 
     Args:
         codec (`str`, `os.PathLike` or [`HubertUnitCodec`], *optional*):
-            The codec that the model was trained on, a Hub id, a folder or the model itself. Defaults to the one that
-            the model's processor names, and where it names none, to the published mHuBERT-25Hz parts.
+            The codec that the model was trained on: a Hub id, a folder, `"quickstart:codec"` or the codec itself.
+            Defaults to the one that the model's processor names. The published models (`slprl/slam`,
+            `slprl/slam_scaled`) name none and get theirs, mHuBERT-25Hz.
         kwargs:
             What every pipeline takes (`model`, `processor`, `device`, ...), and defaults for the parameters of a call.
     """
@@ -48,9 +65,7 @@ class AudioToAudioPipeline(Pipeline):
     _load_feature_extractor = False
     _load_image_processor = False
 
-    _default_generation_config = GenerationConfig(
-        do_sample=True, temperature=0.8, top_k=25, max_new_tokens=150, repetition_penalty=1.1
-    )
+    _default_generation_config = PAPER_SAMPLING
 
     def __init__(self, *args, codec: str | os.PathLike | HubertUnitCodec | None = None, **kwargs):
         processor = kwargs["processor"]
@@ -58,14 +73,10 @@ class AudioToAudioPipeline(Pipeline):
         # Prompts end where the continuation begins.
         self.tokenizer.padding_side = "left"
         if codec is None:
-            codec = processor.audio_tokenizer or _default_codec(self.tokenizer.num_units)
+            codec = processor.audio_tokenizer or _published_codec(self.model.config)
         elif not isinstance(codec, HubertUnitCodec):
             codec = load_codec(os.fspath(codec))
-        if codec.codebook_size != self.tokenizer.num_units:
-            raise ValueError(
-                f"The codec has {codec.codebook_size} units and the model {self.tokenizer.num_units}. Pass `codec=`, "
-                "the codec that the model was trained on."
-            )
+        check_codec(codec, self.tokenizer.num_units)
         processor.audio_tokenizer = codec.to(self.device)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> dict[str, Any] | list[Any] | Iterator[Any]:
@@ -75,10 +86,17 @@ class AudioToAudioPipeline(Pipeline):
         Args:
             inputs:
                 A recording, in any form that [`~slam_hf.audio_utils.load_audio`] reads, at any sampling rate and with
-                any number of channels: a path, a URL, bytes, `{"array", "sampling_rate"}` or an audio row of
-                `datasets`; or a list, an iterator or a dataset of them.
+                any number of channels: a path, a URL, bytes, an open file, `{"array", "sampling_rate"}` or an audio
+                row of `datasets`; or a list, an iterator or a dataset of them.
             prompt_duration (`float`, *optional*):
                 Keep this many seconds from the start of the recording as the prompt. Defaults to all of it.
+            trim_silence (`bool`, *optional*, defaults to `True`):
+                Whether to leave out the silence at the end of a recording, where `prompt_duration` does not end it
+                before. A model takes that silence for the end of the whole utterance, and often adds nothing.
+            min_new_seconds (`float`, *optional*, defaults to 2.0):
+                Minimum duration of a continuation: `<S>` does not end it before. It counts one unit for each frame of
+                the codec, so that most continuations are longer, and holds within `max_new_tokens`. Use
+                `min_new_tokens` in its place to count units. With 0, a model may end at once.
             return_full_audio (`bool`, *optional*, defaults to `True`):
                 Whether the audio holds the prompt, resynthesised from its units, and the continuation; or the
                 continuation only.
@@ -100,45 +118,77 @@ class AudioToAudioPipeline(Pipeline):
             A list for a list, an iterator for an iterator.
 
         Raises:
-            FileNotFoundError, ValueError: a recording cannot be read or encoded; the message names it.
+            OSError, ValueError: a recording cannot be read or encoded; the message names it, in a list by its index
+                too.
         """
         if isinstance(inputs, list | tuple):
-            return super().__call__(list(inputs), **kwargs) if len(inputs) > 0 else []
+            recordings = [_Recording(source, index) for index, source in enumerate(inputs)]
+            return super().__call__(recordings, **kwargs) if recordings else []
         if _is_many(inputs):
-            inputs = (source for source in inputs)
+            inputs = (_Recording(source, index) for index, source in enumerate(inputs))
         return super().__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """
+        Save the model, its processor, which names the codec, and their code.
+
+        Raises:
+            ValueError: the codec was neither loaded nor saved, and so has no name.
+        """
+        self.processor.save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(
         self,
         prompt_duration: float | None = None,
+        trim_silence: bool | None = None,
+        min_new_seconds: float | None = None,
         return_full_audio: bool | None = None,
         seed: int | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if prompt_duration is not None and prompt_duration <= 0:
+        if prompt_duration is not None and not prompt_duration > 0:
             raise ValueError(f"`prompt_duration` is in seconds and must be positive, got {prompt_duration}.")
-        preprocess_params = {} if prompt_duration is None else {"prompt_duration": prompt_duration}
-        forward_params = generate_kwargs if seed is None else {"seed": seed, **generate_kwargs}
-        postprocess_params = {} if return_full_audio is None else {"return_full_audio": return_full_audio}
-        return preprocess_params, forward_params, postprocess_params
+        if min_new_seconds is not None and not 0 <= min_new_seconds < math.inf:
+            raise ValueError(f"`min_new_seconds` is in seconds and must be 0 or more, got {min_new_seconds}.")
+        preprocess_params = _given(prompt_duration=prompt_duration, trim_silence=trim_silence)
+        forward_params = _given(min_new_seconds=min_new_seconds, seed=seed) | generate_kwargs
+        return preprocess_params, forward_params, _given(return_full_audio=return_full_audio)
 
-    def preprocess(self, source: Any, prompt_duration: float | None = None) -> dict[str, torch.Tensor]:
+    def preprocess(
+        self, source: Any, prompt_duration: float | None = None, trim_silence: bool = True
+    ) -> dict[str, torch.Tensor]:
+        place = ""
+        if isinstance(source, _Recording):
+            place, source = f"Recording {source.index}: ", source.source
         sampling_rate = self.processor.feature_extractor.sampling_rate
-        waveform = load_audio(source, sampling_rate)
-        if prompt_duration is not None:
-            waveform = waveform[: round(prompt_duration * sampling_rate)]
-        return dict(self.processor(waveform, sampling_rate=sampling_rate))
+        try:
+            waveform = load_audio(source, sampling_rate)
+            if prompt_duration is not None and prompt_duration * sampling_rate < len(waveform):
+                waveform = waveform[: round(prompt_duration * sampling_rate)]
+            elif trim_silence:
+                waveform = _without_silent_end(waveform, self.processor.audio_tokenizer.config.hop_length)
+            return dict(self.processor(waveform, sampling_rate=sampling_rate))
+        except (ValueError, TypeError) as error:
+            name = describe(source)
+            raise ValueError(f"{place}{'' if name in str(error) else f'{name}: '}{error}") from error
 
     def _forward(
-        self, model_inputs: dict[str, torch.Tensor], seed: int | None = None, **generate_kwargs: Any
+        self,
+        model_inputs: dict[str, torch.Tensor],
+        min_new_seconds: float = 2.0,
+        seed: int | None = None,
+        **generate_kwargs: Any,
     ) -> dict[str, torch.Tensor]:
         input_ids = model_inputs["input_ids"]
-        generate_kwargs = self._prepare_generate_kwargs(generate_kwargs)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices, enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            output = self.model.generate(**model_inputs, **generate_kwargs)
+        options = self._prepare_generate_kwargs(generate_kwargs)
+        settings = self._get_set_generation_params(options)
+        if min_new_seconds > 0 and not {"min_new_tokens", "min_length"} & settings.keys():
+            num_frames = math.ceil(min_new_seconds * self.processor.audio_tokenizer.frame_rate)
+            limit = settings.get("max_new_tokens") or settings.get("max_length", math.inf) - input_ids.shape[1]
+            options = self._prepare_generate_kwargs(options, min_new_tokens=max(0, min(num_frames, limit)))
+        with _OwnGenerator(seed, self.device):
+            output = self.model.generate(**model_inputs, **options)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         continuations = sequences[:, input_ids.shape[1] :]
         return {"input_ids": input_ids, "continuations": continuations.unflatten(0, (len(input_ids), -1))}
@@ -158,14 +208,45 @@ class AudioToAudioPipeline(Pipeline):
             }
             for continuation in model_outputs["continuations"][0]
         ]
+        if any(len(result["units"]) == 0 for result in results):
+            logger.warning(
+                "The model ended at once, so that there is nothing to hear: try another `seed`, a shorter "
+                "`prompt_duration`, or a longer `min_new_seconds`."
+            )
         return results if len(results) > 1 else results[0]
 
 
-def _default_codec(num_units: int) -> HubertUnitCodec:
-    """The codec of the published checkpoints, whose repositories name none."""
-    if num_units != MHUBERT_25HZ_UNITS:
+@dataclass(frozen=True)
+class _Recording:
+    """One of many recordings, with its index among them."""
+
+    source: Any
+    index: int
+
+
+class _OwnGenerator(TorchFunctionMode):
+    """
+    Draws with a generator of its own where a seed is given, as `torch.manual_seed(seed)` would, but without touching
+    the global generator, which other threads draw from too. `generate()` takes no generator.
+    """
+
+    def __init__(self, seed: int | None, device: torch.device):
+        super().__init__()
+        self.generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.multinomial and self.generator is not None:
+            kwargs = {**kwargs, "generator": self.generator}
+        return func(*args, **kwargs)
+
+
+def _published_codec(config: PreTrainedConfig) -> HubertUnitCodec:
+    """The codec of the published models, whose repositories name none."""
+    is_published = config.name_or_path in PUBLISHED_MODELS or PUBLISHED_CLASS in (config.architectures or [])
+    if not is_published or config.num_units != 500:
         raise ValueError(
-            f"This model of {num_units} units names no codec. Pass `codec=`, the codec that it was trained on."
+            f"This model of {config.num_units} units names no codec. Pass `codec=`, the codec that it was trained on."
         )
     try:
         # By name: as remote code, the pipeline has no package around it, and every import statement is looked for.
@@ -176,6 +257,20 @@ def _default_codec(num_units: int) -> HubertUnitCodec:
         ) from error
 
 
+def _without_silent_end(waveform: np.ndarray, frame: int) -> np.ndarray:
+    """The waveform, of shape `(samples,)`, up to one frame after the last that is not silent."""
+    frames = np.pad(waveform, (0, -len(waveform) % frame)).reshape(-1, frame)
+    loudness = np.sqrt(np.square(frames).mean(axis=1))
+    loud = np.flatnonzero(loudness > SILENCE * np.quantile(loudness, 0.95))
+    return waveform[: (loud[-1] + 2) * frame] if len(loud) else waveform
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _is_many(inputs: Any) -> bool:
-    one = isinstance(inputs, str | bytes | bytearray | os.PathLike | Mapping | np.ndarray)
-    return isinstance(inputs, Iterable) and not one and not hasattr(inputs, "get_all_samples")
+    one = isinstance(inputs, str | bytes | bytearray | memoryview | os.PathLike | Mapping | np.ndarray | torch.Tensor)
+    # So are an open file and a decoder of torchcodec.
+    one = one or hasattr(inputs, "read") or hasattr(inputs, "get_all_samples")
+    return isinstance(inputs, Iterable) and not one

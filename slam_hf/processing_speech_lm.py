@@ -1,6 +1,7 @@
 """Audio to the ids of a speech language model and back, through the unit codec that the model was trained on."""
 
 import copy
+import importlib
 import os
 import re
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import EncodecFeatureExtractor
 from transformers.processing_utils import AUDIO_TOKENIZER_KWARGS, ProcessorMixin
 from transformers.tokenization_utils_base import BatchEncoding
 
-from .configuration_hubert_unit_codec import make_feature_extractor
+from .configuration_hubert_unit_codec import HubertUnitCodecConfig, make_feature_extractor
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .tokenization_hubert_unit import HubertUnitTokenizer
 
@@ -120,6 +121,20 @@ class SpeechLMProcessor(ProcessorMixin):
             )
         return processor_dict, unused_kwargs
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> Any:
+        """
+        As for every processor. The codec is not saved, but named.
+
+        Raises:
+            ValueError: the codec was neither loaded nor saved, and so has no name.
+        """
+        if self._audio_tokenizer is not None and not self._audio_tokenizer.name_or_path:
+            raise ValueError(
+                "The codec has no name that `processor_config.json` could give, as it was neither loaded nor saved: "
+                "save it first, `processor.audio_tokenizer.save_pretrained(folder)`."
+            )
+        return super().save_pretrained(save_directory, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         without_codec = copy.copy(self)  # which transformers would copy, weights and all
         without_codec._audio_tokenizer = None
@@ -199,11 +214,7 @@ class SpeechLMProcessor(ProcessorMixin):
                 "This processor has no unit codec, which audio needs: set `processor.audio_tokenizer = "
                 "HubertUnitCodec.from_pretrained(...)` to the codec that the model's units were made with."
             )
-        if codec.codebook_size != self.tokenizer.num_units:
-            raise ValueError(
-                f"The codec has {codec.codebook_size} units and the tokenizer {self.tokenizer.num_units}: "
-                "this is not the codec that the model was trained on."
-            )
+        check_codec(codec, self.tokenizer.num_units)
         return codec
 
 
@@ -224,6 +235,41 @@ def load_codec(name_or_path: str | os.PathLike, revision: str | None = None, **k
         ValueError: it is a model of another type, or its weights are not those that its `config.json` describes.
     """
     return HubertUnitCodec.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
+
+
+def check_codec(
+    codec: HubertUnitCodec | HubertUnitCodecConfig, num_units: int, user: str = "the model", sha256: str | None = None
+) -> None:
+    r"""
+    Refuse a codec that did not make the units of a model, or of a corpus.
+
+    Args:
+        codec ([`HubertUnitCodec`] or [`HubertUnitCodecConfig`]):
+            The codec, or only its configuration where `sha256` is not known.
+        num_units (`int`):
+            Number of units that the model or the corpus has.
+        user (`str`, *optional*, defaults to `"the model"`):
+            What has them, for the error.
+        sha256 (`str`, *optional*):
+            Hash of the codec that made them, as cards of corpora give it.
+
+    Raises:
+        ValueError: it is another codec.
+    """
+    difference = None
+    if codec.codebook_size != num_units:
+        difference = f"{codec.codebook_size} units and {user} {num_units}"
+    elif sha256 is not None:
+        # Imported by name: what runs as remote code has no corpora.
+        found = importlib.import_module("slam_hf.encoding.codec_identity").describe_codec(codec).weights
+        if found != sha256:
+            difference = f"weights with the hash {found[:8]} and {user} units of one with {sha256[:8]}"
+    if difference is not None:
+        name = f" '{codec.name_or_path}'" if codec.name_or_path else ""
+        raise ValueError(
+            f"The codec{name} has {difference}. Pass the codec that made the units, `codec=` in Python or `--codec` "
+            "in a script."
+        )
 
 
 def check_codec_reference(reference: Any, source: str, is_local: bool) -> dict[str, str | None]:

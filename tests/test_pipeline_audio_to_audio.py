@@ -1,11 +1,26 @@
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 from datasets import Audio, Dataset
 from transformers import EncodecFeatureExtractor, pipeline
 
 import slam_hf  # noqa: F401 (registers the pipeline)
-from slam_hf import AudioToAudioPipeline, HubertUnitTokenizer, SpeechLMProcessor, load_audio
+from slam_hf import (
+    AudioToAudioPipeline,
+    HubertUnitCodec,
+    HubertUnitTokenizer,
+    SpeechLMConfig,
+    SpeechLMForCausalLM,
+    SpeechLMProcessor,
+    load_audio,
+)
+from slam_hf.pipeline_audio_to_audio import PAPER_SAMPLING
 
 
 GREEDY = {"do_sample": False, "max_new_tokens": 12, "repetition_penalty": 1.0, "suppress_tokens": [0, 1]}
@@ -120,19 +135,134 @@ def test_codec_can_be_named(checkpoint, published_checkpoint, tiny_codec):
     assert by_path.processor.audio_tokenizer.codebook_size == 50
     by_value = pipeline("audio-to-audio", model=checkpoint, codec=tiny_codec)
     assert by_value.processor.audio_tokenizer is tiny_codec
-    with pytest.raises(ValueError, match="The codec has 50 units and the model 500. Pass `codec=`"):
+    with pytest.raises(ValueError, match="The codec.* has 50 units and the model 500. Pass .* `codec=`"):
         pipeline("audio-to-audio", model=published_checkpoint, codec=tiny_codec)
 
 
-def test_only_models_of_500_units_fall_back_on_the_published_codec(tiny_model, tmp_path):
-    tiny_model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="This model of 50 units names no codec. Pass `codec=`"):
+@pytest.mark.parametrize("num_units", [50, 500])
+def test_a_codec_is_not_guessed_from_the_number_of_units(tiny_model, tmp_path, num_units):
+    config = SpeechLMConfig(base_config=tiny_model.config.base_config.to_dict(), vocab_size=num_units + 2)
+    SpeechLMForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"This model of {num_units} units names no codec. Pass `codec=`"):
         pipeline("audio-to-audio", model=tmp_path)
 
 
 def test_without_a_codec_and_without_network_the_error_says_what_to_pass(published_checkpoint):
     with pytest.raises(OSError, match="This model names no codec. Pass `codec=`"):
         pipeline("audio-to-audio", model=published_checkpoint)
+
+
+def test_a_saved_pipeline_is_whole(speak, tiny_codec, recordings, tmp_path):
+    speak.save_pretrained(tmp_path)
+    assert (tmp_path / "processor_config.json").is_file()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["custom_pipelines"]["audio-to-audio"]["impl"] == "pipeline_audio_to_audio.AudioToAudioPipeline"
+    assert (tmp_path / "pipeline_audio_to_audio.py").is_file()
+    options = {"prompt_duration": 1.0, **GREEDY}
+    again = pipeline("audio-to-audio", model=tmp_path)
+    assert np.array_equal(again(recordings[0], **options)["audio"], speak(recordings[0], **options)["audio"])
+
+
+def test_a_codec_without_a_name_is_not_named(checkpoint, tiny_codec, tmp_path):
+    codec = HubertUnitCodec(tiny_codec.config)
+    speak = pipeline("audio-to-audio", model=checkpoint, codec=codec)
+    with pytest.raises(ValueError, match="The codec has no name that `processor_config.json` could give"):
+        speak.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    codec.save_pretrained(tmp_path / "codec")
+    speak.save_pretrained(tmp_path / "model")
+    saved = json.loads((tmp_path / "model" / "processor_config.json").read_text())
+    assert saved["codec"] == {"name_or_path": str(tmp_path / "codec"), "revision": None}
+
+
+def test_a_continuation_lasts_two_seconds_unless_told(checkpoint, tiny_codec, recordings, caplog, monkeypatch):
+    speak = pipeline("audio-to-audio", model=checkpoint)
+    asked = {}
+    generate = speak.model.generate
+
+    def ending_at_once(**options):
+        asked.update(options)
+        return generate(**{**options, "logits_processor": [lambda ids, scores: only_eos(scores)]})
+
+    def only_eos(scores):
+        return torch.where(scores[:, 1:2].isfinite() & (torch.arange(52) != 1), -torch.inf, scores)
+
+    monkeypatch.setattr(speak.model, "generate", ending_at_once)
+    options = {"prompt_duration": 1.0, "seed": 0}
+    result = speak(recordings[0], return_full_audio=False, **options)
+    assert asked["min_new_tokens"] == 50  # two seconds at 25 frames a second
+    assert 45 <= len(result["units"]) <= 50 and len(result["audio"]) >= 0.9 * 32_000
+    assert len(speak(recordings[0], min_new_seconds=0.4, **options)["units"]) in range(8, 11)
+    assert speak(recordings[0], max_new_tokens=7, **options) and asked["min_new_tokens"] == 7
+    assert speak(recordings[0], min_new_tokens=3, **options) and asked["min_new_tokens"] == 3
+    assert len(speak(recordings[0], min_new_seconds=0, **options)["units"]) == 0
+    assert "The model ended at once" in caplog.text
+    with pytest.raises(ValueError, match="`min_new_seconds` is in seconds and must be 0 or more, got -1"):
+        speak(recordings[0], min_new_seconds=-1)
+
+
+def test_silence_at_the_end_of_a_recording_is_left_out(speak, recordings):
+    def prompt_units(samples, **options):
+        source = {"array": samples, "sampling_rate": 16_000}
+        return speak(source, max_new_tokens=1, **options)["prompt_units"].tolist()
+
+    speech = load_audio(recordings[0], 16_000)[:30_720]  # 48 frames, the last of which is loud
+    silence = 0.005 * np.random.default_rng(0).standard_normal(32_000, dtype=np.float32)
+    recording = np.append(speech, silence)
+    assert prompt_units(recording) == prompt_units(recording[: 49 * 640], trim_silence=False)
+    whole = prompt_units(recording, trim_silence=False)
+    assert len(whole) > len(prompt_units(recording)) + 10
+    assert prompt_units(recording, prompt_duration=3.0) == prompt_units(recording[:48_000], trim_silence=False)
+    assert len(prompt_units(np.zeros(16_000))) > 0
+
+
+def test_a_seed_gives_the_same_in_several_threads(speak, recordings):
+    def continue_with(seed):
+        return speak(recordings[0], prompt_duration=0.5, max_new_tokens=20, seed=seed)["units"].tolist()
+
+    alone = [continue_with(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(continue_with, range(4))) == alone
+    assert len(set(map(tuple, alone))) == 4
+
+
+def test_a_seed_draws_as_the_global_generator_would(speak, recordings):
+    result = speak(recordings[0], prompt_duration=0.5, max_new_tokens=20, seed=5)
+    ids = torch.cat([torch.tensor([1]), torch.from_numpy(result["prompt_units"]) + 2])[None]
+    torch.manual_seed(5)
+    expected = speak.model.generate(
+        ids, generation_config=PAPER_SAMPLING, max_new_tokens=20, min_new_tokens=20, pad_token_id=0
+    )
+    assert result["units"].tolist() == speak.tokenizer.decode_units(expected[0, ids.shape[1] :]).tolist()
+
+
+def test_without_a_model_there_is_a_default_one(caplog):
+    with pytest.raises(OSError, match="couldn't connect"):
+        pipeline("audio-to-audio")
+    assert "No model was supplied, defaulted to slprl/slam_scaled" in caplog.text
+
+
+@pytest.mark.parametrize("open_recording", [Path.open, lambda path, mode: io.BytesIO(path.read_bytes())])
+def test_open_files_are_recordings(speak, recordings, open_recording):
+    options = {"prompt_duration": 1.0, "max_new_tokens": 2, "do_sample": False}
+    with open_recording(recordings[1], "rb") as file:
+        assert np.array_equal(speak(file, **options)["audio"], speak(recordings[1], **options)["audio"])
+
+
+def test_a_bad_recording_is_named_among_many(speak, recordings, tmp_path):
+    short = {"array": np.zeros(99, np.float32), "sampling_rate": 16_000}
+    with pytest.raises(ValueError, match="^Recording 2: <dict>: .*99 samples"):
+        speak([recordings[0], recordings[1], short], prompt_duration=1.0, batch_size=3, max_new_tokens=1)
+    soundfile.write(tmp_path / "short.wav", np.zeros(99), 16_000)
+    results = iter(speak(iter([recordings[0], tmp_path / "short.wav"]), prompt_duration=1.0, max_new_tokens=1))
+    next(results)
+    with pytest.raises(ValueError, match=r"^Recording 1: '.*short\.wav': .*99 samples"):
+        next(results)
+    with pytest.raises(ValueError, match=r"^'.*short\.wav': .*99 samples"):
+        speak(tmp_path / "short.wav")
+    for bare in (torch.zeros(16_000), [torch.zeros(16_000)], np.zeros(16_000, np.float32)):
+        with pytest.raises(ValueError, match="A bare array has no sampling rate"):
+            speak(bare)
 
 
 def test_bad_recordings_are_named(speak, tmp_path):

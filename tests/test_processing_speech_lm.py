@@ -7,7 +7,8 @@ from transformers import AutoModelForAudioTokenization, AutoProcessor, EncodecFe
 
 import slam_hf  # noqa: F401 (registers the Auto classes)
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, load_audio
-from slam_hf.processing_speech_lm import load_codec
+from slam_hf.encoding.codec_identity import describe_codec
+from slam_hf.processing_speech_lm import check_codec, check_codec_reference, load_codec
 
 
 @pytest.fixture
@@ -105,10 +106,51 @@ def test_processor_without_codec_is_saved_without_one(published_checkpoint, tmp_
 
 def test_codec_of_another_model_is_an_error(processor):
     processor.tokenizer = HubertUnitTokenizer(num_units=500)
-    with pytest.raises(ValueError, match="The codec has 50 units and the tokenizer 500"):
+    with pytest.raises(ValueError, match="The codec.* has 50 units and the model 500"):
         processor.decode([1, 2])
 
 
 def test_other_sampling_rate_is_an_error(processor):
     with pytest.raises(ValueError, match="sampling rate"):
         processor(np.zeros(8_000, np.float32), sampling_rate=8_000)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        "user/codec",
+        {},
+        {"name_or_path": None},
+        {"name_or_path": ["user/codec"]},
+        {"name_or_path": "user/codec", "use_safetensors": False},
+        {"name_or_path": "user/codec", "revision": 1},
+        {"name_or_path": "user/codec", "revision": "../main"},
+        {"name_or_path": "user/codec", "revision": "-main"},
+        {"name_or_path": "user/codec/part"},
+        {"name_or_path": "user/../codec"},
+        {"name_or_path": "codec"},
+        {"name_or_path": "/etc"},
+        {"name_or_path": "quickstart:../codec"},
+        {"name_or_path": "user/codec\n"},
+        {"name_or_path": "https://user/codec"},
+    ],
+)
+def test_a_reference_from_elsewhere_is_a_name_and_a_revision(codec):
+    with pytest.raises(ValueError, match="^user/model: "):
+        check_codec_reference(codec, "user/model", is_local=False)
+
+
+def test_a_folder_does_not_take_the_place_of_a_repository(tmp_path, monkeypatch):
+    reference = {"name_or_path": "user/codec", "revision": "v1.0/a"}
+    assert check_codec_reference(reference, "user/model", is_local=False) == reference
+    (tmp_path / "user" / "codec").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'user/codec' on the Hub is hidden by the folder '.*user/codec'"):
+        check_codec_reference(reference, "user/model", is_local=False)
+    assert check_codec_reference(reference, "model", is_local=True) == reference
+
+
+def test_a_codec_is_told_from_others_by_its_weights(tiny_codec):
+    check_codec(tiny_codec, 50, sha256=describe_codec(tiny_codec).weights)
+    with pytest.raises(ValueError, match="hash [0-9a-f]{8} and the corpus units of one with 01234567"):
+        check_codec(tiny_codec, 50, user="the corpus", sha256="0123456789")

@@ -102,7 +102,7 @@ def test_the_processor_has_the_codec_of_the_units(tiny_codec, tmp_path):
     tiny_codec.save_pretrained(tmp_path)
     processor = make_processor(PretrainArguments(num_units=50, codec=str(tmp_path)), ModelArguments())
     assert (processor.tokenizer.num_units, processor.audio_tokenizer.codebook_size) == (50, 50)
-    with pytest.raises(ValueError, match="has 50 units, and `num_units` is 500"):
+    with pytest.raises(ValueError, match="has 50 units and the model 500"):
         make_processor(PretrainArguments(codec=str(tmp_path)), ModelArguments())
 
 

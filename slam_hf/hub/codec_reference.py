@@ -11,7 +11,8 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HTTPError
 
 from ..checkpoint_files import read_json, weight_files
-from ..processing_speech_lm import check_codec_reference
+from ..configuration_hubert_unit_codec import HubertUnitCodecConfig
+from ..processing_speech_lm import check_codec, check_codec_reference
 from ..public_names import is_local
 from ..quickstart import resolve_path
 
@@ -88,12 +89,8 @@ def _check_units(folder: Path, codec: str, revision: str) -> None:
     codec_config = read_json(Path(hf_hub_download(codec, "config.json", revision=revision)))
     if codec_config.get("model_type") != "hubert_unit_codec":
         raise ValueError(f"{codec} holds a model of type {codec_config.get('model_type')!r}, no unit codec.")
-    num_units = read_json(folder / "config.json")["vocab_size"] - 2
-    if codec_config.get("num_units") != num_units:
-        raise ValueError(
-            f"{codec} has {codec_config.get('num_units')} units and the model {num_units}: this is not the codec that "
-            "the model was trained on."
-        )
+    config = HubertUnitCodecConfig.from_dict({**codec_config, "name_or_path": codec})
+    check_codec(config, read_json(folder / "config.json")["vocab_size"] - 2)
 
 
 def _check_weights(local: Path, codec: str, revision: str) -> None:

@@ -6,12 +6,13 @@ import torch
 from accelerate import PartialState
 from peft import PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, EncodecFeatureExtractor, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, set_seed
 from trl import ModelConfig, get_peft_config
 
+from ..configuration_hubert_unit_codec import make_feature_extractor
 from ..configuration_speech_lm import SpeechLMConfig
 from ..modeling_speech_lm import SpeechLMForCausalLM
-from ..processing_speech_lm import SpeechLMProcessor, load_codec
+from ..processing_speech_lm import SpeechLMProcessor, check_codec, load_codec
 from ..tokenization_hubert_unit import HubertUnitTokenizer
 from .arguments import PretrainArguments
 
@@ -65,14 +66,11 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
         processor.audio_tokenizer = codec
         return processor
     codec = None if args.codec is None else load_codec(args.codec)
-    if codec is not None and codec.codebook_size != args.num_units:
-        raise ValueError(
-            f"The codec {args.codec} has {codec.codebook_size} units, and `num_units` is {args.num_units}."
-        )
+    if codec is not None:
+        check_codec(codec, args.num_units)
     if args.prompt is not None and codec.vocoder is None:
         raise ValueError(f"The codec {args.codec} has no vocoder, which the continuation of `prompt` needs.")
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    return SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=args.num_units), codec)
+    return SpeechLMProcessor(make_feature_extractor(), HubertUnitTokenizer(num_units=args.num_units), codec)
 
 
 def _is_speech_lm(model_args: ModelConfig) -> bool:
