@@ -1,7 +1,6 @@
 """Audio to the ids of a speech language model and back, through the unit codec that the model was trained on."""
 
 import copy
-import importlib
 import os
 import re
 from typing import Any
@@ -237,38 +236,13 @@ def load_codec(name_or_path: str | os.PathLike, revision: str | None = None, **k
     return HubertUnitCodec.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
 
 
-def check_codec(
-    codec: HubertUnitCodec | HubertUnitCodecConfig, num_units: int, user: str = "the model", sha256: str | None = None
-) -> None:
-    r"""
-    Refuse a codec that did not make the units of a model, or of a corpus.
-
-    Args:
-        codec ([`HubertUnitCodec`] or [`HubertUnitCodecConfig`]):
-            The codec, or only its configuration where `sha256` is not known.
-        num_units (`int`):
-            Number of units that the model or the corpus has.
-        user (`str`, *optional*, defaults to `"the model"`):
-            What has them, for the error.
-        sha256 (`str`, *optional*):
-            Hash of the codec that made them, as cards of corpora give it.
-
-    Raises:
-        ValueError: it is another codec.
-    """
-    difference = None
+def check_codec(codec: HubertUnitCodec | HubertUnitCodecConfig, num_units: int) -> None:
+    """Raise `ValueError` for a codec that has another number of units than the model, and so is not the model's."""
     if codec.codebook_size != num_units:
-        difference = f"{codec.codebook_size} units and {user} {num_units}"
-    elif sha256 is not None:
-        # Imported by name: what runs as remote code has no corpora.
-        found = importlib.import_module("slam_hf.encoding.codec_identity").describe_codec(codec).weights
-        if found != sha256:
-            difference = f"weights with the hash {found[:8]} and {user} units of one with {sha256[:8]}"
-    if difference is not None:
         name = f" '{codec.name_or_path}'" if codec.name_or_path else ""
         raise ValueError(
-            f"The codec{name} has {difference}. Pass the codec that made the units, `codec=` in Python or `--codec` "
-            "in a script."
+            f"The codec{name} has {codec.codebook_size} units and the model {num_units}. Pass the codec that the "
+            "model was trained on, `codec=` in Python or `--codec` in a script."
         )
 
 

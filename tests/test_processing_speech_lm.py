@@ -7,8 +7,7 @@ from transformers import AutoModelForAudioTokenization, AutoProcessor, EncodecFe
 
 import slam_hf  # noqa: F401 (registers the Auto classes)
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, load_audio
-from slam_hf.encoding.codec_identity import describe_codec
-from slam_hf.processing_speech_lm import check_codec, check_codec_reference, load_codec
+from slam_hf.processing_speech_lm import check_codec_reference, load_codec
 
 
 @pytest.fixture
@@ -148,9 +147,3 @@ def test_a_folder_does_not_take_the_place_of_a_repository(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"'user/codec' on the Hub is hidden by the folder '.*user/codec'"):
         check_codec_reference(reference, "user/model", is_local=False)
     assert check_codec_reference(reference, "model", is_local=True) == reference
-
-
-def test_a_codec_is_told_from_others_by_its_weights(tiny_codec):
-    check_codec(tiny_codec, 50, sha256=describe_codec(tiny_codec).weights)
-    with pytest.raises(ValueError, match="hash [0-9a-f]{8} and the corpus units of one with 01234567"):
-        check_codec(tiny_codec, 50, user="the corpus", sha256="0123456789")

@@ -20,7 +20,7 @@ from ..evaluation.results_table import Score, model_summaries, read_summaries, r
 from ..evaluation.slamming_results import PUBLISHED
 from ..evaluation.tasks import TASKS
 from ..modeling_speech_lm import SpeechLMForCausalLM
-from ..pipeline_audio_to_audio import MHUBERT_25HZ_UNITS
+from ..pipeline_audio_to_audio import PUBLISHED_MODELS
 from ..public_names import PREFIX, check_license, public_name
 from ..training.run_record import CorpusRecord, Reference, RunRecord, read_run_records
 from .markdown import (
@@ -100,7 +100,7 @@ class ModelDescription:
     def codec_to_pass(self) -> str | None:
         """The folder to pass to the pipeline, where it does not find a codec by itself."""
         if self.codec is None:
-            return None if self.num_units == MHUBERT_25HZ_UNITS else "path/to/codec"
+            return None if self.repo_id in PUBLISHED_MODELS else "path/to/codec"
         is_elsewhere = not self.codec.is_local or self.codec.name.startswith(PREFIX)
         return None if is_elsewhere else f"path/to/{self.codec.name}"
 
