@@ -7,7 +7,7 @@ accelerate launch hub_scripts/tokenize_corpus.py \
 ```
 
 Start it again with the same command to continue after an interruption. `accelerate launch` runs a process on each GPU;
-for several on CPUs, take `torchrun --nproc_per_node`.
+for several on CPUs, use `torchrun --nproc_per_node`.
 """
 
 import hashlib
@@ -45,14 +45,14 @@ class SourceArguments:
         },
     )
     audio_root: str | None = field(
-        default=None, metadata={"help": "Folder of a manifest's paths, which they may not leave. Default: its own."}
+        default=None, metadata={"help": "Folder of the paths in a manifest, which may not leave it. Default: its own."}
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     dataset_split: str = field(default="train", metadata={"help": "Split of the dataset."})
     data_dir: str | None = field(default=None, metadata={"help": "`data_dir` of the dataset."})
     streaming: bool = field(default=False, metadata={"help": "Read the dataset without storing it."})
     audio_column: str = field(default="audio", metadata={"help": "Column of the recordings."})
-    text_column: str = field(default="text", metadata={"help": "Column of what is said, if there is one."})
+    text_column: str = field(default="text", metadata={"help": "Column of the transcripts, if there is one."})
     id_column: str | None = field(default=None, metadata={"help": "Column of the ids. Default: the rows' positions."})
     chunk_seconds: float = field(
         default=CHUNK_SECONDS,
@@ -67,15 +67,15 @@ class CorpusArguments:
     codec_revision: str = field(default="main", metadata={"help": "Revision of the codec's repository."})
     split: str = field(default="train", metadata={"help": "Name of the split to write."})
     cut: Literal["silence", "fixed"] = field(default="silence", metadata={"help": "Where long recordings are cut."})
-    max_seconds: float = field(default=40.0, metadata={"help": "Longer recordings are cut."})
-    overlap_seconds: float = field(default=0.0, metadata={"help": "How much neighbouring `fixed` pieces share."})
+    max_seconds: float = field(default=40.0, metadata={"help": "Recordings that are longer, in seconds, are cut."})
+    overlap_seconds: float = field(default=0.0, metadata={"help": "Overlap of `fixed` pieces, in seconds."})
     overlap: Literal["repeat", "context"] = field(
         default="repeat",
-        metadata={"help": "Whether shared units are in both pieces, or shared audio is but context."},
+        metadata={"help": "`repeat`: units of the overlap are in both pieces. `context`: each is in one of them."},
     )
-    min_seconds: float = field(default=0.1, metadata={"help": "Shorter pieces are left out."})
-    min_peak_dbfs: float = field(default=-60.0, metadata={"help": "Pieces with a lower peak are left out as silent."})
-    batch_seconds: float = field(default=240.0, metadata={"help": "Audio that the codec takes at once, in seconds."})
+    min_seconds: float = field(default=0.1, metadata={"help": "Pieces that are shorter, in seconds, are left out."})
+    min_peak_dbfs: float = field(default=-60.0, metadata={"help": "Pieces with a lower peak, in dB, are left out."})
+    batch_seconds: float = field(default=240.0, metadata={"help": "Maximum audio in a batch, in seconds."})
     num_workers: int = field(default=2, metadata={"help": "Processes that decode ahead of each codec."})
     push_to_hub: str | None = field(default=None, metadata={"help": "Repository to upload the dataset to."})
     private: bool = field(default=False, metadata={"help": "Whether to make that repository private."})
@@ -116,12 +116,10 @@ def open_dataset(args: SourceArguments) -> Source:
 
 
 def identify_dataset(builder: DatasetBuilder, split: str) -> dict[str, str]:
-    """What tells a version of a dataset from others: the commit of its files on the Hub, or when they were changed."""
+    """The version of a dataset: the commit of its files on the Hub, or when they were changed."""
     files = builder.config.data_files
     if split not in files:
-        raise ValueError(
-            f"{builder.dataset_name} has no split {split!r}, but {', '.join(files)}: a part of one is none."
-        )
+        raise ValueError(f"{builder.dataset_name} has no split {split!r}. Choose a whole one: {', '.join(files)}.")
     origins = repr(files[split].origin_metadata)
     return {
         "dataset": builder.dataset_name,

@@ -8,7 +8,7 @@ from accelerate.utils import parse_flag_from_env
 
 
 LONGEST_WAIT = timedelta(days=30)
-"""How long a process that has finished its share waits for the others: longer than any job."""
+"""How long a process that has finished its share waits for the others. No job takes longer."""
 
 
 def get_process_state() -> PartialState:

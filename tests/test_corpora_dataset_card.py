@@ -82,7 +82,7 @@ def test_a_card_says_so_where_no_licence_was_given(tmp_path):
     assert "## License\n\nNone was given: ask the authors before you use it.\n" in card.text
 
 
-def test_a_folder_without_a_card_is_no_dataset(tmp_path):
+def test_a_folder_without_a_card_is_not_a_dataset(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no README.md"):
         render_dataset_card(tmp_path, "user/units")
 

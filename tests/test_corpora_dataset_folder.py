@@ -76,7 +76,7 @@ def test_a_finished_split_keeps_its_summary_and_not_its_chunks(tmp_path, add_chu
     assert [path.name for path in job_folder(tmp_path, "train").iterdir()] == ["summary.json"]
 
 
-def test_what_killed_runs_have_left_of_the_split_is_removed(tmp_path, add_chunks):
+def test_leftovers_of_killed_runs_of_the_split_are_removed(tmp_path, add_chunks):
     finish_split(tmp_path, "train", *add_chunks("train", 1), CODEC, has_pairs=False)
     leftovers = [tmp_path / "data" / f".{split}-00000-of-00001.parquet.{'0' * 32}" for split in ("train", "test")]
     for path in leftovers:

@@ -323,7 +323,7 @@ def test_a_second_job_is_refused_while_the_first_is_running(tiny_codec, recordin
 
 
 @pytest.mark.slow
-def test_of_two_jobs_at_once_none_loses_rows(tiny_codec, recordings, tmp_path):
+def test_two_jobs_at_once_lose_no_rows(tiny_codec, recordings, tmp_path):
     tokenize(recordings, tiny_codec, tmp_path / "expected")
     random.seed(0)
     refused = 0

@@ -32,7 +32,7 @@ def test_chunks_are_found_again_with_their_records(tmp_path):
     assert rows.schema.metadata == make_rows("a").schema.metadata
 
 
-def test_what_is_half_written_is_not_found(tmp_path):
+def test_half_written_chunks_are_not_found(tmp_path):
     (tmp_path / ".000000-00000.parquet.0123456789abcdef0123456789abcdef").write_bytes(b"PAR1")
 
     ledger = Ledger(tmp_path)

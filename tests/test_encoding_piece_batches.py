@@ -91,7 +91,7 @@ def test_a_part_is_continued_where_its_last_chunk_ended(record):
     }
 
 
-def test_what_is_skipped_is_counted_as_a_row(record, tmp_path):
+def test_skipped_recordings_are_rows_too(record, tmp_path):
     listed = Skipped("x", SkipReason.WRONGLY_NAMED, "")
     rows = [[listed], [Recording("y", str(tmp_path / "y.wav"))], [record("a", 1)]]
 
@@ -119,10 +119,10 @@ def test_a_batch_comes_once_its_audio_is_read(record):
     pending = [PendingPart(ChunkKey(0, 0), 0)]
     items = iter(PieceBatches([part], pending, PieceRules(), RATE, 25.0, chunk_seconds=100.0, batch_seconds=2.0))
 
-    # 2.4 s wait, of which 1 and 0.9 s are similar. The part is one row ahead, to know which row is the last.
-    assert (next(items).positions, len(read)) == ([0, 2], 4)
+    # 2.4 s wait, of which 1 and 0.9 s are similar.
+    assert (next(items).positions, len(read)) == ([0, 2], 3)
     # 2.6 s wait: 0.6, 0.5 and 0.5 s are more than 1 s.
-    assert (next(items).positions, len(read)) == ([4, 1, 3], 7)
+    assert (next(items).positions, len(read)) == ([4, 1, 3], 6)
     assert [item.positions for item in items if isinstance(item, Batch)] == [[5], [7, 6]]
 
 

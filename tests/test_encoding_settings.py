@@ -27,7 +27,7 @@ def test_a_codec_is_described_by_what_its_units_depend_on(tiny_codec, tmp_path):
     assert saved == replace(description, name="my-codec")
 
 
-def test_the_vocoder_is_no_part_of_a_codecs_identity(tiny_codec):
+def test_the_vocoder_is_not_part_of_a_codecs_identity(tiny_codec):
     description = describe_codec(tiny_codec)
     weight = next(tiny_codec.vocoder.parameters())
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_the_vocoder_is_no_part_of_a_codecs_identity(tiny_codec):
         ("layer_norm_eps", 1e-3, False),
     ],
 )
-def test_of_the_settings_those_count_that_units_depend_on(tiny_codec, monkeypatch, setting, value, is_same):
+def test_only_settings_that_units_depend_on_count(tiny_codec, monkeypatch, setting, value, is_same):
     description = describe_codec(tiny_codec)
     monkeypatch.setattr(tiny_codec.config.encoder_config, setting, value)
     assert (describe_codec(tiny_codec) == description) is is_same

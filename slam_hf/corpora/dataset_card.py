@@ -17,7 +17,7 @@ from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What a finished split holds. `skipped` counts what was left out by reason; `seconds` is what was not."""
+    """A finished split. `skipped` counts what was left out by reason; `seconds` is the rest of the audio."""
 
     split: str
     num_rows: int
@@ -83,8 +83,8 @@ def render_dataset_card(folder: str | os.PathLike, repo_id: str, license: str | 
         repo_id (`str`):
             The repository, which the example then names.
         license (`str`, *optional*):
-            Licence of the units, as the Hub names it: it is that of the recordings, or follows from it. The card says
-            so where there is none.
+            Licence of the units, as the Hub names it: that of the recordings, or one that follows from it. Without it,
+            the card says that none was given.
 
     Returns:
         [`~huggingface_hub.DatasetCard`]
@@ -138,19 +138,19 @@ _NO_LICENSE = "None was given: ask the authors before you use it."
 _CORPUS_COLUMNS = """\
 | column | content |
 |---|---|
-| `id` | name of the recording; a piece of one has its position in seconds behind it, `#t=start,end` |
+| `id` | name of the recording; for a piece of one, followed by its position in seconds, `#t=start,end` |
 | `units` | the units, equal neighbours merged |
-| `durations` | frames that each unit lasts |
+| `durations` | number of frames of each unit |
 | `num_frames` | sum of `durations` |
-| `text` | what is said, where it is known |
-| `aligned_text` | its words with their times in seconds, where they are known |"""
+| `text` | transcript, where it is known |
+| `aligned_text` | words with their times in seconds, where they are known |"""
 
 _PAIR_COLUMNS = """\
 | column | content |
 |---|---|
 | `id` | name of the pair |
 | `prompt`, `chosen`, `rejected` | units as text, `<Un3><Un49>`: the format of TRL's `DPOTrainer` |
-| `prompt_text`, `chosen_text`, `rejected_text` | what is said, where it is known |"""
+| `prompt_text`, `chosen_text`, `rejected_text` | transcripts, where they are known |"""
 
 _BODY = """\
 # {title} as discrete units

@@ -48,7 +48,7 @@ def tokenize_corpus(
         split (`str`, *optional*, defaults to `"train"`):
             Name of the split.
         rules ([`PieceRules`], *optional*):
-            How recordings are cut, and which are left out.
+            How recordings are cut, and which pieces are left out.
         batch_seconds (`float`, *optional*, defaults to 240.0):
             Maximum audio that the codec takes at once, padding included, in seconds.
         num_workers (`int`, *optional*, defaults to 2):

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files so that they are complete or not there at all."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class DiskFullError(OSError):
-    """There is no space left for the output. Nothing is half-written: the job continues once there is."""
+    """No space is left for the output. No file is half-written, and the job can be continued once there is space."""
 
 
 def atomic_write(path: str | os.PathLike, content: bytes) -> None:
@@ -16,10 +16,10 @@ def atomic_write(path: str | os.PathLike, content: bytes) -> None:
 
     Args:
         path (`str` or `os.PathLike`):
-            The file. Its folder is made where it is missing. What a killed process leaves is beside it, hidden:
-            [`remove_unfinished`] clears it.
+            The file. Its folder is created where it is missing. A killed process may leave a hidden file beside it,
+            which [`remove_unfinished`] removes.
         content (`bytes`):
-            What to write.
+            Content of the file.
 
     Raises:
         DiskFullError: the disk or the quota is full.
@@ -46,6 +46,6 @@ def atomic_write(path: str | os.PathLike, content: bytes) -> None:
 
 
 def remove_unfinished(folder: str | os.PathLike, prefix: str) -> None:
-    """Remove what killed processes have left of files whose names begin with `prefix`, and that nobody writes now."""
+    """Remove what killed processes left of files whose names begin with `prefix`. No process may be writing them."""
     for path in Path(folder).glob(f".{prefix}*.{'[0-9a-f]' * 32}"):
         path.unlink()

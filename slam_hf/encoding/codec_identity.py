@@ -1,4 +1,4 @@
-"""Which codec made some units: its name, and a hash of all that its units depend on."""
+"""Which codec made some units: its name, and a hash of everything that its units depend on."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ ENCODER_SETTINGS = (
     "num_attention_heads",
     "num_conv_pos_embedding_groups",
 )
-"""What the shapes of a HuBERT's weights do not tell of its computation."""
+"""Settings of a HuBERT that its computation depends on, and that the shapes of its weights do not show."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class CodecDescription:
 
 
 def describe_codec(codec: "HubertUnitCodec") -> CodecDescription:
-    """What tells a codec from others, as far as its units go."""
+    """Describe a codec by what its units depend on."""
     name, revision = codec.name_or_path, getattr(codec.config, "_commit_hash", None)
     return CodecDescription(
         name=public_name(name, revision) or "unnamed",
@@ -77,8 +77,8 @@ def update_with_tensors(hash: Any, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def _hash_weights(codec: "HubertUnitCodec") -> str:
-    """SHA-256 of what units depend on: weights with their names, types and shapes, and how the encoder uses them. The
-    vocoder is not in it, nor what only training reads, nor the version of transformers."""
+    """SHA-256 of what units depend on: weights with their names, types and shapes, and how the encoder uses them. It
+    does not cover the vocoder, settings that only training reads, or the version of transformers."""
     settings = {name: getattr(codec.config.encoder_config, name) for name in ENCODER_SETTINGS}
     hash = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("vocoder.")}

@@ -27,10 +27,10 @@ _RECORD_KEY = b"slam_hf.chunk"
 
 @dataclass(frozen=True)
 class ChunkRecord:
-    """What the ledger has of a chunk besides its rows.
+    """What the ledger knows of a chunk besides its rows.
 
-    `next_row` is the row of the part that the next chunk begins with, `seconds` the audio encoded, `num_frames` its
-    frames and `num_units` what they were merged into.
+    `next_row` is the row of the part that the next chunk begins with, `seconds` the length of the encoded audio,
+    `num_frames` the number of its frames and `num_units` that of the units that they were merged into.
     """
 
     next_row: int
@@ -52,7 +52,7 @@ class Ledger:
         folder (`str` or `os.PathLike`):
             Where the chunks are.
         job (`str`, *optional*, defaults to `""`):
-            What tells this job from others. Chunks of another job count as damaged.
+            A name that no other job has. Chunks of other jobs count as damaged.
     """
 
     def __init__(self, folder: str | os.PathLike, job: str = ""):

@@ -1,10 +1,10 @@
-"""Runs ahead of the encoder in DataLoader workers: reads parts of the input and forms batches."""
+"""Reads parts of the input and forms batches, in DataLoader workers that run ahead of the encoder."""
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import fsspec.asyn
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from .length_groups import fullest_group
 from .reading import Piece, PieceRules, read_pieces
@@ -36,7 +37,7 @@ class PendingPart:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pieces that the encoder takes together, by their position in the chunk.
+    """Pieces that the encoder takes together, with their positions in the chunk.
 
     `waveforms` has shape `(batch, samples)`, float32, and is zero after the first `lengths` samples of each row.
     """
@@ -49,9 +50,9 @@ class Batch:
 
 @dataclass
 class ChunkEnd:
-    """Comes after the last batch of a chunk: its pieces without their waveforms, and what was left out.
+    """Follows the last batch of a chunk: the pieces without their waveforms, and what was left out.
 
-    `seconds` is the audio of the pieces, `next_row` the row of the part that the next chunk begins with.
+    `seconds` is the length of the pieces in all, `next_row` the row of the part that the next chunk begins with.
     """
 
     chunk: ChunkKey
@@ -62,6 +63,7 @@ class ChunkEnd:
     seconds: float = 0.0
 
 
+@dataclass(eq=False)
 class PieceBatches(torch.utils.data.IterableDataset):
     r"""
     Iterates over parts of the input as batches of pieces, chunk by chunk.
@@ -77,15 +79,15 @@ class PieceBatches(torch.utils.data.IterableDataset):
         parts (sequence of [`Part`]):
             All parts of the input.
         pending (sequence of [`PendingPart`]):
-            What to read of them. Each DataLoader worker takes its share.
+            Where to begin in those that are to be read. Each DataLoader worker takes its share.
         rules ([`PieceRules`]):
-            Which pieces the recordings give.
+            How recordings are cut, and which pieces are left out.
         sampling_rate (`int`):
             Sampling rate of the codec, in Hz.
         frame_rate (`float`):
             Frames per second of the codec.
         chunk_seconds (`float`):
-            A chunk ends with the row that gives it this much audio, or with its part.
+            A chunk ends once it has this much audio, or with its part.
         batch_seconds (`float`):
             Maximum audio in a batch, padding included. A longer piece is a batch of its own.
 
@@ -94,23 +96,13 @@ class PieceBatches(torch.utils.data.IterableDataset):
         a DataLoader would raise it with a traceback for its message.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        pending: Sequence[PendingPart],
-        rules: PieceRules,
-        sampling_rate: int,
-        frame_rate: float,
-        chunk_seconds: float,
-        batch_seconds: float,
-    ):
-        self.parts = parts
-        self.pending = pending
-        self.rules = rules
-        self.sampling_rate = sampling_rate
-        self.frame_rate = frame_rate
-        self.chunk_seconds = chunk_seconds
-        self.batch_samples = max(1, int(batch_seconds * sampling_rate))
+    parts: Sequence[Part]
+    pending: Sequence[PendingPart]
+    rules: PieceRules
+    sampling_rate: int
+    frame_rate: float
+    chunk_seconds: float
+    batch_seconds: float
 
     def __iter__(self) -> Iterator[Batch | ChunkEnd | OSError | ValueError]:
         worker = torch.utils.data.get_worker_info()
@@ -125,7 +117,11 @@ class PieceBatches(torch.utils.data.IterableDataset):
         chunk = ChunkEnd(pending.next_chunk, pending.first_row)
         waiting: dict[int, np.ndarray] = {}  # waveforms by their position in the chunk
         load = 0.0
-        for row, is_last in _mark_last(self.parts[chunk.chunk.part].read(chunk.next_row)):
+        for row in self.parts[chunk.chunk.part].read(chunk.next_row):
+            if load >= self.chunk_seconds:
+                yield from self._end_chunk(chunk, waiting)
+                chunk = ChunkEnd(chunk.chunk._replace(chunk=chunk.chunk.chunk + 1), chunk.next_row)
+                load = 0.0
             seconds_before = chunk.seconds
             for item in self._read_row(row):
                 if isinstance(item, Skipped):
@@ -134,14 +130,10 @@ class PieceBatches(torch.utils.data.IterableDataset):
                 waiting[len(chunk.pieces)] = item.waveform
                 chunk.pieces.append(replace(item, waveform=None))
                 chunk.seconds += len(item.waveform) / self.sampling_rate
-                while sum(map(len, waiting.values())) >= self.batch_samples:
+                while waiting and sum(map(len, waiting.values())) >= self.batch_seconds * self.sampling_rate:
                     yield self._batch(chunk, waiting)
             chunk.next_row += 1
             load += load_seconds(chunk.seconds - seconds_before)
-            if load >= self.chunk_seconds and not is_last:
-                yield from self._end_chunk(chunk, waiting)
-                chunk = ChunkEnd(chunk.chunk._replace(chunk=chunk.chunk.chunk + 1), chunk.next_row)
-                load = 0.0
         chunk.is_last = True
         yield from self._end_chunk(chunk, waiting)
 
@@ -152,13 +144,12 @@ class PieceBatches(torch.utils.data.IterableDataset):
 
     def _batch(self, chunk: ChunkEnd, waiting: dict[int, np.ndarray]) -> Batch:
         """Make a batch of some of the waveforms, which wait no longer."""
-        all_positions, all_lengths = list(waiting), [len(waveform) for waveform in waiting.values()]
-        positions = [all_positions[number] for number in fullest_group(all_lengths, self.batch_samples)]
-        waveforms = [waiting.pop(position) for position in positions]
-        padded = np.zeros((len(waveforms), len(waveforms[0])), dtype=np.float32)
-        for row, waveform in zip(padded, waveforms, strict=True):
-            row[: len(waveform)] = waveform
-        return Batch(chunk.chunk, positions, padded, np.array([len(waveform) for waveform in waveforms]))
+        lengths = [len(waveform) for waveform in waiting.values()]
+        group = fullest_group(lengths, max_total=int(self.batch_seconds * self.sampling_rate))
+        positions = list(map(list(waiting).__getitem__, group))
+        waveforms = [torch.from_numpy(waiting.pop(position)) for position in positions]
+        padded = pad_sequence(waveforms, batch_first=True).numpy()
+        return Batch(chunk.chunk, positions, padded, np.array(lengths)[group])
 
     def _read_row(self, row: Row) -> Iterator[Piece | Skipped]:
         for recording in row:
@@ -169,12 +160,12 @@ class PieceBatches(torch.utils.data.IterableDataset):
 
 
 def make_loader(batches: PieceBatches, num_workers: int) -> torch.utils.data.DataLoader:
-    """A DataLoader that hands on each worker's batches and chunk ends in order, whichever worker is ready first."""
+    """A DataLoader whose items are in order for each worker, and come from whichever worker is ready first."""
     return torch.utils.data.DataLoader(
         batches,
         batch_size=None,
         num_workers=num_workers,
-        # Kept as NumPy arrays, the batches travel through pipes: shared memory is often too small in containers.
+        # Batches of NumPy arrays travel through pipes. Shared memory is often too small in containers.
         collate_fn=_identity,
         worker_init_fn=partial(_prepare_worker, os.getpid()),
         in_order=False,
@@ -197,13 +188,3 @@ def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
-
-
-def _mark_last(rows: Iterable[Row]) -> Iterator[tuple[Row, bool]]:
-    previous = None
-    for row in rows:
-        if previous is not None:
-            yield previous, False
-        previous = row
-    if previous is not None:
-        yield previous, True

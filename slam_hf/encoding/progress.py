@@ -24,7 +24,7 @@ class HoursBar(tqdm):
         seconds_before (`float`):
             Audio that earlier runs have encoded.
         total_seconds (`float`, *optional*):
-            Audio in all, where that is known.
+            Length of all audio, where that is known.
         disable (`bool`, *optional*, defaults to `False`):
             Whether to show nothing.
     """
@@ -41,7 +41,7 @@ class HoursBar(tqdm):
         )
 
     def show(self, seconds: float, total_seconds: float | None) -> None:
-        """Move the bar to this much audio done, with what earlier runs did, of a total that may change."""
+        """Move the bar to `seconds` of audio, those of earlier runs included. The total may change."""
         if total_seconds is not None:
             self.total = max(total_seconds, seconds) / 3600
         self.update(seconds / 3600 - self.n)

@@ -14,7 +14,7 @@ from .sources import Source
 
 
 def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) -> dict[str, Any]:
-    """All that the rows depend on: neither where things are, nor how the work is done."""
+    """Everything that the rows depend on, and so neither paths nor how the work is divided."""
     described = asdict(codec)
     del described["name"], described["revision"]
     return {
@@ -26,11 +26,11 @@ def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) ->
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     r"""
-    Note the settings of a split's tokenisation in its folder, or check that they are those that it was begun with.
+    Write the settings of a split's tokenisation to its folder, or check that they are those that it was begun with.
 
     Args:
         folder (`Path`):
-            Folder of the state of the split's tokenisation, beside those of the other splits.
+            Folder with the state of the split's tokenisation, beside those of the other splits.
         settings (`dict`):
             From [`make_settings`].
 
@@ -47,13 +47,13 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
         if changes:
             raise ValueError(
                 f"'{path.parent}' holds a tokenisation that was begun with other settings. "
-                "Take those to continue it, or write to another folder:\n" + "\n".join(changes)
+                "Use those to continue it, or write to another folder:\n" + "\n".join(changes)
             )
     atomic_write(folder / "settings.json", json.dumps(settings, indent=2).encode())
 
 
 def job_name(settings: dict[str, Any]) -> str:
-    """What tells a job from others, for its [`Ledger`]: a hash of its settings."""
+    """The name of a job for its [`Ledger`]: a hash of its settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

@@ -32,7 +32,7 @@ def encode_parts(
     num_workers: int = 2,
 ) -> None:
     r"""
-    Encode a share of a source into the ledger: what is missing of it there.
+    Encode what the ledger lacks of one rank's share of a source.
 
     The shares of all ranks are the whole source, and each is a function of the source, the rank and the world size
     alone. The ranks need not know of each other: they may run at the same time or not, on any machines that see the
@@ -44,9 +44,9 @@ def encode_parts(
         codec ([`HubertUnitCodec`]):
             Gives the units, on the device that it is on.
         rules ([`PieceRules`]):
-            How recordings are cut, and which are left out.
+            How recordings are cut, and which pieces are left out.
         ledger ([`Ledger`]):
-            Where the rows go.
+            Where the rows are written.
         rank (`int`, *optional*, defaults to 0):
             Which share to encode. Rank 0 shows the progress of all.
         world_size (`int`, *optional*, defaults to 1):
@@ -73,7 +73,7 @@ def encode_parts(
 
 def share_parts(parts: Sequence[Part], world_size: int) -> list[list[int]]:
     r"""
-    Divide parts among ranks so that each has about as much audio.
+    Divide parts among ranks so that each has about the same amount of audio.
 
     Args:
         parts (sequence of [`Part`]):

@@ -1,4 +1,4 @@
-"""Units of a benchmark's utterances: those of a tokenised folder, or encoded from audio once for all models."""
+"""Units of a benchmark's utterances: from a tokenised folder, or encoded from audio once for all models."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class Utterances:
         units (`dict[str, np.ndarray]`):
             Deduplicated units, each of shape `(units,)`.
         skipped (`dict[str, str]`):
-            What is wrong with the utterances that could not be encoded.
+            Why the other utterances could not be encoded.
         hashes (`dict[str, str]`):
             SHA-256 of each utterance: of its audio file, or of its units where there is no audio.
     """
@@ -89,7 +89,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _read_report(path: Path) -> Iterator[tuple[str, str]]:
-    """Names of skipped utterances, and what is wrong with them."""
+    """Names of skipped utterances, and why they were skipped."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line:
             try:
@@ -130,7 +130,7 @@ def encode_files(
     num_workers: int = 2,
 ) -> Utterances:
     r"""
-    Encode audio files, as they are or as they were before: units are kept under the hash of the codec's weights and
+    Encode audio files, or take their units from a cache, where they are kept under the hash of the codec's weights and
     that of the file's content.
 
     Called in each process of `accelerate launch`, it divides the work among them. Started again after it was
@@ -142,7 +142,7 @@ def encode_files(
         codec ([`HubertUnitCodec`]):
             Gives the units, on the device that it is on.
         cache_dir (`str` or `os.PathLike`):
-            Where units are kept.
+            Folder of the cache.
         batch_seconds (`float`, *optional*, defaults to 240.0):
             Maximum audio that the codec takes at once, padding included, in seconds.
         num_workers (`int`, *optional*, defaults to 2):
@@ -162,7 +162,7 @@ def encode_files(
     if missing:
         source = file_source([Recording(hash, path) for hash, path in missing.items()])
         ledger = Ledger(folder / hashlib.sha256("".join(missing).encode()).hexdigest(), job=folder.name)
-        # Whatever has a frame is scored: long, short and silent utterances too.
+        # Every utterance with a frame is scored, long, short and silent ones too.
         rules = PieceRules(Segmentation(max_seconds=1e6), min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
         rank, world_size = state.process_index, state.num_processes
         encode_parts(source, codec, rules, ledger, rank, world_size, batch_seconds, num_workers)
@@ -178,7 +178,7 @@ def encode_files(
 
 
 def _read_cache(folder: Path, hashes: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Units, and what is wrong with skipped files, by hash."""
+    """Units, and why files were skipped, by hash."""
     units: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
     for part in sorted(folder.glob("*/")):
