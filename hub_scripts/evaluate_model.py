@@ -5,7 +5,7 @@ accelerate launch hub_scripts/evaluate_model.py \
     --model slprl/slam_scaled --task sblimp --data zerospeech2021/syntactic/dev
 ```
 
-Start it again with the same command to continue after an interruption.
+After an interruption, the same command continues where it stopped.
 """
 
 from contextlib import nullcontext

@@ -1,10 +1,12 @@
-"""Try the findings of the Slamming paper (arXiv 2502.15814) in miniature, on what comes with the package.
+"""Reproduce the findings of the Slamming paper (arXiv 2502.15814) in miniature, with the data of this package.
 
+```
 python hub_scripts/reproduce_findings.py --output_dir outputs/findings --text_lm path/to/small-text-lm
+```
 
-Runs that are compared have the same time, and each run is repeated with other seeds. Without a text LM it takes
-half an hour on two CPU cores. A run that is done is not done again: the same command goes on where it stopped.
-`findings.md`, `findings.json` and `findings.png` come into the output folder.
+Runs that are compared take the same time, and each run is repeated with other seeds. Without a text LM, this takes
+half an hour on two CPU cores. Finished runs are not repeated: the same command continues where it stopped. The results
+are `findings.md`, `findings.json` and `findings.png` in the output folder.
 """
 
 import argparse
@@ -28,8 +30,9 @@ RUNS = {
     "twist": Pretraining(twist=True),
     "scratch": Pretraining(twist=False),
 }
-"""Runs by name, each after those that it needs. `base` is the quickstart recipe: natural sentences and stories,
-packed, from random weights. `twist` and `scratch` have the architecture of a text LM: its weights, or random ones."""
+"""Runs by name, in an order in which each one finds those that it needs. `base` is the quickstart recipe: natural
+sentences and stories, packed, from random weights. `twist` and `scratch` have the architecture of a text LM: one
+starts from its weights, the other from random ones."""
 
 FINDINGS = {
     "stories": Finding("synthetic stories beside natural speech", "base", "natural"),
@@ -42,11 +45,18 @@ FINDINGS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/findings"), help="Folder of runs and report.")
-    parser.add_argument("--findings", nargs="+", choices=FINDINGS, help="Default: all that can be tried.")
+    parser.add_argument(
+        "--findings", nargs="+", choices=FINDINGS, help="Findings to reproduce. Default: all that are possible."
+    )
     parser.add_argument("--minutes", type=float, default=3.0, help="Training time of each run. Default: 3.")
     parser.add_argument("--seeds", type=int, default=2, help="Number of seeds. Default: 2.")
     parser.add_argument("--text_lm", help="Small text LM for TWIST initialisation: a Hub id or a folder.")
-    parser.add_argument("--text_lm_minutes", type=float, default=10, help="Of runs of its size. Default: 10.")
+    parser.add_argument(
+        "--text_lm_minutes",
+        type=float,
+        default=10,
+        help="Training time of each run with its architecture. Default: 10.",
+    )
     args = parser.parse_args()
     possible = [name for name in FINDINGS if args.text_lm is not None or not RUNS[FINDINGS[name].better].needs_text_lm]
     for name in args.findings or ():

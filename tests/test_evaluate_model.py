@@ -161,7 +161,7 @@ def test_a_second_evaluation_in_one_folder_meets_a_clear_line(tmp_path, tiny_mod
     assert (tmp_path / "model" / "evaluation" / "tstorycloze.json").is_file()
 
 
-def test_model_that_is_no_speech_lm(tmp_path, monkeypatch):
+def test_a_model_that_is_not_a_speech_lm_is_refused(tmp_path, monkeypatch):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")

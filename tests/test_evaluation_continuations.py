@@ -144,6 +144,31 @@ def test_auto_bleu_without_nltk_names_the_extra(monkeypatch):
         TASKS["auto_bleu"].compute([{"skipped": None, "transcript": "a", "continuation_transcript": "a"}])
 
 
+@pytest.mark.parametrize(
+    ("task", "options", "error"),
+    [
+        ("genppl", {"text_lm": "nowhere"}, OSError),
+        ("genppl", {"start_token": "<other>"}, ValueError),
+        ("auto_bleu", {}, ImportError),
+    ],
+)
+def test_what_the_judgement_needs_is_there_before_the_work_begins(
+    workplace, tiny_model, monkeypatch, task, options, error
+):
+    monkeypatch.setattr(tiny_model, "generate", None)
+    for name in ("nltk", "nltk.tokenize"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "slam_hf.metrics.auto_bleu.auto_bleu")
+    with pytest.raises(error):
+        evaluate(workplace, tiny_model, task, **options)
+
+
+@pytest.mark.parametrize("name", ["num_prompts", "prompt_seconds", "batch_size"])
+def test_arguments_that_make_no_sense_are_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be positive, got -1"):
+        ContinuationArguments(**{name: -1})
+
+
 def test_continuations_need_audio(workplace, tiny_model):
     for path in (workplace / "sSC").iterdir():
         path.unlink()

@@ -1,4 +1,4 @@
-"""Does one way of training score higher than another, beyond what chance among items explains?"""
+"""Compares two ways of training: how much higher does one score, with which interval over items?"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ NUM_RESAMPLES = 2_000
 @dataclass(frozen=True)
 class Measure:
     r"""
-    Something that is measured on each pair of a benchmark.
+    A quantity that is measured on each pair of a benchmark.
 
     Args:
         task (`str`):
-            The benchmark.
+            Name of the task.
         of_pairs (`Callable[[np.ndarray, np.ndarray], np.ndarray]`):
-            The measure of each pair, from the scores of the correct and of the incorrect utterances.
+            Gives the measure of each pair, from the scores of the correct and the incorrect utterances.
         format (`str`):
-            How to write it.
+            Format of its numbers.
         unit (`str`):
-            Of differences.
+            Unit of its differences.
     """
 
     task: str
@@ -40,7 +40,7 @@ class Measure:
     unit: str
 
     def of_runs(self, folders: Sequence[Path]) -> np.ndarray:
-        """The measure of each run and item, of shape `(runs, items)`: the mean of an item's voices."""
+        """The measure of each run and item, of shape `(runs, items)`, averaged over an item's voices."""
         tables = [pq.read_table(folder / "evaluation" / f"{self.task}.parquet") for folder in folders]
         return np.stack([self._of_items(table) for table in tables])
 
@@ -65,19 +65,19 @@ MEASURES = {
     "log-likelihood of sentences": _log_likelihood("sblimp"),
     "log-likelihood of stories": _log_likelihood("tstorycloze"),
 }
-"""Accuracies in percent, and mean log-likelihoods of the correct utterances, which tell runs apart much earlier."""
+"""Accuracies in percent, and mean log-likelihoods of the correct utterances, which differ much earlier."""
 
 
 @dataclass(frozen=True)
 class Finding:
     r"""
-    What the paper says helps.
+    A change of the training that helps, as the paper says.
 
     Args:
         name (`str`):
-            What.
+            Name of the change.
         better, worse (`str`):
-            The runs with and without it.
+            Names of the runs with and without it.
     """
 
     name: str
@@ -88,15 +88,15 @@ class Finding:
 @dataclass(frozen=True)
 class Difference:
     r"""
-    What a finding changed in a measure.
+    The difference that a change made to a measure.
 
     Args:
         measure (`str`):
             Name of the measure.
         value (`float`):
-            The measure with what is said to help, less the measure without it.
+            The measure with the change minus the measure without it.
         interval (`tuple[float, float]`):
-            95 % interval over the benchmark's items, the seeds being averaged.
+            95 % interval over the benchmark's items, averaged over seeds.
         by_seed (`list[float]`):
             The difference of each seed.
     """
@@ -108,21 +108,21 @@ class Difference:
 
     @property
     def verdict(self) -> Literal["holds", "does not hold", "undecided"]:
-        """`str`: "does not hold" where the opposite does."""
+        """`str`: "does not hold" if the change made the measure worse."""
         low, high = self.interval
         return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finding, and what it changed in each measure."""
+    """A finding, and its difference in each measure."""
 
     finding: Finding
     differences: list[Difference]
 
 
 def compare(finding: Finding, folders: Mapping[str, Sequence[Path]]) -> Comparison:
-    """Compare the runs of a finding, seed by seed and item by item. `folders` are those of the seeds by run."""
+    """Compare the runs of a finding, seed by seed and item by item. `folders` has one folder per seed for each run."""
     differences = []
     for name, measure in MEASURES.items():
         gains = measure.of_runs(folders[finding.better]) - measure.of_runs(folders[finding.worse])

@@ -1,4 +1,4 @@
-"""The comparisons as a table, as JSON and as a picture."""
+"""Writes the comparisons as a table, as JSON and as a plot."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ def save_report(output_dir: Path, folders: Mapping[str, Sequence[Path]], compari
         output_dir (`Path`):
             Where to write.
         folders (`Mapping[str, Sequence[Path]]`):
-            The folders of the seeds by run.
+            One folder per seed for each run.
         comparisons (`Sequence[Comparison]`):
             The findings.
     """

@@ -1,4 +1,4 @@
-"""The runs: each a call of the scripts that everybody calls, which leaves a model and its scores in a folder."""
+"""Makes the runs with the scripts that users call. Each leaves a model and its scores in a folder."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 BENCHMARKS: dict[str, str] = read_recipe("quickstart.yaml")["benchmarks"]
-"""What every run is scored on: the data of each task."""
+"""The data that every run is scored on, by task."""
 
 TEXT_LM_SIZE = {
     "context_length": 512,
@@ -29,8 +29,8 @@ TEXT_LM_SIZE = {
     "bf16": True,
     "eval_strategy": "no",
 }
-"""What a model of the size of a text LM needs in place of the quickstart's: many steps in a short time, a rate that
-trained weights bear, and no evaluation but the first and the last."""
+"""Changes to the quickstart recipe for a model of the size of a text LM: many steps in a short time, a learning rate
+for trained weights, and no evaluation during training."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Pretraining:
 
     Args:
         datasets (`list[dict]`, *optional*):
-            Other corpora than those of the recipe.
+            Corpora in place of those of the recipe.
         packing (`bool`, *optional*, defaults to `True`):
-            Whether documents share the rows of a batch.
+            Whether to pack several documents into one sequence.
         twist (`bool`, *optional*):
-            Whether to start from the weights of the text LM; with `False`, from random weights of its architecture.
+            `True` starts from the weights of the text LM, and `False` from random weights with its architecture.
             Defaults to the architecture of the recipe.
     """
 
@@ -58,7 +58,7 @@ class Pretraining:
         return self.twist is not None
 
     def arguments(self, seed: int, minutes: float, text_lm: str | None) -> dict[str, Any]:
-        """What to override of the recipe."""
+        """Values that replace those of the recipe."""
         arguments: dict[str, Any] = {"seed": seed, "max_steps": -1, "max_train_hours": minutes / 60}
         arguments |= {"packing": self.packing, "prompt": ""}
         if self.datasets is not None:
@@ -90,23 +90,23 @@ def complete_run(
     run: Pretraining | Alignment, folder: Path, seed: int, minutes: float, text_lm: str | None = None
 ) -> None:
     r"""
-    Run, unless it was run before.
+    Make a run, unless it was made before.
 
     Args:
         run (`Pretraining` or `Alignment`):
-            What to run.
+            The run.
         folder (`Path`):
-            Where the model goes, and to `evaluation/` its scores.
+            Where to save the model, with its scores in `evaluation/`.
         seed (`int`):
             Seed of weights and batches.
         minutes (`float`):
-            How long to pretrain.
+            Minutes to pretrain for.
         text_lm (`str`, *optional*):
             The text LM of TWIST initialisation.
 
     Raises:
         ChildProcessError: a script failed.
-        ValueError: it was run with other settings.
+        ValueError: the folder holds a run with other settings.
     """
     done, settings = folder / "done.json", {"seed": seed, "minutes": minutes}
     if run.needs_text_lm:
@@ -127,9 +127,9 @@ def complete_run(
 
 
 def _launch(script: str, recipe: str, folder: Path, overrides: dict[str, Any]) -> None:
-    """Run a script with a recipe of which some values are overridden."""
+    """Run a script with a recipe, some values of which are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    # A run that was killed leaves what a new one would not write over.
+    # What a killed run has left may be replaced.
     values = read_recipe(recipe) | overrides | {"output_dir": str(folder), "overwrite_output_dir": True}
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}), "utf-8")

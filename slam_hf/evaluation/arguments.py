@@ -13,37 +13,39 @@ from .tasks import TASKS
 @dataclass
 class EvaluationArguments:
     r"""
-    What to score, on what.
+    Which model to score, and on which benchmark.
 
     Args:
         model (`str`):
             The speech language model, a Hub id or a folder.
         task (`str`):
-            `"sblimp"`, `"swuggy"`, `"sstorycloze"`, `"tstorycloze"`, `"salmon"`: which of two utterances does the
-            model find more likely? `"genppl"`, `"auto_bleu"`: how does it continue a prompt?
+            The benchmark, a key of [`~slam_hf.evaluation.tasks.TASKS`]. In a task of pairs such as `"sblimp"`, the
+            model says which of two utterances is more likely. In a continuation task such as `"genppl"`, it continues
+            prompts.
         data (`str`):
-            Folder of the benchmark in the layout of its release, with audio or tokenised: ZeroSpeech 2021's
-            `syntactic/dev` or `lexical/dev` with `gold.csv`; TWIST's StoryCloze, for the continuation tasks too;
-            SALMon. `quickstart:benchmarks/{task}` comes with this package, for three tasks.
+            Folder of the benchmark in the layout of its release, with audio or tokenised: `syntactic/dev` (sBLIMP) or
+            `lexical/dev` (sWUGGY) of ZeroSpeech 2021, with `gold.csv`; TWIST's StoryCloze, which gives the prompts of
+            continuation tasks too; SALMon. Small ones come with this package: `quickstart:benchmarks/{task}`.
         output_dir (`str`, *optional*):
             Where `{task}.json` (results) and `{task}.parquet` (one record per item) go. Defaults to `evaluation` in
             the folder of the model, where its card finds them, and for a model on the Hub to
             `outputs/evaluation/{model}`.
         codec (`str`, *optional*):
             The unit codec, a Hub id, a folder or `"quickstart:codec"`. Defaults to the one that the model's processor
-            names, and where it names none, to the published mHuBERT-25Hz parts. Tokenised data needs none.
+            names. Tokenised data needs none.
         cache_dir (`str`, *optional*):
-            Where the units of audio files are kept for the next model. Defaults to the Hugging Face cache.
+            Where the units of audio files are kept for the next evaluation. Defaults to the Hugging Face cache.
         reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
-            Whether an utterance's score is its log-likelihood per token, as published, or in all.
+            Whether an utterance's score is its mean log-likelihood per token, as published, or the sum over tokens.
         batch_tokens (`int`, *optional*, defaults to 8192):
-            Most tokens that are scored together, padding included.
+            Maximum number of tokens per batch, padding included.
         batch_seconds (`float`, *optional*, defaults to 240.0):
-            Most audio that the codec takes at once, padding included, in seconds.
+            Maximum seconds of audio per batch of the codec, padding included.
         num_workers (`int`, *optional*, defaults to 2):
             Processes that decode audio ahead of each codec.
         training_tokens (`float`, *optional*):
-            Tokens that the model was trained on, for the results table.
+            Number of tokens that the model was trained on, for the results table. Defaults to the number in the record
+            of its training.
     """
 
     model: str = field(metadata={"help": "The speech language model: a Hub id or a folder."})
@@ -62,13 +64,14 @@ class EvaluationArguments:
         default=str(Path(HF_HOME) / "slam_hf" / "units"), metadata={"help": "Where units of audio files are kept."}
     )
     reduction: Literal["mean", "sum"] = field(
-        default="mean", metadata={"help": "Score per token, as published, or in all."}
+        default="mean", metadata={"help": "Mean score per token, as published, or the sum."}
     )
-    batch_tokens: int = field(default=8192, metadata={"help": "Most tokens that are scored together."})
-    batch_seconds: float = field(default=240.0, metadata={"help": "Most audio that the codec takes at once."})
+    batch_tokens: int = field(default=8192, metadata={"help": "Maximum number of tokens per batch."})
+    batch_seconds: float = field(default=240.0, metadata={"help": "Maximum seconds of audio per batch of the codec."})
     num_workers: int = field(default=2, metadata={"help": "Processes that decode audio ahead of each codec."})
     training_tokens: float | None = field(
-        default=None, metadata={"help": "Tokens that the model was trained on, for the results table."}
+        default=None,
+        metadata={"help": "Number of tokens that the model was trained on. Default: the one in its record."},
     )
 
     def __post_init__(self):
@@ -84,14 +87,14 @@ class EvaluationArguments:
 @dataclass
 class ContinuationArguments:
     r"""
-    How the model continues prompts, and how its continuations are judged, in the tasks `genppl` and `auto_bleu`.
+    How a model continues prompts, and how its continuations are judged, in continuation tasks.
 
     Args:
         num_prompts (`int`, *optional*, defaults to 1000):
-            How many of the correct stories give a prompt, by their numbers.
+            How many stories to take prompts from, in the order of their numbers.
         prompt_seconds (`float`, *optional*, defaults to 3.0):
-            Length of a prompt. Where `{n}_correct.json` lies beside `{n}_correct.wav` with `aligned_text`, a list of
-            `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the nearest end of a word instead.
+            Length of a prompt. If there is a file `{n}_correct.json` beside `{n}_correct.wav`, with `aligned_text`, a
+            list of `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the nearest end of a word.
         asr_model (`str`, *optional*, defaults to `"openai/whisper-large-v3-turbo"`):
             Speech recogniser: a Hub id or a folder.
         text_lm (`str`, *optional*, defaults to `"meta-llama/Llama-3.2-1B"`):
@@ -99,17 +102,22 @@ class ContinuationArguments:
         start_token (`str`, *optional*):
             The token that the text LM's training texts begin with. Defaults to its tokenizer's `bos_token`.
         batch_size (`int`, *optional*, defaults to 16):
-            Prompts to continue, and recordings to transcribe, together. The sampled continuations depend on it.
+            Number of prompts to continue together. The sampled continuations depend on it.
         seed (`int`, *optional*, defaults to 0):
             Seed of the sampling.
     """
 
-    num_prompts: int = field(default=1000, metadata={"help": "How many of the correct stories give a prompt."})
+    num_prompts: int = field(default=1000, metadata={"help": "How many stories to take prompts from."})
     prompt_seconds: float = field(default=3.0, metadata={"help": "Length of a prompt, in seconds."})
     asr_model: str = field(default="openai/whisper-large-v3-turbo", metadata={"help": "Speech recogniser."})
     text_lm: str = field(default="meta-llama/Llama-3.2-1B", metadata={"help": "Text LM for the perplexity."})
     start_token: str | None = field(
-        default=None, metadata={"help": "What the text LM's texts begin with. Default: its tokenizer's bos_token."}
+        default=None, metadata={"help": "Token that the text LM's training texts begin with. Default: its bos_token."}
     )
-    batch_size: int = field(default=16, metadata={"help": "Prompts to continue together."})
+    batch_size: int = field(default=16, metadata={"help": "Number of prompts to continue together."})
     seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
+
+    def __post_init__(self):
+        for name in ("num_prompts", "prompt_seconds", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")

@@ -1,4 +1,4 @@
-"""The benchmarks of pairs as they are released: which two utterances make a pair, and which of them is correct."""
+"""Reads the layouts in which benchmarks are released: which utterances are pairs, and which of each is correct."""
 
 import csv
 import math
@@ -14,13 +14,13 @@ from typing import Any
 @dataclass(frozen=True)
 class Pair:
     r"""
-    Two utterances of which a good model finds the first more likely.
+    Two utterances, the first of which a good model finds more likely.
 
     Args:
         correct, incorrect (`str`):
-            Names of the utterances: paths relative to the benchmark's folder, without extension.
+            Names of the utterances: their paths in the benchmark's folder, without extension.
         labels (`dict`):
-            What the benchmark says of the pair, such as its `type` and `voice`.
+            What the benchmark says about the pair, such as its `type` and `voice`.
     """
 
     correct: str
@@ -33,21 +33,21 @@ def read_sblimp(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]
     Read the pairs of sBLIMP: `syntactic/dev` or `syntactic/test` of ZeroSpeech 2021 (arXiv 2011.11588), whose
     `gold.csv` has the columns `filename`, `id`, `voice`, `type`, `subtype` and `correct`.
 
-    As in the official evaluation, the first correct reading of an item by a voice belongs to the first incorrect one,
-    the second to the second, and so on.
+    If a voice reads an item several times, its first correct reading is paired with its first incorrect one, and so
+    on, as in the official evaluation.
 
     Args:
         folder (`str` or `os.PathLike`):
             The folder of the split.
         names (collection of `str`):
-            Utterances that are there.
+            Names of the utterances in the folder.
 
     Returns:
         `list[Pair]`, ordered by type, subtype, id and voice, which are the labels.
 
     Raises:
-        FileNotFoundError: there is no `gold.csv`, or an utterance that it names is missing.
-        ValueError: a column is missing, or an item is incomplete.
+        FileNotFoundError: `gold.csv`, or an utterance that it names, is missing.
+        ValueError: a column or a value is missing, or an item is incomplete.
     """
     return _read_gold(folder, names, item=("type", "subtype", "id", "voice"))
 
@@ -61,15 +61,15 @@ def read_swuggy(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]
         folder (`str` or `os.PathLike`):
             The folder of the split.
         names (collection of `str`):
-            Utterances that are there.
+            Names of the utterances in the folder.
 
     Returns:
         `list[Pair]`, ordered by id and voice, which are the labels, with the `frequency` of the word (`int`, or `None`
-        where the file has no value).
+        if the file gives none).
 
     Raises:
-        FileNotFoundError: there is no `gold.csv`, or an utterance that it names is missing.
-        ValueError: a column is missing, or an item is incomplete.
+        FileNotFoundError: `gold.csv`, or an utterance that it names, is missing.
+        ValueError: a column or a value is missing, or an item is incomplete.
     """
     return _read_gold(folder, names, item=("id", "voice"), more={"frequency": _count})
 
@@ -81,15 +81,15 @@ def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[P
 
     Args:
         folder (`str` or `os.PathLike`):
-            The folder, for messages.
+            The folder, for error messages.
         names (collection of `str`):
-            Utterances that are there.
+            Names of the utterances in the folder.
 
     Returns:
         `list[Pair]`, ordered by number.
 
     Raises:
-        ValueError: an utterance is named otherwise, or is alone.
+        ValueError: an utterance has another name, or no partner.
     """
     pairs = _pair_by_name(folder, names, r"(?P<part>(?:.*/)?){n}_{side}", sides=("correct", "incorrect"))
     return [pair for _, pair in pairs]
@@ -97,20 +97,20 @@ def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[P
 
 def read_salmon(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
     r"""
-    Read the pairs of SALMon (arXiv 2409.07437): in the folder of each part `sample_{n}_0.wav`, which is correct, and
-    `sample_{n}_1.wav`.
+    Read the pairs of SALMon (arXiv 2409.07437). The folder of each part holds `sample_{n}_0.wav`, which is correct,
+    and `sample_{n}_1.wav`.
 
     Args:
         folder (`str` or `os.PathLike`):
-            The folder that holds the parts, for messages.
+            The folder that holds the parts, for error messages.
         names (collection of `str`):
-            Utterances that are there.
+            Names of the utterances in the folder.
 
     Returns:
-        `list[Pair]`, ordered by part and number; the `part` is the label.
+        `list[Pair]`, ordered by part and number, with the `part` as the label.
 
     Raises:
-        ValueError: an utterance is named otherwise, or is alone.
+        ValueError: an utterance has another name, or no partner.
     """
     pairs = _pair_by_name(folder, names, r"(?P<part>[^/]+)/sample_{n}_{side}", sides=("0", "1"))
     return [replace(pair, labels={"part": part}) for part, pair in pairs]
@@ -145,7 +145,7 @@ def _read_gold(
 
 
 def _read_rows(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> Iterator[dict[str, Any]]:
-    """The rows of a CSV file, with the columns that have parsers. Empty lines are left out."""
+    """The rows of a CSV file: the columns that have parsers, without empty lines."""
     if not path.is_file():
         raise FileNotFoundError(f"'{path}': no such file. Pass the folder of one split, with its gold.csv.")
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -165,7 +165,7 @@ def _read_rows(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> Itera
 def _pair_by_name(
     folder: str | os.PathLike, names: Collection[str], layout: str, sides: tuple[str, str]
 ) -> list[tuple[str, Pair]]:
-    """The pairs, each after the part of the benchmark that it is from. `sides` names the correct utterance first."""
+    """Pairs with the part of the benchmark that each is from. The first of `sides` is the correct one."""
     pattern = re.compile(layout.replace("{n}", r"(?P<number>\d+)").replace("{side}", f"(?P<side>{'|'.join(sides)})"))
     matches = {name: pattern.fullmatch(name) for name in names}
     strays = sorted(name for name, match in matches.items() if match is None)

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -42,12 +42,12 @@ def evaluate_continuations(
 ) -> Evaluation:
     r"""
     Let a model continue the beginnings of the correct stories of a StoryCloze folder, and judge the transcripts.
-    Called in each process of `accelerate launch`, it divides the work among them; interrupted, it continues where it
-    was.
+    Called in each process of `accelerate launch`, it divides the work among them. After an interruption, it continues
+    where it stopped.
 
     Args:
         args ([`EvaluationArguments`]):
-            What to score it on.
+            The benchmark. `model` names the model in the results.
         continuation_args ([`ContinuationArguments`]):
             How to continue, transcribe and judge.
         model ([`SpeechLMForCausalLM`]):
@@ -70,6 +70,10 @@ def evaluate_continuations(
     pairs = task.read_pairs(args.data, files.keys())[: continuation_args.num_prompts]
     files = {pair.correct: files[pair.correct] for pair in pairs}
     alignments = {f"{name}.json": path for name in files if (path := files[name].with_suffix(".json")).is_file()}
+    # What the judgement needs is loaded before the long work.
+    task.import_metric()
+    needs_text_lm = "negative_log_likelihood" in task.inputs.values()
+    text_lm = _load_text_lm(continuation_args) if needs_text_lm else None
     speak = load_pipeline(args, model, own_processor(args, model))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     described, data_hash = describe_model(model, args.model), hash_rows(hash_files(files | alignments).items())
@@ -91,12 +95,10 @@ def evaluate_continuations(
         audio_dir=output_dir / "audio",
         name=args.task,
     )
-    if "negative_log_likelihood" in task.inputs.values():
-        tokenizer = AutoTokenizer.from_pretrained(continuation_args.text_lm)
-        text_lm = AutoModelForCausalLM.from_pretrained(continuation_args.text_lm, dtype=torch.float32).eval()
-        start_token = continuation_args.start_token or tokenizer.bos_token
-        settings["text_lm"] = describe_model(text_lm) | {"start_token": start_token}
-        _add_losses(records, text_lm.to(model.device), tokenizer, start_token, continuation_args.batch_size)
+    if text_lm is not None:
+        settings["text_lm"] = describe_model(text_lm.model) | {"start_token": text_lm.start_token}
+        text_lm.model.to(model.device)
+        _add_losses(records, text_lm, continuation_args.batch_size)
     return Evaluation(
         task=args.task,
         results=task.compute(records),
@@ -133,9 +135,9 @@ def continue_recordings(
         args ([`ContinuationArguments`]):
             Length of the prompts, batch size and seed.
         journal_dir (`str` or `os.PathLike`):
-            Where finished batches are kept: a folder for these files, models and arguments.
+            Where finished batches are kept. The folder must be for these files, models and arguments only.
         audio_dir (`str` or `os.PathLike`):
-            Where `{name}.wav`, the prompt as the codec gives it back with its continuation, and
+            Where `{name}.wav`, the prompt resynthesised by the codec with its continuation, and
             `{name}_continuation.wav` are written.
         name (`str`, *optional*, defaults to `"continuations"`):
             What the progress bar says.
@@ -144,7 +146,7 @@ def continue_recordings(
         `list` of one `dict` per recording, in their order:
 
         - **prompt** (`str`) -- Name of the recording.
-        - **skipped** (`str`, *optional*) -- Why it was not continued; then there is nothing else.
+        - **skipped** (`str`, *optional*) -- Why it was not continued. If it is there, nothing else is.
         - **prompt_seconds** (`float`) -- Length of the prompt.
         - **prompt_units**, **units** (`list[int]`) -- Deduplicated units of the prompt, and of the continuation.
         - **transcript**, **continuation_transcript** (`str`) -- What is heard in the two audio files.
@@ -171,21 +173,21 @@ def read_prompts(
     files: Mapping[str, Path], speak: AudioToAudioPipeline, seconds: float
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     r"""
-    Read the beginnings of recordings. Where a file of the same name with the extension `.json` lies beside one, with
-    `aligned_text`, a list of `{"word", "start_time", "end_time"}` in seconds, the beginning goes to the nearest end of
-    a word.
+    Read the beginnings of recordings. If a recording has a file of the same name with the extension `.json` beside it,
+    with `aligned_text`, a list of `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the nearest end
+    of a word.
 
     Args:
         files (`Mapping[str, Path]`):
             Recordings by name.
         speak ([`AudioToAudioPipeline`]):
-            What is to continue them, with the codec.
+            The pipeline that is to continue them, with the codec.
         seconds (`float`):
-            Length of the beginnings; a shorter recording is taken whole.
+            Length of the beginnings. A shorter recording is taken as a whole.
 
     Returns:
-        `tuple` of `dict`: waveforms at the codec's sampling rate, each of shape `(samples,)`; and what is wrong with
-        the recordings that are unreadable, or shorter than a frame of the codec.
+        `tuple` of two `dict` by name: waveforms of shape `(samples,)` at the codec's sampling rate, and what is wrong
+        with the recordings that cannot be read or are shorter than a frame of the codec.
 
     Raises:
         ValueError: a file of word times cannot be read.
@@ -261,25 +263,33 @@ def _synthesize(units: np.ndarray, speak: AudioToAudioPipeline) -> np.ndarray:
     return speak.processor.decode(speak.tokenizer.encode_units(units, add_special_tokens=False)["input_ids"])
 
 
-def _add_losses(
-    records: Sequence[dict[str, Any]],
-    text_lm: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    start_token: str | None,
-    batch_size: int,
-) -> None:
+class _TextLM(NamedTuple):
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    start_token: str
+
+
+def _load_text_lm(args: ContinuationArguments) -> _TextLM:
+    tokenizer = AutoTokenizer.from_pretrained(args.text_lm)
+    model = AutoModelForCausalLM.from_pretrained(args.text_lm, dtype=torch.float32).eval()
+    text_lm = _TextLM(model, tokenizer, args.start_token or tokenizer.bos_token)
+    negative_log_likelihoods([], *text_lm)  # checks the start token
+    return text_lm
+
+
+def _add_losses(records: Sequence[dict[str, Any]], text_lm: _TextLM, batch_size: int) -> None:
     """Add to records the mean negative log-likelihood per token of their transcripts, `None` for empty ones."""
     state = get_process_state()
     rows = [row for row, record in enumerate(records) if record["skipped"] is None]
     share = rows[state.process_index :: state.num_processes]
     for prefix in ("", "continuation_"):
         texts = [records[row][f"{prefix}transcript"] for row in share]
-        losses = negative_log_likelihoods(texts, text_lm, tokenizer, start_token, batch_size)
+        losses = negative_log_likelihoods(texts, *text_lm, batch_size)
         for row, value in gather_object(list(zip(share, losses, strict=True))):
             records[row][f"{prefix}negative_log_likelihood"] = value
 
 
 def _describe_generation(speak: AudioToAudioPipeline) -> dict[str, Any]:
-    """What the model's own generation configuration sets, and what the pipeline adds to it."""
+    """The settings of the model's own generation configuration, and those that the pipeline adds."""
     parameters = speak.model.generation_config.to_diff_dict() | speak._prepare_generate_kwargs({})
     return {name: value for name, value in parameters.items() if name[0] != "_" and name != "transformers_version"}

@@ -1,4 +1,4 @@
-"""What tells whether two evaluations used the same models, data and code."""
+"""Names and hashes that tell whether two evaluations used the same models, data and code."""
 
 import hashlib
 import json
@@ -23,12 +23,12 @@ def describe_model(model: PreTrainedModel, name_or_path: str | None = None) -> d
         model ([`~transformers.PreTrainedModel`]):
             The model.
         name_or_path (`str`, *optional*):
-            Where it is from, a Hub id or a folder. Defaults to what the model says: for a model with an adapter, that
-            is its base model.
+            Its Hub id or folder. Defaults to the one that the model remembers, which is that of the base model if it
+            has an adapter.
 
     Returns:
-        `dict`: `name` (of the repository, or of the folder: a checkpoint is `run/checkpoint-5`), `revision` on the Hub
-        and `weights`, the hash of configuration and weights.
+        `dict`: `name`, which can be published, `revision` (the commit on the Hub) and `weights` (the hash of
+        configuration and weights).
     """
     name = name_or_path or model.name_or_path
     # The configuration of an adapted model, and so its commit, is that of the base model.

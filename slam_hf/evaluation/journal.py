@@ -1,4 +1,4 @@
-"""Results kept as they are made, so that an interrupted evaluation continues where it was."""
+"""Keeps results as they are computed, so that an interrupted evaluation continues where it stopped."""
 
 import json
 import logging
@@ -20,11 +20,11 @@ class Journal:
 
     Args:
         folder (`str` or `os.PathLike`):
-            Where the files are. What the results depend on beside the key, such as the model, must be in its name.
+            Where the files are. Its name must tell what the results depend on besides the key, such as the model.
 
     Attributes:
         results (`dict`):
-            What earlier runs, and this process, have finished.
+            What earlier runs and this process have computed.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -45,7 +45,7 @@ class Journal:
         self._path = folder / f"{uuid.uuid4().hex}.jsonl"
 
     def add(self, results: Iterable[tuple[str, Any]]) -> None:
-        """Keep finished results, key and plain value."""
+        """Keep finished results: pairs of a key and a plain value."""
         results = dict(results)
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(results) + "\n")

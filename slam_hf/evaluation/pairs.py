@@ -27,15 +27,15 @@ def evaluate_pairs(
 ) -> Evaluation:
     r"""
     Score a model on a benchmark of pairs. Called in each process of `accelerate launch`, it divides the work among
-    them; interrupted, it continues where it was.
+    them. After an interruption, it continues where it stopped.
 
     Args:
         args ([`EvaluationArguments`]):
-            What to score it on. `model` names the model in the results.
+            The benchmark, and how to score. `model` names the model in the results.
         model ([`SpeechLMForCausalLM`]):
             The model, in evaluation mode.
         processor ([`SpeechLMProcessor`], *optional*):
-            Its processor, which is not changed. Defaults to the one that `args.model` has.
+            Its processor, which is not changed. Defaults to that of `args.model`.
 
     Returns:
         [`Evaluation`] with one record per pair. Pairs with an utterance that cannot be encoded, or that is longer than
@@ -81,8 +81,8 @@ def evaluate_pairs(
 
 def check_benchmark(task: str, data: str, num_units: int) -> None:
     r"""
-    Check that a model can be scored on a benchmark of pairs, without reading its audio. A training that ends with it
-    calls this before it begins.
+    Check that a model can be scored on a benchmark of pairs, without reading its audio. Trainings that end with an
+    evaluation call this at their start.
 
     Args:
         task (`str`):
@@ -102,7 +102,7 @@ def check_benchmark(task: str, data: str, num_units: int) -> None:
 
 
 def _read_benchmark(task: str, data: str) -> tuple[list[Pair], Utterances | None, dict[str, Path]]:
-    """The pairs of a benchmark, and its utterances where they are tokenised, or else its audio files."""
+    """The pairs of a benchmark, and either its utterances, if they are tokenised, or its audio files."""
     if task not in pair_tasks():
         raise ValueError(f"A benchmark of pairs can be {', '.join(pair_tasks())}, and '{task}' is none of them.")
     if not Path(data).is_dir():
@@ -128,9 +128,9 @@ def _encode_benchmark(
 def own_processor(
     args: EvaluationArguments, model: SpeechLMForCausalLM, processor: SpeechLMProcessor | None = None
 ) -> SpeechLMProcessor:
-    """A processor that may be changed: a copy of the one in memory, or else the one of the model's repository."""
+    """A processor that may be changed: a copy of the one in memory, or the one that is saved with the model."""
     if processor is None:
-        # An adapter comes without one: it has that of the base model, which an adapted model is named after.
+        # An adapter has the processor of its base model, which is what `name_or_path` is then.
         return AutoProcessor.from_pretrained(model.name_or_path if hasattr(model, "peft_config") else args.model)
     processor = copy.copy(processor)
     processor.tokenizer = copy.deepcopy(processor.tokenizer)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: records of the items, and a summary that says what was scored with what."""
+"""The results of an evaluation: a record of each item, and a summary that says what was scored with what."""
 
 import json
 import os
@@ -27,17 +27,17 @@ class Evaluation:
         task (`str`):
             Name of the task.
         results (`dict`):
-            What the metric gives.
+            The results of the metric.
         records (`list[dict]`):
-            One per item, with `skipped`: why the item does not count, or `None`.
+            One per item. `skipped` says why the item does not count, or is `None`.
         model (`dict`):
-            What [`describe_model`] says of the model.
+            The model, as [`describe_model`] describes it.
         data (`dict`):
-            `name` of the folder, and `hash`, SHA-256 of the items: names, labels and content of the files.
+            `name` of the folder, and `hash`: the SHA-256 of the names, labels and contents of the items.
         codec ([`CodecDescription`], *optional*):
-            What made the units, where they were made of audio.
+            The codec that made the units, if they were made from audio.
         settings (`dict`):
-            What else the results depend on.
+            Everything else that the results depend on.
     """
 
     task: str
@@ -80,7 +80,7 @@ def save_evaluation(
         num_parameters (`int`):
             Size of the model.
         training_tokens (`float`, *optional*):
-            Tokens that the model was trained on.
+            Number of tokens that the model was trained on.
 
     Returns:
         `Path` of the summary.
@@ -100,7 +100,7 @@ def save_evaluation(
     folder = Path(output_dir)
     columns = dict.fromkeys(column for record in evaluation.records for column in record)
     records = pa.table({column: [record.get(column) for record in evaluation.records] for column in columns})
-    # A column without a value, such as `skipped` where nothing was, has no type to infer.
+    # The type of a column without values cannot be inferred: `skipped`, if nothing was.
     fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in records.schema]
     records = records.cast(pa.schema(fields))
     atomic_write(folder / f"{evaluation.task}.parquet", to_parquet(records))

@@ -1,4 +1,4 @@
-"""The published results and ours, as a Markdown table and as a picture."""
+"""The published results and yours, as a Markdown table and as a plot."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from .tasks import TASKS, pair_tasks
 
 
 MINIATURE = "‡"
-"""Marks a score on a small benchmark of this package, which has the published one's form and not its items."""
+"""Marks a score on a small benchmark of this package, which has the form of the published one but not its items."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Score:
 
     Args:
         value (`float`):
-            In percent, but for GenPPL.
+            As tables show it: in percent, if the scale of the task is 100.
         interval (`tuple[float, float]`, *optional*):
             95 % interval.
         num_scored, num_items (`int`, *optional*):
-            How many items it is over, and how many the benchmark has.
+            How many items were scored, and how many the benchmark has.
         is_miniature (`bool`, *optional*, defaults to `False`):
-            Whether it is on a small benchmark of this package.
+            Whether it was measured on a small benchmark of this package.
     """
 
     value: float
@@ -48,13 +48,13 @@ class Row:
         model (`str`):
             Name.
         compute (`str`):
-            What it was trained on; "?" where that is not known.
+            Hardware that it was trained on, or "?".
         parameters, tokens (`str`):
             Number of parameters and of training tokens, as people write them: `"358M"`, `"1.4B + 5M"`.
         scores (`dict[str, Score]`):
             Scores by task.
         is_ours (`bool`, *optional*, defaults to `False`):
-            Whether this project has measured them.
+            Whether this package has measured them.
     """
 
     model: str
@@ -122,15 +122,16 @@ def read_summary(file: Path) -> dict[str, Any]:
 
 def to_markdown(rows: Sequence[Row]) -> str:
     r"""
-    Make a Markdown table. A score of ours has its 95 % interval beside it and, where items had to be skipped, how many
-    were scored. A score on a small benchmark of this package has a mark, which a line below explains.
+    Make a Markdown table. A score that was measured by this package comes with its 95 % interval and, if items had to
+    be skipped, with how many were scored. A score on a small benchmark has a mark, which a line below the table
+    explains.
 
     Args:
         rows (sequence of [`Row`]):
             Models and their scores.
 
     Returns:
-        `str` without a newline at the end. Tasks that no model has a score for are left out.
+        `str` without a newline at the end. It has no column for tasks without scores.
     """
     tasks = [task for task in TASKS if any(task in row.scores for row in rows)]
     lines = [["Model", "Compute", "Parameters", "Tokens", *(TASKS[task].column for task in tasks)]]
@@ -156,7 +157,7 @@ def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> list[str]:
             The PNG file to write.
 
     Returns:
-        `list[str]`: the models that are left out, because their number of training tokens is not known.
+        `list[str]`: the models that are not in the plot, because their number of training tokens is not known.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -204,17 +205,17 @@ def parse_count(text: str) -> float | None:
 
 
 def format_count(count: float | None) -> str:
-    """A number as people write it: `"16.7B"`; `"?"` for `None`."""
+    """A number as people write it, such as `"16.7B"`, and `"?"` for `None`."""
     if count is None:
         return "?"
     for factor, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if count >= 0.9995 * factor:  # what three digits round up
+        if count >= 0.9995 * factor:  # three digits round it up
             return f"{count / factor:.3g}{suffix}"
     return f"{count / 1e3:.3g}K"
 
 
 def _place_label(row: Row, points: Mapping[Row, tuple[float, float]]) -> dict[str, Any]:
-    """To the right of a point unless another is there or the plot ends, and away from one just above or below."""
+    """Puts a label to the right of its point, or to the left if there is no room, and away from a label nearby."""
     tokens, value = points[row]
     values = [other for _, other in points.values()]
     near = [

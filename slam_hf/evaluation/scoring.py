@@ -19,7 +19,7 @@ from .journal import Journal
 
 
 CLOSE = 1e-4
-"""Scores that differ by a smaller part might change places with the batches that they are computed in."""
+"""Two scores with a smaller relative difference may swap places if they are computed in other batches."""
 
 
 def score_pairs(
@@ -32,11 +32,11 @@ def score_pairs(
     name: str = "scoring",
 ) -> np.ndarray:
     r"""
-    Log-likelihoods of pairs of utterances: of `units <S>` after `<S>`.
+    Compute the log-likelihoods of pairs of utterances: of `units <S>` after `<S>`.
 
-    Called in each process of `accelerate launch`, it divides the work among them. Which score of a pair is the higher
-    depends neither on the number of processes nor on the size and order of the batches: equal units have equal scores,
-    and scores that are close to each other are computed again, each by itself.
+    Called in each process of `accelerate launch`, it divides the work among them. Which score of a pair is higher does
+    not depend on the number of processes, nor on the size and order of the batches: equal units have equal scores, and
+    scores that are close to each other are computed again, one at a time.
 
     Args:
         pairs (sequence of pairs of `np.ndarray` of shape `(units,)`):
@@ -46,9 +46,9 @@ def score_pairs(
         tokenizer ([`HubertUnitTokenizer`]):
             Its tokenizer, with `add_eos_token=True`.
         journal_dir (`str` or `os.PathLike`):
-            Where scores are kept as they are computed: a folder for this model and reduction.
+            Where scores are kept as they are computed. The folder must be for this model and reduction only.
         reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
-            Mean per token, as the published scores are, or sum over them.
+            The mean over tokens, as in the published scores, or the sum.
         batch_tokens (`int`, *optional*, defaults to 8192):
             Maximum number of tokens per batch, padding included.
         name (`str`, *optional*, defaults to `"scoring"`):
@@ -84,7 +84,7 @@ def _score(
     batch_tokens: int,
     bar: tqdm,
 ) -> dict[str, float]:
-    """Scores of sequences by key. A batch takes at least one sequence."""
+    """Scores of sequences by key. A batch has at least one sequence, however long."""
     state = get_process_state()
     journal = Journal(journal_dir)
     # All processes must see the same work pending, before one of them finishes any.

@@ -30,5 +30,5 @@ PUBLISHED = (
     _row("Slam", "1×A5000", "358M", "1.4B + 5M", 58.86, 58.04, 82.04, 62.8, 3.88),
     _row("Slam (scaled)", "2×A100", "358M", "16.7B + 9M", 61.11, 61.30, 84.18, 46.6, 3.75),
 )
-"""As the authors' repository gives it. The rows from Scaling Interleaving to AlignSLM-7B have seen text or preferences
-besides speech."""
+"""As the authors' repository gives it. The models from Scaling Interleaving to AlignSLM-7B were trained on text or
+preferences as well as speech."""

@@ -1,10 +1,14 @@
-"""The table of tasks: every benchmark, how its folder is read, and what its score is."""
+"""The table of tasks: all benchmarks, how their folders are read and how they are scored."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .benchmarks import Pair, read_salmon, read_sblimp, read_storycloze, read_swuggy
+
+
+if TYPE_CHECKING:
+    import evaluate
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,20 @@ class Task:
             results["continuation"] = self._compute(scored, prefix="continuation_")
         return results
 
-    def _compute(self, records: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str, Any]:
+    def import_metric(self) -> "type[evaluate.Metric]":
+        """Import the metric's class; `ImportError` if it needs a package that is not installed."""
         # Imported here, so that the table is cheap to read.
         from evaluate.loading import import_main_class
 
         try:
-            metric = import_main_class(f"slam_hf.metrics.{self.metric}.{self.metric}")
+            return import_main_class(f"slam_hf.metrics.{self.metric}.{self.metric}")
         except ImportError as error:
             package = (error.name or "").partition(".")[0]
             raise ImportError(f'{self.heading} needs {package}: pip install "slam-hf[metrics]".') from error
+
+    def _compute(self, records: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str, Any]:
         columns = {name: [record[prefix + column] for record in records] for name, column in self.inputs.items()}
-        return metric(keep_in_memory=True).compute(**columns)
+        return self.import_metric()(keep_in_memory=True).compute(**columns)
 
 
 def keep_scored(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ def load_recogniser(model: str, device: torch.device) -> AutomaticSpeechRecognit
     """The pipeline of a speech recogniser, a Hub id or a folder, in half precision on a GPU."""
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     recogniser = pipeline("automatic-speech-recognition", model=model, device=device, dtype=dtype)
-    if recogniser.tokenizer.pad_token is None:  # which pipelines ask of a tokenizer before they take batches
+    if recogniser.tokenizer.pad_token is None:  # pipelines need one for batches
         recogniser.tokenizer.pad_token = recogniser.tokenizer.eos_token
     return recogniser
 
@@ -19,7 +19,7 @@ def load_recogniser(model: str, device: torch.device) -> AutomaticSpeechRecognit
 def transcribe_waveforms(
     waveforms: Sequence[np.ndarray], rate: int, transcribe: AutomaticSpeechRecognitionPipeline, batch_size: int
 ) -> list[str]:
-    """Transcripts as the recogniser gives them, and an empty one for audio that is empty."""
+    """Transcripts as the recogniser gives them, and an empty one for empty audio."""
     audible = [row for row, waveform in enumerate(waveforms) if len(waveform) > 0]
     inputs = [{"raw": waveforms[row], "sampling_rate": rate} for row in audible]
     texts = [""] * len(waveforms)

@@ -215,6 +215,7 @@ def make_model_card(model: ModelDescription) -> ModelCard:
             *((code(name), format_value(value)) for name, value in record.recipe.items()),
         ],
         results=_result_rows(model),
+        not_in_percent=" and ".join(task.heading for task in TASKS.values() if task.scale != 100),
         notes=[Markdown(f"{_benchmark(model, task)}: {model.notes[task]}.") for task in TASKS if task in model.notes],
     )
     return ModelCard(content)

@@ -23,8 +23,8 @@ Args:
         The text language model, a Hub id or a folder: any causal LM of transformers.
     start_token (`str`, *optional*):
         The token that the model's training texts begin with, which the first token of a transcript is scored after.
-        Defaults to the tokenizer's `bos_token`. Not every model has been trained with that one: SmolLM2-Instruct, for
-        one, has `<|im_start|>` there, and wants `"<|endoftext|>"`.
+        Defaults to the tokenizer's `bos_token`. Not every model was trained with that one: the `bos_token` of
+        SmolLM2-Instruct is `<|im_start|>`, but it needs `"<|endoftext|>"`.
     batch_size (`int`, *optional*, defaults to 16):
         Transcripts to score together.
     device (`str`, *optional*, defaults to `"cpu"`):
@@ -40,7 +40,7 @@ Returns:
     genppl_interval (`list` of 2 `float`):
         95 % interval by the percentile bootstrap over transcripts.
     num_transcripts, num_empty (`int`):
-        Number of transcripts, and of those without any word, which have no perplexity.
+        Number of transcripts, and of those without words, which have no perplexity.
     negative_log_likelihoods (`list` of `float`):
         Mean negative log-likelihood per token of each transcript, in nats; `None` for an empty one. Not with `losses`.
 

@@ -10,7 +10,7 @@ import numpy as np
 _DESCRIPTION = """
 Accuracy on sBLIMP (`syntactic` of the ZeroSpeech challenge 2021): how often a speech language model finds a
 grammatical sentence more likely than its ungrammatical twin, read by the same voice. An item of the benchmark is read
-by several voices, and papers average over them in different ways: all of these are given.
+by several voices, and papers average over voices in different ways: the metric gives all of these averages.
 """
 
 _KWARGS_DESCRIPTION = """
