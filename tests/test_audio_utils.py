@@ -70,6 +70,8 @@ def server(wav, monkeypatch):
             content = wav.read_bytes()
             status = self.server.statuses.pop(0) if self.server.statuses else 200
             self.server.requests.append(status)
+            if self.path == "/tone.wav":
+                self.server.tokens.append(self.headers["Authorization"])
             if status == "slow":
                 self.server.stopped.wait(10)
                 self.close_connection = True
@@ -86,7 +88,7 @@ def server(wav, monkeypatch):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.statuses, server.requests, server.stopped = [], [], threading.Event()
+    server.statuses, server.requests, server.tokens, server.stopped = [], [], [], threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/tone.wav"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
@@ -97,6 +99,15 @@ def server(wav, monkeypatch):
 
 def test_url_is_downloaded(wav, server):
     assert np.array_equal(load_audio(server.url, RATE), load_audio(wav, RATE))
+
+
+def test_the_token_is_sent_to_the_hub_alone(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    load_audio(server.url, RATE)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url.removesuffix("/tone.wav"))
+    load_audio(server.url, RATE)
+
+    assert server.tokens == [None, "Bearer hf_secret"]
 
 
 @pytest.mark.parametrize("status", [404, 410])

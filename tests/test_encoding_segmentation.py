@@ -106,7 +106,9 @@ def test_frames_begin_at_whole_samples_of_any_sampling_rate():
     [
         ({"cut": "vad"}, "`cut` must be 'silence' or 'fixed', got 'vad'"),
         ({"overlap": "mean"}, "`overlap` must be 'repeat' or 'context', got 'mean'"),
-        ({"max_seconds": 0.5}, "`max_seconds` must be at least 1, got 0.5"),
+        ({"max_seconds": 0.5}, "`max_seconds` must be at least 1 and finite, got 0.5"),
+        ({"max_seconds": float("nan")}, "`max_seconds` must be at least 1 and finite, got nan"),
+        ({"max_seconds": float("inf")}, "`max_seconds` must be at least 1 and finite, got inf"),
         ({"cut": "fixed", "overlap_seconds": 21.0}, "from 0 to half of `max_seconds`, got 21.0"),
         ({"overlap_seconds": 1.0}, "Pieces that end at silences do not overlap"),
     ],

@@ -24,13 +24,16 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from datasets import Dataset
+from test_encoding_manifest import HOSTILE_ROWS
 
 from slam_hf.audio_utils import AudioDownloadError
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.dataset_source import dataset_source
 from slam_hf.encoding.listing import list_audio_folder
+from slam_hf.encoding.manifest import read_manifest
 from slam_hf.encoding.reading import Piece, PieceRules, read_pieces
 from slam_hf.encoding.recordings import Recording
+from slam_hf.encoding.sources import file_source
 from slam_hf.encoding.unit_rows import parse_piece_id
 
 
@@ -213,6 +216,27 @@ def test_every_hostile_file_is_in_the_rows_or_in_the_report(tmp_path, tiny_codec
     skipped = {json.loads(line)["id"] for report in reports for line in report.split("\n") if line}
     assert {parse_piece_id(id)[0] for id in rows | skipped} == listed
     assert rows >= {f"good.{format.lower()}" for format in FORMATS}
+
+
+def test_every_row_of_a_hostile_manifest_is_in_the_rows_or_in_the_report(tmp_path, tiny_codec):
+    (tmp_path / "a.wav").write_bytes(encode("WAV", 0.1 * np.random.default_rng(0).standard_normal(RATE)))
+    extreme = [
+        {"path": "a.wav", "id": "late", "offset": 1e7},
+        {"path": "a.wav", "id": "long", "duration": 1e7},
+        {"path": "a.wav", "id": "#t=1.2.3,4"},
+        {"path": "a.wav", "id": "nul \0 line \u2028", "text": "\0\u2028\ufffe \U0010ffff"},
+        {"path": "a.wav", "id": "last", "aligned_text": [{"word": "", "start_time": 1e7, "end_time": 10**7}]},
+        {"path": "n" * 5_000, "id": "name"},
+        {"path": ".", "id": "folder"},
+    ]
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in HOSTILE_ROWS + extreme]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+
+    source = file_source(read_manifest(tmp_path / "manifest.jsonl"))
+    summary = tokenize_corpus(source, tiny_codec, tmp_path / "corpus", num_workers=0)
+
+    assert summary.num_rows == 3
+    assert summary.skipped == {"malformed": len(HOSTILE_ROWS), "empty": 1, "unreadable": 3}
 
 
 @pytest.fixture

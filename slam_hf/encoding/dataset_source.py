@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Audio, Dataset, DatasetBuilder, Features, GeneratorBasedBuilder, IterableDataset, Value
 from datasets.fingerprint import Hasher
 
-from .recordings import PAIR_CLIPS, Recording, Skipped, SkipReason
+from .recordings import PAIR_CLIPS, Recording, Skipped, SkipReason, is_utf8
 from .sources import CHUNK_SECONDS, Part, Row, Source
 from .unit_rows import UNIT_ROW_SCHEMA
 
@@ -212,4 +212,5 @@ def _as_recording(id: Any, audio: Any, text: Any, words: Any, position: str) -> 
     try:
         return Recording(id, audio, text=text, aligned_text=words)
     except ValueError as error:
-        return Skipped(position, SkipReason.MALFORMED, str(error))
+        has_name = isinstance(id, str) and id and is_utf8(id)
+        return Skipped(id if has_name else position, SkipReason.MALFORMED, str(error))

@@ -1,5 +1,6 @@
 """Cuts long recordings into pieces while they are read, so that memory holds one piece at a time."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -45,8 +46,8 @@ class Segmentation:
             raise ValueError(f"`cut` must be 'silence' or 'fixed', got {self.cut!r}.")
         if self.overlap not in ("repeat", "context"):
             raise ValueError(f"`overlap` must be 'repeat' or 'context', got {self.overlap!r}.")
-        if self.max_seconds < 1.0:
-            raise ValueError(f"`max_seconds` must be at least 1, got {self.max_seconds}.")
+        if not 1.0 <= self.max_seconds < math.inf:
+            raise ValueError(f"`max_seconds` must be at least 1 and finite, got {self.max_seconds}.")
         if not 0.0 <= self.overlap_seconds <= self.max_seconds / 2:
             raise ValueError(f"`overlap_seconds` must be from 0 to half of `max_seconds`, got {self.overlap_seconds}.")
         if self.overlap_seconds > 0.0 and self.cut != "fixed":
@@ -95,10 +96,14 @@ def cut_segments(
     # Frames of the overlap that the later piece leaves to the earlier one, and the earlier one to the later.
     left = overlap // 2 if rule.overlap == "context" else 0
     right = overlap - left if rule.overlap == "context" else 0
-    buffer = np.zeros(0, dtype=np.float32)
+    read, samples = [np.zeros(0, dtype=np.float32)], 0
     first, keep_from = 0, 0
     for block in blocks:
-        buffer = np.concatenate([buffer, block])
+        read.append(block)
+        samples += len(block)
+        if samples <= rule.max_seconds * sampling_rate:
+            continue
+        buffer = np.concatenate(read)
         while len(buffer) > rule.max_seconds * sampling_rate:
             edges = np.array([sample(first + frame) - sample(first) for frame in range(longest + 1)])
             length = longest if rule.cut == "fixed" else _middle_of_quietest_pause(buffer, edges, frame_rate)
@@ -106,7 +111,8 @@ def cut_segments(
             buffer = buffer[edges[length - overlap] :]
             first += length - overlap
             keep_from = first + left
-    yield Segment(buffer, first, keep_from, None)
+        read, samples = [buffer], len(buffer)
+    yield Segment(np.concatenate(read), first, keep_from, None)
 
 
 def _middle_of_quietest_pause(waveform: np.ndarray, edges: np.ndarray, frame_rate: float) -> int:
