@@ -35,7 +35,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
     check_codecs([corpus], processor)
     with training_args.main_process_first(desc="preparing pairs"):
-        train, test = load_pairs(args)
+        train, test = load_pairs(args, processor.tokenizer.num_units)
 
     def load_model() -> SpeechLMForCausalLM:
         return AutoModelForCausalLM.from_pretrained(

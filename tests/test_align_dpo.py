@@ -13,7 +13,7 @@ from trl import DPOConfig, DPOTrainer
 
 from slam_hf import HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.command_line import parse_arguments
-from slam_hf.corpora.preference_pairs import unit_string
+from slam_hf.unit_vocabulary import unit_string
 
 
 ROOT = Path(__file__).parent.parent

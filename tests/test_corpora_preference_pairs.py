@@ -1,6 +1,6 @@
 import pytest
 
-from slam_hf.corpora.preference_pairs import make_pair, pair_rows, unit_string
+from slam_hf.corpora.preference_pairs import as_unit_string, make_pair, pair_rows
 from slam_hf.encoding.recordings import Skipped, SkipReason
 
 
@@ -9,7 +9,7 @@ def clip(id, units, text=None):
 
 
 def test_units_become_text():
-    assert unit_string([3, 49, 7]) == "<Un3><Un49><Un7>"
+    assert as_unit_string([3, 49, 7]) == as_unit_string("<Un3><Un49><Un7>") == "<Un3><Un49><Un7>"
 
 
 def test_a_continuation_does_not_repeat_the_last_unit_of_its_prompt():

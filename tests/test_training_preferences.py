@@ -35,15 +35,15 @@ def test_only_the_columns_of_the_trainer_remain():
 
 def test_pairs_without_a_test_split_are_held_out(tmp_path, capsys):
     pairs(*[("a", "b")] * 300).to_parquet(tmp_path / "train.parquet")
-    train, test = load_pairs(AlignArguments(dataset_name=str(tmp_path)))
+    train, test = load_pairs(AlignArguments(dataset_name=str(tmp_path)), 500)
     assert (test["prompt"][:], len(train)) == (["<Un0>", "<Un1>", "<Un2>"], 297)
     assert "3 of its rows are held out" in capsys.readouterr().out
     with pytest.raises(ValueError, match="has no split 'dev' to hold out, only train"):
-        load_pairs(AlignArguments(dataset_name=str(tmp_path), dataset_test_split="dev"))
+        load_pairs(AlignArguments(dataset_name=str(tmp_path), dataset_test_split="dev"), 500)
     halves = AlignArguments(
         dataset_name=str(tmp_path), dataset_train_split="train[:50%]", dataset_test_split="train[99%:]"
     )
-    assert [len(split) for split in load_pairs(halves)] == [150, 3]
+    assert [len(split) for split in load_pairs(halves, 500)] == [150, 3]
 
 
 @pytest.mark.parametrize("name", ["dataset_streaming", "ignore_bias_buffers"])
@@ -62,12 +62,13 @@ def test_lists_of_units_become_strings():
     [
         ("<Un1> <Un2>", "'<Un1> <Un2>' is not a unit string"),
         ("hi", "'hi' is not"),
-        (None, "None is not a list of units"),
+        (None, "expected a unit string or a list of units, got 'None'"),
+        ("<Un3><Un500>", "unit 500 is outside the vocabulary"),
     ],
 )
 def test_a_pair_without_units_is_named(chosen, message):
     with pytest.raises(ValueError, match=f"Preference pair 1: {message}"):
-        prepare_pairs(Dataset.from_list([PAIR, {**PAIR, "chosen": chosen}]))
+        prepare_pairs(Dataset.from_list([PAIR, {**PAIR, "chosen": chosen}]), num_units=500)
 
 
 def test_pairs_that_repeat_themselves_are_left_out():

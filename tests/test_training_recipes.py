@@ -253,6 +253,13 @@ def test_a_recipe_names_a_corpus_by_its_path(tmp_path, datasets):
     assert args.datasets == [CorpusConfig("corpora/big")]
 
 
+def test_a_corpus_that_is_neither_here_nor_on_the_hub_is_refused():
+    for path in ("./nope", "a/b/c", "/nope", "../corpora/nope"):
+        with pytest.raises(FileNotFoundError, match=f"The corpus '{path}' does not exist"):
+            PretrainArguments(datasets=path)
+    assert [CorpusConfig(path).path for path in ("user/corpus", "parquet", "hf://datasets/a/b/c")]
+
+
 def test_a_recipe_may_give_what_transformers_moves_or_renames():
     base_config = {"model_type": "gpt2", "hidden_size": 8, "num_attention_heads": 2, "torch_dtype": "float32"}
     assert PretrainArguments(base_config=base_config).base_config == base_config

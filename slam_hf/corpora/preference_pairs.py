@@ -6,8 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from ..encoding.recordings import PAIR_CLIPS, Skipped, SkipReason
-from ..encoding.unit_rows import MAX_UNITS
-from ..tokenization_hubert_unit import UNIT_PATTERN
+from ..unit_vocabulary import MAX_UNITS, UNIT_PATTERN, unit_string
 
 
 def make_pair(
@@ -37,28 +36,28 @@ def make_pair(
     return row
 
 
-def unit_string(units: Sequence[int]) -> str:
-    """Units as text: `<Un3><Un49>`."""
-    return "".join(f"<Un{unit}>" for unit in units)
-
-
-def as_unit_string(units: Any) -> str:
+def as_unit_string(units: Any, num_units: int = MAX_UNITS) -> str:
     r"""
     Units as text, where they may be text already.
 
     Args:
-        units (`str` or sequence of `int`):
-            A unit string, which is checked, or units.
+        units (`str` or `list[int]`):
+            A unit string, or units.
+        num_units (`int`, *optional*, defaults to 65536):
+            Number of units of the codec.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or a unit is outside the vocabulary.
     """
     if isinstance(units, str):
         if re.fullmatch(rf"({UNIT_PATTERN.pattern})*", units) is None:
             raise ValueError(f"{units[:40]!r} is not a unit string, such as '<Un3><Un49>'.")
-        return units
-    if not isinstance(units, list) or not all(type(unit) is int and 0 <= unit < MAX_UNITS for unit in units):
-        raise ValueError(f"{str(units)[:40]} is not a list of units, from 0 to {MAX_UNITS - 1:,}.")
+        units = [int(unit) for unit in UNIT_PATTERN.findall(units)]
+    if not isinstance(units, list) or not all(type(unit) is int for unit in units):
+        raise ValueError(f"expected a unit string or a list of units, got {str(units)[:40]!r}.")
+    wrong = next((unit for unit in units if not 0 <= unit < num_units), None)
+    if wrong is not None:
+        raise ValueError(f"unit {wrong} is outside the vocabulary of units 0 to {num_units - 1}.")
     return unit_string(units)
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..encoding.unit_rows import MAX_UNITS
+from ..unit_vocabulary import MAX_UNITS
 from .json_lines import parse_json_lines
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -15,7 +16,8 @@ from trl import ModelConfig, TrlParser
 
 from ..configuration_speech_lm import SpeechLMConfig
 from ..evaluation.tasks import pair_tasks
-from ..quickstart import PREFIX, resolve_path
+from ..public_names import PREFIX, is_hub_id
+from ..quickstart import resolve_path
 
 
 ALTERNATIVES = (
@@ -108,6 +110,8 @@ class CorpusConfig:
 
     def __post_init__(self):
         self.path = resolve_path(self.path)
+        if not (is_hub_id(self.path) or "://" in self.path or Path(self.path).exists()):
+            raise FileNotFoundError(f"The corpus '{self.path}' does not exist.")
         if self.weight is not None:
             try:
                 weight = float(self.weight)  # YAML takes 1e-3 for a string

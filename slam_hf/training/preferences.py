@@ -9,6 +9,7 @@ from trl import ScriptArguments
 from ..corpora.preference_pairs import as_unit_string
 from ..encoding.recordings import PAIR_CLIPS
 from ..quickstart import resolve_path
+from ..unit_vocabulary import MAX_UNITS
 from .held_out import hold_out, is_held_out_split
 
 
@@ -45,11 +46,12 @@ class AlignArguments(ScriptArguments):
                 raise ValueError(f"`{name}` has no effect: remove it.")
 
 
-def load_pairs(args: AlignArguments) -> tuple[Dataset, Dataset]:
+def load_pairs(args: AlignArguments, num_units: int) -> tuple[Dataset, Dataset]:
     """The pairs to train on and those that are held out, each as [`prepare_pairs`] makes them."""
 
     def load(split: str) -> Dataset:
-        return prepare_pairs(load_dataset(args.dataset_name, args.dataset_config, split=split), args.max_auto_bleu)
+        pairs = load_dataset(args.dataset_name, args.dataset_config, split=split)
+        return prepare_pairs(pairs, args.max_auto_bleu, num_units)
 
     pairs, splits = load(args.dataset_train_split), get_dataset_split_names(args.dataset_name, args.dataset_config)
     if is_held_out_split(args.dataset_test_split, "test", args.dataset_train_split, splits, args.dataset_name):
@@ -57,7 +59,7 @@ def load_pairs(args: AlignArguments) -> tuple[Dataset, Dataset]:
     return hold_out(pairs, None, args.dataset_name)
 
 
-def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset:
+def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None, num_units: int = MAX_UNITS) -> Dataset:
     r"""
     Make pairs of unit strings, without those whose text repeats itself.
 
@@ -68,6 +70,8 @@ def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset
         max_auto_bleu (`float`, *optional*):
             Keep pairs whose prompt and chosen text together have an auto-BLEU₂ below this; arXiv 2502.15814 takes 0.3.
             Defaults to no filter.
+        num_units (`int`, *optional*, defaults to 65536):
+            Number of units of the model.
 
     Returns:
         `Dataset`: the columns `prompt`, `chosen` and `rejected`, unit strings.
@@ -85,7 +89,9 @@ def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None) -> Dataset
         )
     if max_auto_bleu is not None:
         pairs = _without_repetition(pairs, max_auto_bleu)
-    return pairs.select_columns(list(PAIR_CLIPS)).map(_as_strings, with_indices=True)
+    return pairs.select_columns(list(PAIR_CLIPS)).map(
+        _as_strings, with_indices=True, fn_kwargs={"num_units": num_units}
+    )
 
 
 def _without_repetition(pairs: Dataset, max_auto_bleu: float) -> Dataset:
@@ -102,8 +108,8 @@ def _without_repetition(pairs: Dataset, max_auto_bleu: float) -> Dataset:
     return pairs.filter(repeats_little, input_columns=["prompt_text", "chosen_text"])
 
 
-def _as_strings(pair: dict[str, Any], row: int) -> dict[str, str]:
+def _as_strings(pair: dict[str, Any], row: int, num_units: int) -> dict[str, str]:
     try:
-        return {name: as_unit_string(units) for name, units in pair.items()}
+        return {name: as_unit_string(units, num_units) for name, units in pair.items()}
     except ValueError as error:
         raise ValueError(f"Preference pair {row}: {error}") from error

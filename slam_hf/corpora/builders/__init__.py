@@ -29,6 +29,7 @@ SOURCES = (
     "encoding/listing.py",
     "encoding/recordings.py",
     "encoding/unit_rows.py",
+    "unit_vocabulary.py",
 )
 """What the rows of the builders depend on."""
 
