@@ -3,6 +3,7 @@
 import importlib
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +13,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.pipelines.base import Pipeline
-from transformers.utils import logging
 
 from .audio_utils import describe, load_audio
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .processing_speech_lm import check_codec, load_codec
 
-
-logger = logging.get_logger(__name__)
 
 PAPER_SAMPLING = GenerationConfig(
     do_sample=True, temperature=0.8, top_k=25, max_new_tokens=150, repetition_penalty=1.1
@@ -73,7 +71,7 @@ class AudioToAudioPipeline(Pipeline):
         # Prompts end where the continuation begins.
         self.tokenizer.padding_side = "left"
         if codec is None:
-            codec = processor.audio_tokenizer or _published_codec(self.model.config)
+            codec = processor.audio_tokenizer or published_codec(self.model.config)
         elif not isinstance(codec, HubertUnitCodec):
             codec = load_codec(os.fspath(codec))
         check_codec(codec, self.tokenizer.num_units)
@@ -209,9 +207,10 @@ class AudioToAudioPipeline(Pipeline):
             for continuation in model_outputs["continuations"][0]
         ]
         if any(len(result["units"]) == 0 for result in results):
-            logger.warning(
-                "The model ended at once, so that there is nothing to hear: try another `seed`, a shorter "
-                "`prompt_duration`, or a longer `min_new_seconds`."
+            warnings.warn(
+                "The model ended at once, and a continuation is empty: try another `seed`, a shorter "
+                "`prompt_duration` or a longer `min_new_seconds`.",
+                stacklevel=2,
             )
         return results if len(results) > 1 else results[0]
 
@@ -241,7 +240,7 @@ class _OwnGenerator(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _published_codec(config: PreTrainedConfig) -> HubertUnitCodec:
+def published_codec(config: PreTrainedConfig) -> HubertUnitCodec:
     """The codec of the published models, whose repositories name none."""
     is_published = config.name_or_path in PUBLISHED_MODELS or PUBLISHED_CLASS in (config.architectures or [])
     if not is_published or config.num_units != 500:

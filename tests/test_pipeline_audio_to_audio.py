@@ -20,7 +20,7 @@ from slam_hf import (
     SpeechLMProcessor,
     load_audio,
 )
-from slam_hf.pipeline_audio_to_audio import PAPER_SAMPLING
+from slam_hf.pipeline_audio_to_audio import PAPER_SAMPLING, published_codec
 
 
 GREEDY = {"do_sample": False, "max_new_tokens": 12, "repetition_penalty": 1.0, "suppress_tokens": [0, 1]}
@@ -147,6 +147,15 @@ def test_a_codec_is_not_guessed_from_the_number_of_units(tiny_model, tmp_path, n
         pipeline("audio-to-audio", model=tmp_path)
 
 
+@pytest.mark.parametrize("named", [{"name_or_path": "slprl/slam"}, {"architectures": ["UnitLM"]}])
+def test_published_models_get_their_codec(tiny_model, tiny_codec, monkeypatch, named):
+    monkeypatch.setattr("slam_hf.conversion.mhubert_25hz.published_codec", lambda: tiny_codec)
+    config = SpeechLMConfig(base_config=tiny_model.config.base_config.to_dict(), **named)
+    assert published_codec(config) is tiny_codec
+    with pytest.raises(ValueError, match="This model of 50 units names no codec"):
+        published_codec(SpeechLMConfig(base_config=tiny_model.config.base_config.to_dict(), vocab_size=52, **named))
+
+
 def test_without_a_codec_and_without_network_the_error_says_what_to_pass(published_checkpoint):
     with pytest.raises(OSError, match="This model names no codec. Pass `codec=`"):
         pipeline("audio-to-audio", model=published_checkpoint)
@@ -175,7 +184,7 @@ def test_a_codec_without_a_name_is_not_named(checkpoint, tiny_codec, tmp_path):
     assert saved["codec"] == {"name_or_path": str(tmp_path / "codec"), "revision": None}
 
 
-def test_a_continuation_lasts_two_seconds_unless_told(checkpoint, tiny_codec, recordings, caplog, monkeypatch):
+def test_a_continuation_lasts_two_seconds_unless_told(checkpoint, tiny_codec, recordings, monkeypatch):
     speak = pipeline("audio-to-audio", model=checkpoint)
     asked = {}
     generate = speak.model.generate
@@ -195,8 +204,8 @@ def test_a_continuation_lasts_two_seconds_unless_told(checkpoint, tiny_codec, re
     assert len(speak(recordings[0], min_new_seconds=0.4, **options)["units"]) in range(8, 11)
     assert speak(recordings[0], max_new_tokens=7, **options) and asked["min_new_tokens"] == 7
     assert speak(recordings[0], min_new_tokens=3, **options) and asked["min_new_tokens"] == 3
-    assert len(speak(recordings[0], min_new_seconds=0, **options)["units"]) == 0
-    assert "The model ended at once" in caplog.text
+    with pytest.warns(UserWarning, match="The model ended at once"):
+        assert len(speak(recordings[0], min_new_seconds=0, **options)["units"]) == 0
     with pytest.raises(ValueError, match="`min_new_seconds` is in seconds and must be 0 or more, got -1"):
         speak(recordings[0], min_new_seconds=-1)
 

@@ -33,6 +33,7 @@ DOORS = {
     ),
     "AutoProcessor.from_pretrained('evil/options')": ("ValueError: evil/options: processor_config", {"evil/options"}),
     "pipeline('audio-to-audio', model='evil/options')": ("ValueError: evil/options: processor_", {"evil/options"}),
+    "pipeline('audio-to-audio', model='evil/itself')": ("ValueError: evil/itself: processor_", {"evil/itself"}),
     "AutoProcessor.from_pretrained('evil/folder')": ("ValueError: evil/folder: processor_config", {"evil/folder"}),
     "AutoProcessor.from_pretrained('evil/parent')": ("ValueError: evil/parent: processor_config", {"evil/parent"}),
     "AutoProcessor.from_pretrained('evil/revision')": ("ValueError: evil/revision: processor", {"evil/revision"}),
@@ -127,7 +128,7 @@ def visits(tmp_path_factory, tiny_model, tiny_codec):
     torch.save({"weight": Malicious(witness)}, pickled)
     code = f"import os\nos.mkdir({str(witness)!r})\n".encode()
     elsewhere = "evil/code--code"
-    options = {"weights_only": False, "use_safetensors": False, "dtype": "auto", "subfolder": "codec"}
+    options = {"weights_only": False, "use_safetensors": False, "dtype": "auto"}
 
     def files(model, **changes) -> dict[str, bytes]:
         """A model as it is saved, with a reference to code elsewhere in each of its files, and these changes."""
@@ -173,6 +174,8 @@ def visits(tmp_path_factory, tiny_model, tiny_codec):
         "code": {"code.py": code},
         "model": with_processor({"name_or_path": "evil/pickles", "revision": "main"}),
         "options": with_processor({"name_or_path": "evil/pickles", **options}),
+        "itself": with_processor({"name_or_path": "evil/itself", "subfolder": "codec", **options})
+        | {f"codec/{name}": content for name, content in pickles.items()},
         "folder": with_processor({"name_or_path": str(folder)}),
         "parent": with_processor({"name_or_path": "../codec"}),
         "revision": with_processor({"name_or_path": "evil/pickles", "revision": "../../code"}),
@@ -206,7 +209,7 @@ def visits(tmp_path_factory, tiny_model, tiny_codec):
             timeout=300,
         )
     assert finished.returncode == 0, finished.stderr
-    ends = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith('{"door"')]
+    ends = [json.loads(line) for line in re.findall(r'\{"door".*', finished.stdout)]
     asked = "\n".join(hub.requests).split("GET /next-door")[1:]
     for end, requests in zip(ends, asked, strict=True):
         end["repositories"] = set(re.findall(r"\bevil/[a-z]+\b", requests))

@@ -237,6 +237,9 @@ def _continue_batch(
         [{"array": waveform, "sampling_rate": rate} for waveform in prompts.values()],
         batch_size=len(prompts),
         seed=seed,
+        # As published scores are made: whole prompts, and a model may end when it likes.
+        trim_silence=False,
+        min_new_seconds=0,
     )
     continuations = [_synthesize(result["units"], speak) for result in results]
     heard = transcribe_waveforms(

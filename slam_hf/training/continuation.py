@@ -9,7 +9,7 @@ from transformers import pipeline
 
 from ..evaluation.transcription import load_recogniser, transcribe_waveforms
 from ..modeling_speech_lm import SpeechLMForCausalLM
-from ..pipeline_audio_to_audio import AudioToAudioPipeline
+from ..pipeline_audio_to_audio import PAPER_SAMPLING
 from ..processing_speech_lm import SpeechLMProcessor
 
 
@@ -17,9 +17,6 @@ PROMPT_UNITS = 60
 """About three seconds of speech at 25 frames a second."""
 
 PROMPT_SECONDS = 3.0
-
-MIN_NEW_UNITS = 50
-"""More than two seconds to hear, even from a model of sentences that takes the prompt for a whole one."""
 
 
 def continue_document(
@@ -45,7 +42,7 @@ def continue_document(
     """
     prompt = processor.tokenizer.encode_units(units[:PROMPT_UNITS], return_tensors="pt").to(model.device)
     torch.manual_seed(seed)
-    sequence = model.generate(**prompt, generation_config=AudioToAudioPipeline._default_generation_config)[0]
+    sequence = model.generate(**prompt, generation_config=PAPER_SAMPLING)[0]
     codec = processor.audio_tokenizer
     if codec is not None and codec.vocoder is not None:
         soundfile.write(path, processor.decode(sequence.to(codec.device)), codec.sampling_rate)
@@ -62,7 +59,7 @@ def continue_recording(
     asr_model: str | None = None,
 ) -> str | None:
     r"""
-    Let a model continue the first three seconds of a recording by 50 units or more.
+    Let a model continue the first three seconds of a recording by two seconds or more.
 
     Args:
         model ([`SpeechLMForCausalLM`]):
@@ -82,7 +79,7 @@ def continue_recording(
         `str`, *optional*: the transcript of the audio, if there is a recogniser.
     """
     speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
-    result = speak(recording, prompt_duration=PROMPT_SECONDS, min_new_tokens=MIN_NEW_UNITS, seed=seed)
+    result = speak(recording, prompt_duration=PROMPT_SECONDS, seed=seed)
     soundfile.write(path, result["audio"], result["sampling_rate"])
     if asr_model is None:
         return None
