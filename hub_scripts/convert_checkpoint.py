@@ -22,11 +22,10 @@ from pathlib import Path
 from huggingface_hub import ModelCard, snapshot_download
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
-from slam_hf.checkpoint_files import read_json
+from slam_hf.checkpoint_files import read_json, weight_files
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
 from slam_hf.conversion.gslm_scaling import read_gslm_scaling
-from slam_hf.conversion.speech_lm import read_speech_lm
 from slam_hf.conversion.twist import read_twist
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
@@ -95,7 +94,8 @@ def read_model(folder: Path, num_units: int | None) -> tuple[SpeechLMForCausalLM
         raise FileNotFoundError(f"'{folder}' lacks config.json.")
     config = read_json(folder / "config.json")
     if config.get("model_type") == "speech_language_model":
-        return read_speech_lm(folder), False
+        weight_files(folder)
+        return SpeechLMForCausalLM.from_pretrained(folder, dtype="auto"), False
     if config.get("model_type") == "slm":
         return read_gslm_scaling(folder), False
     if "offset" in config:

@@ -89,7 +89,11 @@ def check_content(path: Path, file: Path | None = None) -> None:
     try:
         match path.suffix:
             case ".json":
-                json.loads(path.read_text("utf-8"))
+                content = json.loads(path.read_text("utf-8"))
+                if isinstance(content, list) != (path.name == "training_run.json") or not isinstance(
+                    content, list | dict
+                ):
+                    raise ValueError(f"it holds a {type(content).__name__}")
             case ".jsonl":
                 for line in path.read_text("utf-8").split("\n"):
                     json.loads(line or "null")

@@ -1,10 +1,15 @@
 """Loads models and codecs from safetensors alone, and remembers the commit, which transformers does not keep."""
 
 import importlib
+import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import PreTrainedConfig
 from transformers.utils.hub import resolve_revision
 
@@ -51,21 +56,24 @@ class SafeLoadingMixin:
         access = {key: kwargs[key] for key in ACCESS if key in kwargs}
         revision = resolve_revision(path, revision, **access)
         if path is not None and not isinstance(kwargs.get("config"), PreTrainedConfig):
-            config, _ = PreTrainedConfig.get_config_dict(
-                path, revision=revision, subfolder=kwargs.get("subfolder", ""), **access
-            )
-            if config.get("model_type") != cls.config_class.model_type:
-                raise ValueError(
-                    f"'{name}' holds a model of type {config.get('model_type')!r}, and {cls.__name__} needs one of "
-                    f"type {cls.config_class.model_type!r}."
+            with naming_damaged_files(path):
+                config, _ = PreTrainedConfig.get_config_dict(
+                    path, revision=revision, subfolder=kwargs.get("subfolder", ""), **access
                 )
-        model, loading = super().from_pretrained(
-            path,
-            *model_args,
-            revision=revision,
-            output_loading_info=True,
-            **{**kwargs, "use_safetensors": True, "weights_only": True},
-        )
+                model_type = config.get("model_type")
+            if model_type != cls.config_class.model_type:
+                raise ValueError(
+                    f"'{name}' holds a model of type {model_type!r}, and {cls.__name__} needs one of type "
+                    f"{cls.config_class.model_type!r}."
+                )
+        with naming_damaged_files(path):
+            model, loading = super().from_pretrained(
+                path,
+                *model_args,
+                revision=revision,
+                output_loading_info=True,
+                **{**kwargs, "use_safetensors": True, "weights_only": True},
+            )
         for kind in ("missing", "unexpected"):
             if names := sorted(loading[f"{kind}_keys"]):
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
@@ -78,6 +86,27 @@ class SafeLoadingMixin:
         is_commit = path is not None and not os.path.isdir(path) and re.fullmatch("[0-9a-f]{40}", commit or "")
         model.config._commit_hash = commit if is_commit else None
         return (model, loading) if output_loading_info else model
+
+
+@contextmanager
+def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
+    """Where the block fails and a file of the folder is damaged, raise a `ValueError` that names the file."""
+    try:
+        yield
+    except Exception as error:
+        patterns = ("*config.json", "tokenizer.json", "*.index.json", "*.safetensors")
+        files = [path for pattern in patterns for path in sorted(Path(folder or "missing").glob(pattern))]
+        for path in files:
+            try:
+                if path.suffix == ".json":
+                    content = json.loads(path.read_text("utf-8"))
+                    if not isinstance(content, dict):
+                        raise ValueError(f"it holds a {type(content).__name__} in place of an object")
+                else:
+                    safe_open(path, framework="pt").__exit__(None, None, None)
+            except Exception as damage:
+                raise ValueError(f"'{path}' is damaged or cut short: {damage}.") from error
+        raise
 
 
 def resolve_quickstart(name: str | os.PathLike | None) -> str | os.PathLike | None:

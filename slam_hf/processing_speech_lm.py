@@ -14,6 +14,7 @@ from transformers.processing_utils import AUDIO_TOKENIZER_KWARGS, ProcessorMixin
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig, make_feature_extractor
+from .loading_utils import naming_damaged_files
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .tokenization_hubert_unit import HubertUnitTokenizer
 
@@ -92,7 +93,8 @@ class SpeechLMProcessor(ProcessorMixin):
         Raises:
             ValueError: it names the codec in another way than [`check_codec_reference`] admits.
         """
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with naming_damaged_files(pretrained_model_name_or_path):
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         processor = loaded[0] if kwargs.get("return_unused_kwargs") else loaded
         processor._codec_access = {key: kwargs[key] for key in AUDIO_TOKENIZER_KWARGS if key in kwargs}
         return loaded

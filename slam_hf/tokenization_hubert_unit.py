@@ -1,6 +1,7 @@
 """Text form of discrete speech units, `<Un3><Un49>...`, and the ids that a speech language model reads."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers.tokenization_utils_base import BatchEncoding
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+from .loading_utils import naming_damaged_files
 
 
 NUM_SPECIAL_TOKENS = 2
@@ -74,6 +77,14 @@ class HubertUnitTokenizer(TokenizersBackend):
             **kwargs,
         )
         self.num_units = num_units
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> "HubertUnitTokenizer":
+        """As for every tokenizer."""
+        with naming_damaged_files(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def convert_to_native_format(

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,6 @@ class Hub:
         self.refused: HubError | None = None
         self.stalls_after: int | None = None
         self.stalled = threading.Event()
-        self.damage: Callable[[str, bytes], bytes] = lambda path, content: content
 
     def repository(self, kind: str, repo: str) -> Repository:
         if (kind, repo) not in self.repositories:

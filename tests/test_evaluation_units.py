@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -47,6 +48,21 @@ def test_another_sampling_rate_is_converted(folder, tiny_codec, tmp_path):
     # 24,050 samples at 22,050 Hz are 27.27 frames at 25 Hz.
     units = encode(folder, tiny_codec, tmp_path / "cache").units["2_correct"]
     assert 1 < len(units) <= 27
+
+
+def test_a_file_that_is_too_long_for_an_utterance_is_skipped(folder, tiny_codec, tmp_path, monkeypatch):
+    monkeypatch.setattr("slam_hf.evaluation.units.MAX_UTTERANCE_SECONDS", 1.5)
+
+    utterances = encode(folder, tiny_codec, tmp_path / "cache")
+
+    assert list(utterances.units) == ["1_correct", "2_correct"]
+    assert utterances.skipped == {"1_incorrect": "longer than 1.5 s"}
+
+
+def test_a_named_pipe_in_a_benchmark_does_not_block(folder, tiny_codec, tmp_path):
+    os.mkfifo(folder / "3_correct.wav")
+
+    assert list(encode(folder, tiny_codec, tmp_path / "cache").units) == ["1_correct", "1_incorrect", "2_correct"]
 
 
 def test_a_second_model_encodes_nothing(folder, tiny_codec, tmp_path, monkeypatch):

@@ -3,8 +3,16 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file, save_file
 
-from slam_hf import HubertUnitCodec, SpeechLMConfig, SpeechLMForCausalLM, loading_utils
-from slam_hf.loading_utils import SafeLoadingMixin
+from slam_hf import (
+    HubertUnitCodec,
+    HubertUnitTokenizer,
+    SpeechLMConfig,
+    SpeechLMForCausalLM,
+    SpeechLMProcessor,
+    loading_utils,
+)
+from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
+from slam_hf.loading_utils import SafeLoadingMixin, naming_damaged_files
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -89,3 +97,27 @@ def test_a_configuration_does_not_say_how_to_load():
     config = {"model_type": "x", "auto_map": {"AutoConfig": "c.C"}, "part": part, **hostile}
     kept = {"model_type": "x", "auto_map": {"AutoConfig": "c.C"}, "part": {"part": {}}}
     assert loading_utils.without_loading_options(config) == kept
+
+
+DAMAGE = {"empty": b"", "truncated": None, "garbage": b"\x80\xff garbage", "a list": b"[1]", "a number": b"3"}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_file_is_named(tiny_model, tmp_path, name, damage):
+    tiny_model.save_pretrained(tmp_path)
+    SpeechLMProcessor(make_feature_extractor(), HubertUnitTokenizer(num_units=50)).save_pretrained(tmp_path)
+    (tmp_path / "notes.json").write_text("not the model's")
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:30] if DAMAGE[damage] is None else DAMAGE[damage])
+    classes = (HubertUnitTokenizer, SpeechLMProcessor) if "tokenizer" in name else (SpeechLMForCausalLM,)
+    for cls in classes:
+        with pytest.raises((OSError, ValueError), match=name):
+            cls.from_pretrained(tmp_path)
+
+
+def test_an_error_of_a_whole_folder_stays(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / "evaluation.json").write_text("[")
+    with pytest.raises(KeyError, match="mine"), naming_damaged_files(tmp_path):
+        raise KeyError("mine")

@@ -51,8 +51,9 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
         ValueError: the checkpoint is not of this kind or holds more than tensors, it needs an input besides units,
             speaker and style, or it does not fit its configuration.
     """
+    source = "the configuration"
     if not isinstance(config, Mapping):
-        config = read_json(Path(config))
+        source, config = f"'{config}'", read_json(Path(config))
     for key, meaning in _UNSUPPORTED.items():
         if config.get(key):
             raise ValueError(
@@ -67,9 +68,7 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
             vocoder = UnitHifiGan(config)
         vocoder.load_state_dict(state, assign=True)
     except (LookupError, TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
-        raise ValueError(
-            f"{checkpoint}: the weights and the configuration do not fit each other: {error!r}"
-        ) from error
+        raise ValueError(f"{checkpoint}: the weights and {source} do not fit each other: {error!r}") from error
     return vocoder.eval()
 
 

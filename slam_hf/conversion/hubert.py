@@ -5,6 +5,8 @@ import os
 import torch
 from transformers import AutoConfig, HubertModel
 
+from ..loading_utils import naming_damaged_files
+
 
 def read_hubert(name: str | os.PathLike, revision: str = "main") -> HubertModel:
     r"""
@@ -22,12 +24,13 @@ def read_hubert(name: str | os.PathLike, revision: str = "main") -> HubertModel:
     Raises:
         ValueError: the checkpoint is of another kind of model, or weights are missing from it.
     """
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    if config.model_type != "hubert":
-        raise ValueError(f"{os.fspath(name)!r} is a model of type {config.model_type!r}, not a HuBERT.")
-    hubert, loading = HubertModel.from_pretrained(
-        name, revision=revision, dtype=torch.float32, output_loading_info=True
-    )
+    with naming_damaged_files(name):
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        if config.model_type != "hubert":
+            raise ValueError(f"{os.fspath(name)!r} is a model of type {config.model_type!r}, not a HuBERT.")
+        hubert, loading = HubertModel.from_pretrained(
+            name, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
     missing = set(loading["missing_keys"]) - {"masked_spec_embed"}  # which only training uses
     if missing:
         raise ValueError(f"{os.fspath(name)!r} lacks weights of its HuBERT: {', '.join(sorted(missing))}.")

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..configuration_speech_lm import SpeechLMConfig
+from ..loading_utils import naming_damaged_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 
 
@@ -32,7 +33,8 @@ def read_twist(folder: str | os.PathLike, num_units: int | None = None) -> Speec
     Raises:
         ValueError: `config.json` has no `offset`, or the ids of the tokens are not where they are expected.
     """
-    config = AutoConfig.from_pretrained(folder)
+    with naming_damaged_files(folder):
+        config = AutoConfig.from_pretrained(folder)
     offset = getattr(config, "offset", None)
     if not isinstance(offset, int):
         raise ValueError(f"'{folder}': config.json has no `offset`, the id of unit 0, as the models of TWIST do.")
@@ -48,7 +50,8 @@ def read_twist(folder: str | os.PathLike, num_units: int | None = None) -> Speec
         )
     if num_units < 1 or units.stop > config.vocab_size:
         raise ValueError(f"'{folder}': there are no {num_units} units from {offset} on, of {config.vocab_size} ids.")
-    lm = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    with naming_damaged_files(folder):
+        lm = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     return _reorder(lm, torch.tensor([pad, eos, *units]))
 
 
@@ -56,7 +59,7 @@ def _reorder(lm: torch.nn.Module, ids: torch.Tensor) -> SpeechLMForCausalLM:
     """The model whose token `i` is token `ids[i]` of `lm`."""
     base_config = copy.deepcopy(lm.config).to_dict()
     del base_config["offset"]
-    base_config["_name_or_path"] = ""  # published with the model: a folder's path stays private
+    base_config["_name_or_path"] = ""  # of a folder that nobody else has
     config = SpeechLMConfig(base_config=base_config, twist_init=True, vocab_size=len(ids))
     rows = {id(lm.get_input_embeddings().weight), id(lm.get_output_embeddings().weight)}
     names = {name for name, weight in lm.named_parameters(remove_duplicate=False) if id(weight) in rows}

@@ -20,10 +20,15 @@ from ..encoding.reading import PieceRules
 from ..encoding.recordings import Recording
 from ..encoding.segmentation import Segmentation
 from ..encoding.sources import file_source
+from ..encoding.unit_rows import parse_piece_id
 from ..encoding.worker import encode_parts
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processes import get_process_state
 from .fingerprints import hash_rows
+
+
+MAX_UTTERANCE_SECONDS = 600.0
+"""A longer file is not an utterance of a benchmark; a small one can decompress to days."""
 
 
 @dataclass
@@ -149,7 +154,8 @@ def encode_files(
             Worker processes that decode and resample ahead of the codec, for each process.
 
     Returns:
-        [`Utterances`]; files that are unreadable, empty, hold NaN, or are shorter than a frame are skipped.
+        [`Utterances`]; files that are unreadable, empty, hold NaN, or are shorter than a frame or longer than 10
+        minutes are skipped.
     """
     state = get_process_state()
     folder = Path(cache_dir) / describe_codec(codec).weights
@@ -162,8 +168,9 @@ def encode_files(
     if missing:
         source = file_source([Recording(hash, path) for hash, path in missing.items()])
         ledger = Ledger(folder / hashlib.sha256("".join(missing).encode()).hexdigest(), job=folder.name)
-        # Every utterance with a frame is scored, long, short and silent ones too.
-        rules = PieceRules(Segmentation(max_seconds=1e6), min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
+        # Every utterance with a frame is scored, short and silent ones too.
+        segmentation = Segmentation(MAX_UTTERANCE_SECONDS, cut="fixed")
+        rules = PieceRules(segmentation, min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
         rank, world_size = state.process_index, state.num_processes
         encode_parts(source, codec, rules, ledger, rank, world_size, batch_seconds, num_workers)
         state.wait_for_everyone()
@@ -187,8 +194,11 @@ def _read_cache(folder: Path, hashes: Collection[str]) -> tuple[dict[str, np.nda
         for key, record in ledger.records.items():
             skipped |= {item.id: f"{item.reason}: {item.detail}" for item in record.skipped if item.id in hashes}
             rows = ledger.read_rows(key)
-            ids = zip(rows["id"].to_pylist(), rows["units"], strict=True)
-            units |= {id: row.values.to_numpy() for id, row in ids if id in hashes}
+            for id, row in zip(rows["id"].to_pylist(), rows["units"], strict=True):
+                if id in hashes:
+                    units[id] = row.values.to_numpy()
+                elif parse_piece_id(id)[0] in hashes:
+                    skipped[parse_piece_id(id)[0]] = f"longer than {MAX_UTTERANCE_SECONDS:g} s"
     return units, skipped
 
 

@@ -15,6 +15,7 @@ import jinja2
 from huggingface_hub import CardData
 from safetensors import safe_open
 
+from ..checkpoint_files import check_content
 from ..evaluation.results_table import format_count
 from ..training.run_record import Reference
 
@@ -128,6 +129,7 @@ def count_parameters(folder: Path, prefix: str = "") -> int:
         raise FileNotFoundError(f"'{folder}' has no safetensors file: save the model with `save_pretrained`.")
     total = 0
     for file in files:
+        check_content(file)
         with safe_open(file, framework="numpy") as tensors:
             names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118 (no iterator)
             total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)

@@ -139,6 +139,7 @@ def render_model_card(
     validate_repo_id(repo_id)
     check_license(license)
     folder = Path(folder)
+    has_remote_code = "custom_pipelines" in read_json(folder / "config.json")
     config = SpeechLMConfig.from_pretrained(folder)
     records = read_run_records(folder)
     evaluations = model_summaries(folder) if evaluations is None else evaluations
@@ -151,7 +152,7 @@ def render_model_card(
         num_units=config.num_units,
         twist_base=_twist_base(config, records),
         codec=_codec(folder),
-        has_remote_code="custom_pipelines" in read_json(folder / "config.json"),
+        has_remote_code=has_remote_code,
         has_curve=(folder / CURVE).is_file(),
         records=records,
         scores=scores,

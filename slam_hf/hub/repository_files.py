@@ -50,7 +50,9 @@ def publishable_files(folder: Path) -> list[Path]:
         required = MODEL_FILES
         require_files(folder, required, "`hub_scripts/convert_checkpoint.py` completes such a folder.")
     else:
-        raise ValueError(f"'{folder}' holds a model of type {model_type!r}, neither a SpeechLM nor a unit codec.")
+        raise ValueError(
+            f"'{folder}' holds a model of type {model_type!r} (in config.json), neither a SpeechLM nor a unit codec."
+        )
     weights = weight_names(folder)
     require_files(folder, weights, "`save_pretrained` of the model writes safetensors.")
     optional = [name for name in (*OPTIONAL_FILES, WEIGHTS_INDEX) if os.path.lexists(folder / name)]

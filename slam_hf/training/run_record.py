@@ -240,7 +240,7 @@ def read_run_records(name_or_path: str | os.PathLike, revision: str | None = Non
         return []
     try:
         return [_parse(RunRecord, dict(record)) for record in json.loads(Path(path).read_text("utf-8"))]
-    except (ValueError, TypeError, StrictDataclassError) as error:
+    except (ValueError, TypeError, RecursionError, StrictDataclassError) as error:
         raise ValueError(f"'{path}' is not a record of training runs: {error}") from error
 
 
