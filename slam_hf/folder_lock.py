@@ -49,7 +49,7 @@ def lock_folder(folder: str | os.PathLike) -> Iterator[None]:
         yield
         return
     # The file stays: were it removed, a process could lock the removed file and another one the next.
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+    with open(folder / ".lock", "a+", encoding="utf-8", opener=_open_no_link) as file:
         _lock(file, folder)
         _held.add(folder)
         try:
@@ -60,6 +60,10 @@ def lock_folder(folder: str | os.PathLike) -> Iterator[None]:
         finally:
             file.truncate(0)
             _held.remove(folder)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode=0o666)
 
 
 def _lock(file, folder: Path) -> None:

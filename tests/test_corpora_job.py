@@ -163,6 +163,19 @@ def test_preference_pairs_are_unit_strings(tiny_codec, recordings, tmp_path):
     assert summary.skipped == {"silent": 1, "incomplete pair": 1}
 
 
+def test_pairs_are_the_same_in_any_number_of_chunks(tiny_codec, recordings, tmp_path):
+    paths = [str(recordings / f"{number:02d}.flac") for number in range(11)] + [str(recordings / "silence.wav")]
+    columns = {"prompt": paths, "chosen": paths[1:] + paths[:1], "rejected": paths[2:] + paths[:2]}
+    for name, chunk_seconds in (("one", 300.0), ("many", 10.0)):
+        source = dataset_source(Dataset.from_dict(columns), has_pairs=True, chunk_seconds=chunk_seconds)
+        summary = tokenize_corpus(source, tiny_codec, tmp_path / name, num_workers=0)
+        assert summary.num_rows + summary.skipped["incomplete pair"] == 12
+
+    assert read_folder(tmp_path / "one" / "data") == read_folder(tmp_path / "many" / "data")
+    reports = [(tmp_path / name / "skipped" / "train.jsonl").read_text().split("\n") for name in ("one", "many")]
+    assert sorted(reports[0]) == sorted(reports[1])
+
+
 def test_splits_share_a_folder_and_a_card(tiny_codec, recordings, tmp_path):
     tokenize(recordings, tiny_codec, tmp_path / "units")
     (recordings / "00.flac").unlink()

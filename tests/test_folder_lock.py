@@ -51,6 +51,16 @@ def test_a_link_to_the_folder_is_the_folder(tmp_path, holder):
         lock_folder(tmp_path / "link").__enter__()
 
 
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").symlink_to(tmp_path / "mine")
+
+    with pytest.raises(OSError, match="symbolic links"):
+        lock_folder(tmp_path / "out").__enter__()
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def try_to_lock(folder):
     folder_lock._held.clear()  # of the parent
     try:
