@@ -132,7 +132,6 @@ def test_codec_of_another_size_is_refused(checkpoint, stories, published_checkpo
 def test_an_utterance_that_is_longer_than_the_positions_of_the_model_is_skipped(checkpoint, tmp_path):
     base_config = {"model_type": "gpt2", "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
     model = SpeechLMForCausalLM(SpeechLMConfig(base_config=base_config, vocab_size=52)).eval()
-    model.max_positions = 8
     folder = tmp_path / "units"
     write_units(folder, {"1_correct": [1] * 6, "1_incorrect": [2], "2_correct": [3], "2_incorrect": [4] * 7})
     fits, too_long = evaluate_pairs(arguments(checkpoint, folder), model).records

@@ -38,7 +38,7 @@ def probe(monkeypatch):
     module.Margin = Margin
     monkeypatch.setitem(sys.modules, "slam_hf.metrics.margin", ModuleType("slam_hf.metrics.margin"))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    task = Task("Probe", "pairs", read_storycloze, "margin", SCORES, "margin", scale=1, higher_is_better=False)
+    task = Task("Probe", read_storycloze, "margin", SCORES, "margin", scale=1, higher_is_better=False)
     monkeypatch.setitem(TASKS, "probe", task)
     return task
 

@@ -1,4 +1,10 @@
-"""Reads the layouts in which benchmarks are released: which utterances are pairs, and which of each is correct."""
+r"""
+Reads the layouts in which benchmarks are released: which utterances are pairs, and which of each is correct.
+
+A reader takes the folder of a benchmark and the names of the utterances in it, and returns its pairs. It raises a
+`FileNotFoundError` if something is missing, and a `ValueError` if a file or a name is not as expected or an item is
+incomplete.
+"""
 
 import csv
 import math
@@ -30,66 +36,29 @@ class Pair:
 
 def read_sblimp(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
     r"""
-    Read the pairs of sBLIMP: `syntactic/dev` or `syntactic/test` of ZeroSpeech 2021 (arXiv 2011.11588), whose
-    `gold.csv` has the columns `filename`, `id`, `voice`, `type`, `subtype` and `correct`.
+    Read sBLIMP: `syntactic/dev` or `syntactic/test` of ZeroSpeech 2021 (arXiv 2011.11588), whose `gold.csv` has the
+    columns `filename`, `id`, `voice`, `type`, `subtype` and `correct`. The pairs are in the order of their labels:
+    type, subtype, id and voice.
 
     If a voice reads an item several times, its first correct reading is paired with its first incorrect one, and so
     on, as in the official evaluation.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder of the split.
-        names (collection of `str`):
-            Names of the utterances in the folder.
-
-    Returns:
-        `list[Pair]`, ordered by type, subtype, id and voice, which are the labels.
-
-    Raises:
-        FileNotFoundError: `gold.csv`, or an utterance that it names, is missing.
-        ValueError: a column or a value is missing, or an item is incomplete.
     """
     return _read_gold(folder, names, item=("type", "subtype", "id", "voice"))
 
 
 def read_swuggy(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
     r"""
-    Read the pairs of sWUGGY: `lexical/dev` or `lexical/test` of ZeroSpeech 2021 (arXiv 2011.11588), whose `gold.csv`
-    has the columns `filename`, `id`, `voice`, `frequency` and `correct`.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder of the split.
-        names (collection of `str`):
-            Names of the utterances in the folder.
-
-    Returns:
-        `list[Pair]`, ordered by id and voice, which are the labels, with the `frequency` of the word (`int`, or `None`
-        if the file gives none).
-
-    Raises:
-        FileNotFoundError: `gold.csv`, or an utterance that it names, is missing.
-        ValueError: a column or a value is missing, or an item is incomplete.
+    Read sWUGGY: `lexical/dev` or `lexical/test` of ZeroSpeech 2021 (arXiv 2011.11588), whose `gold.csv` has the
+    columns `filename`, `id`, `voice`, `frequency` and `correct`. The pairs are in the order of id and voice, which are
+    their labels, with the `frequency` of the word (`int`, or `None` if the file gives none).
     """
     return _read_gold(folder, names, item=("id", "voice"), more={"frequency": _count})
 
 
 def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
     r"""
-    Read the pairs of sStoryCloze or tStoryCloze as TWIST released them (arXiv 2305.13009): `{n}_correct.wav` and
-    `{n}_incorrect.wav`, possibly in subfolders.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder, for error messages.
-        names (collection of `str`):
-            Names of the utterances in the folder.
-
-    Returns:
-        `list[Pair]`, ordered by number.
-
-    Raises:
-        ValueError: an utterance has another name, or no partner.
+    Read sStoryCloze or tStoryCloze as TWIST released them (arXiv 2305.13009): `{n}_correct.wav` and
+    `{n}_incorrect.wav`, possibly in subfolders. The pairs are in the order of their numbers.
     """
     pairs = _pair_by_name(folder, names, r"(?P<part>(?:.*/)?){n}_{side}", sides=("correct", "incorrect"))
     return [pair for _, pair in pairs]
@@ -97,20 +66,8 @@ def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[P
 
 def read_salmon(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
     r"""
-    Read the pairs of SALMon (arXiv 2409.07437). The folder of each part holds `sample_{n}_0.wav`, which is correct,
-    and `sample_{n}_1.wav`.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder that holds the parts, for error messages.
-        names (collection of `str`):
-            Names of the utterances in the folder.
-
-    Returns:
-        `list[Pair]`, ordered by part and number, with the `part` as the label.
-
-    Raises:
-        ValueError: an utterance has another name, or no partner.
+    Read SALMon (arXiv 2409.07437), whose folders of parts hold `sample_{n}_0.wav`, which is correct, and
+    `sample_{n}_1.wav`. The pairs are in the order of part, which is their label, and number.
     """
     pairs = _pair_by_name(folder, names, r"(?P<part>[^/]+)/sample_{n}_{side}", sides=("0", "1"))
     return [replace(pair, labels={"part": part}) for part, pair in pairs]

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -35,6 +35,9 @@ from .report import Evaluation
 from .tasks import TASKS
 from .transcription import load_recogniser, transcribe_waveforms
 from .units import hash_files, list_audio
+
+
+TextLM = tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]
 
 
 def evaluate_continuations(
@@ -96,8 +99,9 @@ def evaluate_continuations(
         name=args.task,
     )
     if text_lm is not None:
-        settings["text_lm"] = describe_model(text_lm.model) | {"start_token": text_lm.start_token}
-        text_lm.model.to(model.device)
+        judge, _, start_token = text_lm
+        settings["text_lm"] = describe_model(judge) | {"start_token": start_token}
+        judge.to(model.device)
         _add_losses(records, text_lm, continuation_args.batch_size)
     return Evaluation(
         task=args.task,
@@ -266,21 +270,15 @@ def _synthesize(units: np.ndarray, speak: AudioToAudioPipeline) -> np.ndarray:
     return speak.processor.decode(speak.tokenizer.encode_units(units, add_special_tokens=False)["input_ids"])
 
 
-class _TextLM(NamedTuple):
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    start_token: str
-
-
-def _load_text_lm(args: ContinuationArguments) -> _TextLM:
+def _load_text_lm(args: ContinuationArguments) -> TextLM:
     tokenizer = AutoTokenizer.from_pretrained(args.text_lm)
     model = AutoModelForCausalLM.from_pretrained(args.text_lm, dtype=torch.float32).eval()
-    text_lm = _TextLM(model, tokenizer, args.start_token or tokenizer.bos_token)
-    negative_log_likelihoods([], *text_lm)  # checks the start token
-    return text_lm
+    start_token = args.start_token or tokenizer.bos_token
+    negative_log_likelihoods([], model, tokenizer, start_token)  # checks the start token
+    return model, tokenizer, start_token
 
 
-def _add_losses(records: Sequence[dict[str, Any]], text_lm: _TextLM, batch_size: int) -> None:
+def _add_losses(records: Sequence[dict[str, Any]], text_lm: TextLM, batch_size: int) -> None:
     """Add to records the mean negative log-likelihood per token of their transcripts, `None` for empty ones."""
     state = get_process_state()
     rows = [row for row, record in enumerate(records) if record["skipped"] is None]

@@ -49,7 +49,7 @@ def evaluate_pairs(
     pairs, utterances, codec = _encode_benchmark(args, model, processor)
     processor.tokenizer.add_eos_token = True
     _check_vocabulary(utterances, processor.tokenizer.num_units)
-    _skip_too_long(utterances, getattr(model, "max_positions", None))
+    _skip_too_long(utterances, model.max_positions)
     described = describe_model(model, args.model)
     scored = [pair for pair in pairs if utterances.skipped.keys().isdisjoint((pair.correct, pair.incorrect))]
     scores = score_pairs(

@@ -19,8 +19,6 @@ class Task:
     Args:
         heading (`str`):
             Its name in tables and cards.
-        kind (`"pairs"` or `"continuation"`):
-            Whether the model says which of two utterances is more likely, or continues the correct ones.
         read_pairs (`Callable[[str, Collection[str]], list[Pair]]`):
             Reads the pairs of a folder in the layout of the benchmark's release, given the names of its utterances.
         metric (`str`):
@@ -28,8 +26,10 @@ class Task:
         inputs (`dict[str, str]`):
             The inputs of the metric, and the column of the records that each of them is. In a continuation task,
             every column `name` is also there as `continuation_name`.
-        result (`str`):
+        result (`str`, *optional*, defaults to `"accuracy"`):
             The result of the metric that tables and cards show. Its interval is the result `{result}_interval`.
+        kind (`"pairs"` or `"continuation"`, *optional*, defaults to `"pairs"`):
+            Whether the model says which of two utterances is more likely, or continues the correct ones.
         scale (`float`, *optional*, defaults to 100):
             What the result is multiplied by to be shown: 100 for what is shown in percent, otherwise 1.
         higher_is_better (`bool`, *optional*, defaults to `True`):
@@ -37,11 +37,11 @@ class Task:
     """
 
     heading: str
-    kind: Literal["pairs", "continuation"]
     read_pairs: Callable[[str, Collection[str]], list[Pair]]
     metric: str
     inputs: Mapping[str, str]
-    result: str
+    result: str = "accuracy"
+    kind: Literal["pairs", "continuation"] = "pairs"
     scale: float = 100
     higher_is_better: bool = True
 
@@ -99,65 +99,37 @@ def keep_scored(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 SCORES = {"correct_scores": "correct_score", "incorrect_scores": "incorrect_score"}
+TRANSCRIPTS = {"predictions": "transcript"}
 
 TASKS = {
-    "sblimp": Task(
-        heading="sBLIMP",
-        kind="pairs",
-        read_pairs=read_sblimp,
-        metric="sblimp",
-        inputs={**SCORES, "types": "type", "subtypes": "subtype", "ids": "id"},
-        result="accuracy",
-    ),
-    "sstorycloze": Task(
-        heading="sStoryCloze",
-        kind="pairs",
-        read_pairs=read_storycloze,
-        metric="storycloze",
-        inputs=SCORES,
-        result="accuracy",
-    ),
-    "tstorycloze": Task(
-        heading="tStoryCloze",
-        kind="pairs",
-        read_pairs=read_storycloze,
-        metric="storycloze",
-        inputs=SCORES,
-        result="accuracy",
-    ),
+    "sblimp": Task("sBLIMP", read_sblimp, "sblimp", SCORES | {"types": "type", "subtypes": "subtype", "ids": "id"}),
+    "sstorycloze": Task("sStoryCloze", read_storycloze, "storycloze", SCORES),
+    "tstorycloze": Task("tStoryCloze", read_storycloze, "storycloze", SCORES),
     "swuggy": Task(
-        heading="sWUGGY in vocabulary",
-        kind="pairs",
-        read_pairs=read_swuggy,
-        metric="swuggy",
-        inputs={**SCORES, "ids": "id", "frequencies": "frequency"},
+        "sWUGGY in vocabulary",
+        read_swuggy,
+        "swuggy",
+        SCORES | {"ids": "id", "frequencies": "frequency"},
         result="in_vocabulary_accuracy",
     ),
-    "salmon": Task(
-        heading="SALMon",
-        kind="pairs",
-        read_pairs=read_salmon,
-        metric="salmon",
-        inputs={**SCORES, "parts": "part"},
-        result="accuracy",
-    ),
+    "salmon": Task("SALMon", read_salmon, "salmon", SCORES | {"parts": "part"}),
     "genppl": Task(
-        heading="GenPPL",
-        kind="continuation",
-        read_pairs=read_storycloze,
-        metric="genppl",
-        inputs={"predictions": "transcript", "losses": "negative_log_likelihood"},
+        "GenPPL",
+        read_storycloze,
+        "genppl",
+        TRANSCRIPTS | {"losses": "negative_log_likelihood"},
         result="genppl",
+        kind="continuation",
         scale=1,
         higher_is_better=False,
     ),
     "auto_bleu": Task(
-        heading="Auto-BLEU",
-        kind="continuation",
-        read_pairs=read_storycloze,
-        metric="auto_bleu",
-        inputs={"predictions": "transcript"},
+        "Auto-BLEU",
+        read_storycloze,
+        "auto_bleu",
+        TRANSCRIPTS,
         result="auto_bleu",
+        kind="continuation",
         higher_is_better=False,
     ),
 }
