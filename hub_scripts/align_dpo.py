@@ -21,7 +21,7 @@ from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, load_pairs
 from slam_hf.training.progress import hide_small_bars, show_one_bar
-from slam_hf.training.run_recorder import RunClock, begin_records, energy_callbacks, record_corpus, save_records
+from slam_hf.training.run_recorder import RunRecorder, begin_records, energy_callbacks, record_corpus, save_records
 
 
 def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
@@ -47,7 +47,11 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
 
     # Else the model itself is the reference, before it is trained or without its adapters.
     needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
-    clock = RunClock()
+    recorder = RunRecorder()
+    if training_args.process_index == 0:
+        recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
+        recorded = [record_corpus(corpus, train)]
+        recorder.records = begin_records("preference alignment", training_args, model_args, recorded, recipe)
     trainer = DPOTrainer(
         model=load_model(),
         ref_model=load_model() if needs_reference else None,
@@ -56,16 +60,13 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
         eval_dataset=test,
         processing_class=processor.tokenizer,
         peft_config=get_peft_config(model_args),
-        callbacks=[clock, *energy_callbacks(training_args)],
+        callbacks=[recorder, *energy_callbacks(training_args)],
     )
     show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)
     trainer.add_callback(ChecksumCallback)
     if trainer.is_world_process_zero():
-        recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
-        recorded = [record_corpus(corpus, train)]
-        records = begin_records("preference alignment", training_args, model_args, recorded, recipe)
         processor.save_pretrained(output_dir)
 
     train_or_resume(trainer)
@@ -79,8 +80,8 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
             "held-out reward accuracy (%)": "eval_rewards/accuracies",
             "held-out reward margin": "eval_rewards/margins",
         }
-        save_records(records, trainer, clock, validation)
-        for name, (first, last) in records[-1].validation.items():
+        save_records(recorder, trainer, validation)
+        for name, (first, last) in recorder.records[-1].validation.items():
             print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")

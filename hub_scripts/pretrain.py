@@ -30,7 +30,7 @@ from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
 from slam_hf.training.progress import hide_small_bars, show_one_bar
 from slam_hf.training.run_record import count_training_tokens
-from slam_hf.training.run_recorder import RunClock, begin_records, energy_callbacks, record_corpus, save_records
+from slam_hf.training.run_recorder import RunRecorder, begin_records, energy_callbacks, record_corpus, save_records
 from slam_hf.training.throughput import ThroughputCallback
 from slam_hf.training.trained_model import check_final_steps, trained_model
 
@@ -54,7 +54,11 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         sequences = mix_corpora([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
         validation_sequences = pack_corpus(validation, args)
 
-    clock = RunClock()
+    recorder = RunRecorder()
+    if training_args.process_index == 0:
+        recorded = [record_corpus(corpus, rows) for corpus, rows in zip(args.datasets, corpora, strict=True)]
+        recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
+        recorder.records = begin_records("pretraining", training_args, model_args, recorded, recipe)
     trainer = Trainer(
         model=model,
         args=training_args,
@@ -62,7 +66,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         train_dataset=sequences,
         eval_dataset=validation_sequences,
         processing_class=processor.tokenizer,
-        callbacks=[*budget, clock, *energy_callbacks(training_args)],
+        callbacks=[*budget, recorder, *energy_callbacks(training_args)],
     )
     throughput = ThroughputCallback(trainer.model.num_parameters(), tokens_per_step(args, training_args))
     # In front of those that report the logs, which it adds to.
@@ -74,9 +78,6 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     trainer.accelerator.print(describe_plan(args, training_args, trainer.model, sequences))
     if trainer.is_world_process_zero():
         processor.save_pretrained(output_dir)
-        recorded = [record_corpus(corpus, rows) for corpus, rows in zip(args.datasets, corpora, strict=True)]
-        recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
-        records = begin_records("pretraining", training_args, model_args, recorded, recipe)
 
     train_or_resume(trainer)
     trainer.evaluate()
@@ -85,7 +86,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        save_records(records, trainer, clock, {"validation loss (nats per unit)": "eval_loss"})
+        save_records(recorder, trainer, {"validation loss (nats per unit)": "eval_loss"})
         if is_matplotlib_available():
             save_training_curve(trainer.state, output_dir / "training_curve.png")
 
@@ -95,12 +96,12 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     for task, data in args.benchmarks.items():
         evaluation = evaluate_pairs(EvaluationArguments(str(output_dir), task, data), model, processor)
         if trainer.is_world_process_zero():
-            tokens = count_training_tokens(records)
+            tokens = count_training_tokens(recorder.records)
             summaries.append(save_evaluation(evaluation, output_dir / "evaluation", model.num_parameters(), tokens))
             print(describe_results(evaluation))
 
     if trainer.is_world_process_zero():
-        for name, (first, last) in records[-1].validation.items():
+        for name, (first, last) in recorder.records[-1].validation.items():
             print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
         save_model_card(trainer, summaries, model)
         print(f"Model, tokenizer, processor and card: {output_dir}")

@@ -134,7 +134,7 @@ def test_the_model_alone_is_not_continued(pretrain, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(script, "save_model_card", interrupt)
         pretrain(*saving)
-    with pytest.raises(ValueError, match="checkpoint-2' holds the model alone"):
+    with pytest.raises(ValueError, match="checkpoint-2' holds only the model"):
         pretrain(*saving, "--resume_from_checkpoint", "latest")
 
 

@@ -71,16 +71,16 @@ def test_a_budget_can_be_taken_back():
 @pytest.mark.parametrize(
     ("budget", "training_args", "message"),
     [
-        ({"max_train_tokens": 9}, {"max_steps": 3}, "one budget only, got max_steps and max_train_tokens"),
+        ({"max_train_tokens": 9}, {"max_steps": 3}, "Give only one budget, got max_steps and max_train_tokens"),
         (
             {"max_train_tokens": 9, "max_train_hours": 1},
             {},
-            "one budget only, got max_train_tokens and max_train_hours",
+            "Give only one budget, got max_train_tokens and max_train_hours",
         ),
         (
             {"max_train_hours": 1},
             {"warmup_steps": 100},
-            "give `warmup_steps` as a share below 1 of the budget, got 100",
+            "give `warmup_steps` as a share of the budget, below 1, got 100",
         ),
         ({"max_train_tokens": 9}, {"save_steps": 0.1}, "give `save_steps` in steps, got 0.1"),
     ],

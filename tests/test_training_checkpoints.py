@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_is_passed_over(two_checkpoints, file, damage, caps
     elif damage == "of another checkpoint":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
-    assert f"Passed over: '{path}' is " in capsys.readouterr().out
+    assert f"Skipped: '{path}' is " in capsys.readouterr().out
     with pytest.raises(ValueError, match=str(path)):
         resume(two_checkpoints, str(path.parent))
     shutil.rmtree(two_checkpoints / "checkpoint-8")
@@ -82,7 +82,7 @@ def test_a_checkpoint_whose_state_was_cut_short_is_passed_over(two_checkpoints, 
     capsys.readouterr()
     assert resume(two_checkpoints) is None
     assert capsys.readouterr().out.splitlines() == [
-        f"Passed over: '{path}' is missing or cut short.",
+        f"Skipped: '{path}' is missing or cut short.",
         "Training starts at step 0: there is no complete checkpoint.",
     ]
 
@@ -90,7 +90,7 @@ def test_a_checkpoint_whose_state_was_cut_short_is_passed_over(two_checkpoints, 
 def test_a_renamed_checkpoint_is_passed_over(two_checkpoints, capsys):
     (two_checkpoints / "checkpoint-10").rename(two_checkpoints / "checkpoint-12")
     assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
-    assert "checkpoint-12/trainer_state.json' is of another step, 10." in capsys.readouterr().out
+    assert "checkpoint-12/trainer_state.json' is of step 10, not of step 12." in capsys.readouterr().out
 
 
 def test_damaged_checksums_are_named(two_checkpoints):
@@ -102,7 +102,7 @@ def test_damaged_checksums_are_named(two_checkpoints):
 def test_the_model_alone_is_not_resumed(tmp_path):
     make_trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=2, save_only_model=True).train()
     for value in ("latest", str(tmp_path / "checkpoint-2")):
-        with pytest.raises(ValueError, match=r"checkpoint-2' holds the model alone \(`save_only_model`\)"):
+        with pytest.raises(ValueError, match=r"checkpoint-2' holds only the model \(`save_only_model`\)"):
             resume(tmp_path, value)
 
 
@@ -129,7 +129,7 @@ def test_a_run_does_not_begin_anew_with_other_processes(output_dir, tmp_path, mo
     (checkpoint / "rng_state_1.pth").write_text("")
     assert resume(tmp_path) == str(checkpoint)
     monkeypatch.setattr(TrainingArguments, "world_size", 4)
-    with pytest.raises(ValueError, match="Start 2, or give `resume_from_checkpoint: "):
+    with pytest.raises(ValueError, match="start 2 processes. To continue with other batches, give `resume_from"):
         resume(tmp_path)
 
 

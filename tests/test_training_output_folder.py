@@ -61,13 +61,13 @@ def test_differing_settings_are_named(tmp_path, is_finished):
 @pytest.mark.parametrize("resume", [{}, LATEST, {"resume_from_checkpoint": "somewhere/checkpoint-2"}])
 def test_a_finished_run_is_not_run_again(tmp_path, resume):
     finish(tmp_path)
-    with pytest.raises(ValueError, match="which is finished. Give another `output_dir`, or `overwrite_output_dir"):
+    with pytest.raises(ValueError, match="is finished. Give another `output_dir`, or `overwrite_output_dir"):
         interrupt(tmp_path, **resume)
 
 
 def test_what_is_not_of_a_run_is_not_overwritten(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="already holds 'config.json', not of this run"):
+    with pytest.raises(ValueError, match="already holds 'config.json', which is not of this run"):
         interrupt(tmp_path, **LATEST)
 
 

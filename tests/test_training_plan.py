@@ -54,7 +54,7 @@ def test_a_plan_of_tokens():
 
 
 def test_a_plan_of_time():
-    assert plan(max_train_hours=24)["length"] == "as many steps as fit into 24 h, known when a few are measured"
+    assert plan(max_train_hours=24)["length"] == "as many steps as fit into 24 h, known after the first steps"
 
 
 def test_what_a_stream_holds_is_not_said():

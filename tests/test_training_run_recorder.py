@@ -19,7 +19,7 @@ from slam_hf.training.run_record import (
     save_run_records,
 )
 from slam_hf.training.run_recorder import (
-    RunClock,
+    RunRecorder,
     begin_records,
     fingerprint_rows,
     read_emissions,
@@ -36,20 +36,20 @@ class Wait(TrainerCallback):
         time.sleep(0.1)
 
 
-def train(output_dir, clock: RunClock, resume: bool = False, **arguments):
-    trainer = make_trainer(output_dir, [clock, Wait()], **arguments)
+def train(output_dir, recorder: RunRecorder, resume: bool = False, **arguments):
+    trainer = make_trainer(output_dir, [recorder, Wait()], **arguments)
     trainer.args.eval_strategy, trainer.eval_dataset = IntervalStrategy.STEPS, trainer.train_dataset
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
 def test_a_record_has_what_was_measured(tmp_path):
-    clock = RunClock()
-    trainer = train(tmp_path, clock, max_steps=4, eval_steps=2)
+    recorder = RunRecorder()
+    trainer = train(tmp_path, recorder, max_steps=4, eval_steps=2)
     corpora = [CorpusRecord(Reference("corpus", is_local=True))]
     recipe = {"context_length": CONTEXT_LENGTH, "rope_theta": None}
-    records = begin_records("pretraining", trainer.args, ModelConfig(dtype="float32"), corpora, recipe)
-    save_records(records, trainer, clock, VALIDATION)
+    recorder.records = begin_records("pretraining", trainer.args, ModelConfig(dtype="float32"), corpora, recipe)
+    save_records(recorder, trainer, VALIDATION)
 
     [record] = read_run_records(tmp_path)
     assert (record.objective, record.base_model, record.corpora) == ("pretraining", None, corpora)
@@ -74,23 +74,38 @@ def test_a_record_has_what_was_measured(tmp_path):
 
 def test_the_parts_of_an_interrupted_run_add_up(tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 3, "eval_steps": 3}
-    first, second = RunClock(), RunClock()
+    first, second = RunRecorder(), RunRecorder()
     train(tmp_path, first, max_steps=3, **saving)
     trainer = train(tmp_path, second, resume=True, max_steps=6, **saving)
-    save_records(begin_records("pretraining", trainer.args, ModelConfig(), [], {}), trainer, second, VALIDATION)
+    second.records = begin_records("pretraining", trainer.args, ModelConfig(), [], {})
+    save_records(second, trainer, VALIDATION)
     assert second.started_at == first.started_at
     assert 0.6 < read_run_records(tmp_path)[0].seconds < 60
 
 
+def test_a_run_is_not_continued_with_other_data(tmp_path):
+    def recorder(fingerprint):
+        recorder = RunRecorder()
+        corpora = [CorpusRecord(Reference("corpus", is_local=True), fingerprint=fingerprint)]
+        recorder.records = [RunRecord("pretraining", corpora=corpora)]
+        return recorder
+
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    make_trainer(tmp_path, [recorder("abc")], max_steps=2, **saving).train()
+    make_trainer(tmp_path, [recorder("abc")], max_steps=4, **saving).train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match="The training data is not that of the checkpoint"):
+        make_trainer(tmp_path, [recorder("def")], max_steps=6, **saving).train(resume_from_checkpoint=True)
+
+
 def test_the_records_of_the_model_that_was_trained_further_come_first(tmp_path):
     base = tmp_path / "base"
-    clock = RunClock()
-    trainer = train(tmp_path / "aligned", clock, max_steps=1, eval_steps=1)
+    recorder = RunRecorder()
+    trainer = train(tmp_path / "aligned", recorder, max_steps=1, eval_steps=1)
     trainer.model.save_pretrained(base)
     save_run_records([RunRecord("pretraining")], base)
     model_args = ModelConfig(model_name_or_path=str(base))
-    records = begin_records("preference alignment", trainer.args, model_args, [], {"beta": 0.1})
-    save_records(records, trainer, clock, VALIDATION)
+    recorder.records = begin_records("preference alignment", trainer.args, model_args, [], {"beta": 0.1})
+    save_records(recorder, trainer, VALIDATION)
     pretraining, alignment = read_run_records(tmp_path / "aligned")
     assert pretraining == RunRecord("pretraining")
     assert alignment.base_model == Reference("base", is_local=True)
@@ -100,8 +115,9 @@ def test_the_records_of_the_model_that_was_trained_further_come_first(tmp_path):
 def test_a_share_of_held_out_data_is_recorded_in_percent(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.state.log_history = [{"step": step, "eval_accuracy": share} for step, share in ((0, 0.5), (4, 0.75))]
-    records = begin_records("pretraining", trainer.args, ModelConfig(), [], {})
-    save_records(records, trainer, RunClock(), {"accuracy (%)": "eval_accuracy"})
+    recorder = RunRecorder()
+    recorder.records = begin_records("pretraining", trainer.args, ModelConfig(), [], {})
+    save_records(recorder, trainer, {"accuracy (%)": "eval_accuracy"})
     assert read_run_records(tmp_path)[0].validation == {"accuracy (%)": [50.0, 75.0]}
 
 
@@ -140,6 +156,9 @@ def test_a_local_corpus_is_named_by_its_card(tmp_path):
     (folder / "README.md").write_text("---\npretty_name: My corpus\ncodec: org/codec\n---\n")
     record = record_corpus(corpus, rows)
     assert (record.source, record.codec) == (Reference("My corpus", is_local=True), "org/codec")
+    (folder / "README.md").write_text("---\npretty_name: [1]\ncodec: [2]\n---\n")
+    record = record_corpus(corpus, rows)
+    assert (record.source, record.codec) == (Reference("my-corpus", is_local=True), None)
 
 
 def test_of_a_stream_the_size_is_not_known(tmp_path):

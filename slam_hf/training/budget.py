@@ -1,8 +1,8 @@
-"""Budgets of tokens and of time: when training ends, and a learning-rate schedule that ends with it.
+"""Ends training when a budget of tokens or of time is used up, and the learning-rate schedule with it.
 
-A budget of steps is `TrainingArguments.max_steps`. For the others the Trainer is told to run for `HORIZON` steps, far
-more than it will, and the clock of its schedule shows the share of the budget that is used, on that scale. So every
-schedule of transformers ends where training does.
+A budget of steps is `TrainingArguments.max_steps`. For the other budgets, the Trainer is told to run for `HORIZON`
+steps, many more than it will. The step count of its schedule is set to the used share of the budget, times `HORIZON`.
+So every schedule of transformers ends when training does.
 """
 
 import time
@@ -23,17 +23,17 @@ HORIZON = 10**8
 
 def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> list[TrainerCallback]:
     r"""
-    The callback that a budget of tokens or of time needs, the trainer's arguments being set for it.
+    Set the trainer's arguments for a budget of tokens or of time, and return the callback that the budget needs.
 
     Args:
         args ([`PretrainArguments`]):
-            The budget, if there is one: `max_train_tokens` or `max_train_hours`.
+            `max_train_tokens` and `max_train_hours`.
         training_args ([`~transformers.TrainingArguments`]):
             Their `max_steps` is set.
 
     Raises:
-        ValueError: there is more than one budget, or none for a stream; or an argument is a number or a share of
-            steps that are not known.
+        ValueError: there is more than one budget, a stream has none, or an argument is relative to the number of
+            steps, which is not known.
     """
     budgets = {
         "max_steps": training_args.max_steps if training_args.max_steps > 0 else None,
@@ -42,7 +42,7 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
     }
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:
-        raise ValueError(f"Give one budget only, got {' and '.join(given)}.")
+        raise ValueError(f"Give only one budget, got {' and '.join(given)}.")
     if not given and args.streaming:
         raise ValueError(f"A stream has no epochs: give one of {', '.join(budgets)}.")
     if not given or given == ["max_steps"]:
@@ -50,14 +50,14 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
 
     if training_args.warmup_steps >= 1:
         raise ValueError(
-            f"With `{given[0]}` the number of steps is not known: give `warmup_steps` as a share below 1 of the "
-            f"budget, got {training_args.warmup_steps:g}."
+            f"With `{given[0]}`, the number of steps is not known: give `warmup_steps` as a share of the budget, "
+            f"below 1, got {training_args.warmup_steps:g}."
         )
     for name in ("logging_steps", "eval_steps", "save_steps"):
         steps = getattr(training_args, name)
         if steps is not None and steps < 1:
             raise ValueError(
-                f"With `{given[0]}` the number of steps is not known: give `{name}` in steps, got {steps:g}."
+                f"With `{given[0]}`, the number of steps is not known: give `{name}` in steps, got {steps:g}."
             )
     training_args.max_steps = HORIZON
     if args.max_train_tokens is not None:
@@ -66,7 +66,7 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
 
 
 class BudgetCallback(TrainerCallback):
-    """What budgets have in common; `used` says how much of one is used."""
+    """A budget. Subclasses say in `used` how much of it is used."""
 
     def used(self, state: TrainerState, step: int) -> float:
         r"""
@@ -74,7 +74,7 @@ class BudgetCallback(TrainerCallback):
 
         Args:
             state ([`~transformers.TrainerState`]):
-                State of the trainer, with the tokens of these steps counted.
+                State of the trainer, which has counted the tokens of these steps.
             step (`int`):
                 Number of steps.
         """
@@ -83,7 +83,7 @@ class BudgetCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # How many steps it will be is not known: the progress bar, made now, counts them only.
+        # The number of steps is not known. The progress bar, which is made now, only counts them.
         state.max_steps = 0
 
     def on_epoch_begin(
@@ -114,11 +114,11 @@ class BudgetCallback(TrainerCallback):
 
 class TokenBudget(BudgetCallback):
     r"""
-    Ends training with the step in which the tokens are used up.
+    Ends training with the step that uses up the tokens.
 
     Args:
         tokens (`int`):
-            Tokens to see, padding not among them, over all processes. The trainer must count them
+            Number of tokens to train on, without padding, over all processes. The trainer must count them
             (`include_num_input_tokens_seen="non_padding"`).
     """
 
@@ -131,18 +131,18 @@ class TokenBudget(BudgetCallback):
 
 class TimeBudget(BudgetCallback, ExportableState):
     r"""
-    Ends training when its time is used up, over all its interruptions and without the time between them.
+    Ends training when its time is used up. The time between the parts of an interrupted run does not count.
 
-    The number of steps that fit into the time is planned from the time that steps take, and the schedule follows this
-    plan, not the clock: a run that is interrupted goes on exactly as it would have. The plan is looked at again
-    whenever the number of steps, or of those that remain, is a power of two, and changed where it would miss the end
-    by more than a hundredth of the budget. It aims at 99 % of the budget.
+    The number of steps that fit into the time is planned from the time per step. The schedule follows this plan and
+    not the clock, so an interrupted run continues exactly as it would have. The plan is checked whenever the number of
+    steps, or of remaining steps, is a power of two. It is changed if it would miss the end by more than 1 % of the
+    budget. It aims at 99 % of the budget.
 
     Args:
         seconds (`float`):
-            The time, with evaluation and saving.
+            The time, including evaluation and saving.
         clock (`Callable`, *optional*, defaults to `time.monotonic`):
-            Tells the time in seconds.
+            Returns the time, in seconds.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
@@ -151,7 +151,7 @@ class TimeBudget(BudgetCallback, ExportableState):
         self.started, self.seconds_before = None, 0.0
         # The plan: `planned_used` of the budget is used at `planned_step`, and all of it at `last_step`.
         self.planned_step, self.planned_used, self.last_step = 0, 0.0, 0
-        # Where the plan was looked at last: the time of a step is measured from here.
+        # The last check of the plan: the time per step is measured from here.
         self.measured_step, self.measured_at = 0, 0.0
 
     @property
@@ -189,7 +189,7 @@ class TimeBudget(BudgetCallback, ExportableState):
         if abs(remaining - (self.last_step - step) * seconds_per_step) > 0.01 * self.seconds:
             last_step = step + max(0, round(remaining / seconds_per_step))
             plan = [step, self.used(state, step), last_step] if self.last_step > 0 else [0, 0.0, last_step]
-        # The clock of one process counts, so that all of them stop at the same step.
+        # The clock of the main process decides, so that all processes stop at the same step.
         self.planned_step, self.planned_used, self.last_step = broadcast_object_list(plan)
 
     def state(self) -> dict[str, Any]:

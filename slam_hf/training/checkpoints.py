@@ -1,4 +1,4 @@
-"""Complete checkpoints: which one a run resumes from, and how it is known that nothing in it is missing or changed."""
+"""Finds the newest complete checkpoint of a run, and trains from it."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ LATEST = "latest"
 CHECKSUMS_NAME = "checksums.json"
 
 RANDOM_STATE = "rng_state.pth"
-"""The file with the random state of a single process. Several processes write one each, numbered."""
+"""The random state of a run of one process. Of several, each writes a numbered file."""
 
 
 class CutShortError(ValueError):
-    """A checkpoint whose writing was interrupted, as happens to a run that is killed."""
+    """The run was killed while it wrote the checkpoint."""
 
 
 class ChecksumCallback(TrainerCallback):
-    """Writes the SHA-256 of every file of a checkpoint into it, when all processes have written theirs."""
+    """Adds the SHA-256 of its files to each checkpoint, after all processes have written them."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()
@@ -52,20 +52,19 @@ def train_or_resume(trainer: Trainer) -> None:
 
 def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
     r"""
-    Find the folder to resume from, as `resume_from_checkpoint` says. `"latest"` (or `true`) is the newest complete
-    checkpoint in the output folder, or none if there is none yet, so that one command both starts and continues a run.
-    The main process searches and prints a line for each checkpoint that it passes over.
+    Find the checkpoint to resume from, as `resume_from_checkpoint` says. `"latest"` (or `true`) is the newest complete
+    checkpoint in the output folder. It is no error if there is none yet, so one command both starts and continues a
+    run. The main process searches, and prints a line for each checkpoint that it skips.
 
     Args:
         training_args ([`~transformers.TrainingArguments`]):
             The arguments of the run.
 
     Returns:
-        `str`, *optional*: the folder.
+        `str`, *optional*: the folder of the checkpoint.
 
     Raises:
-        ValueError: there are checkpoints, but only ones that were damaged, that hold the model alone or that another
-            number of processes wrote.
+        ValueError: every checkpoint is damaged, holds only the model, or was written by another number of processes.
     """
     folder = _find_checkpoint(training_args) if training_args.process_index == 0 else None
     return broadcast_object_list([folder])[0]
@@ -87,7 +86,7 @@ def _find_checkpoint(training_args: TrainingArguments) -> str | None:
             check_checkpoint(folder, training_args.world_size)
             return str(folder)
         except ValueError as error:
-            print(f"Passed over: {error}")
+            print(f"Skipped: {error}")
             if not isinstance(error, CutShortError):
                 refusal = refusal or error
     if refusal is not None:
@@ -98,14 +97,14 @@ def _find_checkpoint(training_args: TrainingArguments) -> str | None:
 
 
 def wants_latest(training_args: TrainingArguments) -> bool:
-    """Whether the arguments ask for the newest checkpoint, whichever that is."""
+    """Whether the arguments ask for the newest checkpoint."""
     return str(training_args.resume_from_checkpoint).lower() in (LATEST, "true")
 
 
 def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = True) -> None:
     r"""
-    Check that a checkpoint is complete. The Trainer does not write one at a stroke, and a run may be killed at any
-    moment: the main process writes the state of the trainer last, the others their random states.
+    Check that a checkpoint is complete. A run may be killed while the Trainer writes one. The main process writes the
+    state of the trainer last, and the other processes write their random states last.
 
     Args:
         checkpoint (`Path`):
@@ -113,12 +112,12 @@ def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = T
         world_size (`int`):
             Number of processes of the run.
         same_processes (`bool`, *optional*, defaults to `True`):
-            Whether that many processes must have written it.
+            Whether the checkpoint must have been written by that number of processes.
 
     Raises:
         CutShortError: the run was killed while it wrote the checkpoint.
-        ValueError: it holds the model alone, a file is missing or has changed, or another number of processes wrote
-            it. The message names the file.
+        ValueError: a file is missing or has changed, the checkpoint holds only the model, or another number of
+            processes wrote it. The message names the file.
     """
     checksums = _read_object(checkpoint / CHECKSUMS_NAME)
     if checksums is None and (checkpoint / CHECKSUMS_NAME).exists():
@@ -126,30 +125,32 @@ def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = T
     paths = [checkpoint / name for name in checksums or ()]
     for path in paths:
         if not path.is_file():
-            raise ValueError(f"'{path}' is missing, though it was saved with the checkpoint.")
+            raise ValueError(f"'{path}' is missing from the checkpoint.")
     for path, now, saved in zip(paths, _hash_files(paths), (checksums or {}).values(), strict=True):
         if now != saved:
-            raise ValueError(f"'{path}' is damaged, or is not the file that was saved with the checkpoint.")
+            raise ValueError(f"'{path}' is damaged: it is not the file that was saved.")
 
     state = _read_object(checkpoint / TRAINER_STATE_NAME)
     if state is None:
         raise CutShortError(f"'{checkpoint / TRAINER_STATE_NAME}' is missing or cut short.")
     step = checkpoint.name.rpartition("-")[2]
     if step.isdigit() and state.get("global_step") != int(step):
-        raise ValueError(f"'{checkpoint / TRAINER_STATE_NAME}' is of another step, {state.get('global_step')}.")
+        raise ValueError(
+            f"'{checkpoint / TRAINER_STATE_NAME}' is of step {state.get('global_step')}, not of step {step}."
+        )
     saved = len(list(checkpoint.glob("rng_state*.pth")))
     if saved == 0:
         raise ValueError(
-            f"'{checkpoint}' holds the model alone (`save_only_model`), without the optimizer that a run needs to "
-            f"continue. Start a new run from it: `model_name_or_path: {checkpoint}` and another `output_dir`."
+            f"'{checkpoint}' holds only the model (`save_only_model`), and a run cannot continue without the state of "
+            f"the optimizer. Start a new run from it: `model_name_or_path: {checkpoint}` and another `output_dir`."
         )
     if saved == 1 and not (checkpoint / RANDOM_STATE).is_file():
         raise CutShortError(f"'{checkpoint}' has the random state of one process of several.")
     if same_processes and saved != world_size:
         raise ValueError(
-            f"'{checkpoint}' has the random states of {saved} processes, and this run has {world_size}: a run "
-            f"continues exactly with as many as it began with. Start {saved}, or give `resume_from_checkpoint: "
-            f"{checkpoint}` to go on with other batches, or another `output_dir` to begin anew."
+            f"'{checkpoint}' has the random states of {saved} processes, and this run has {world_size}. To continue "
+            f"exactly, start {saved} processes. To continue with other batches, give `resume_from_checkpoint: "
+            f"{checkpoint}`. To begin again, give another `output_dir`."
         )
 
 

@@ -7,11 +7,11 @@ from transformers import TrainerState
 
 def save_training_curve(state: TrainerState, path: Path) -> None:
     r"""
-    Draw training loss, validation loss and learning rate against the step.
+    Plot the training loss, the validation loss and the learning rate over the steps.
 
     Args:
         state ([`~transformers.TrainerState`]):
-            State of the trainer, with the history of its logs.
+            State of the trainer, with its log history.
         path (`Path`):
             The PNG file to write.
     """

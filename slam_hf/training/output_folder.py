@@ -1,4 +1,4 @@
-"""The output folder of a training run: it belongs to one run, with one set of settings."""
+"""Keeps the output folder of a training for one run with one set of settings."""
 
 import json
 import shutil
@@ -35,58 +35,31 @@ RESULTS = (
     "config.json",
     "generation_config.json",
     "processor_config.json",
+    "tokenizer.json",
     "tokenizer_config.json",
     "model*.safetensors*",
     "evaluation",
     CHECKPOINTS,
 )
-"""What a run leaves in its output folder."""
+"""The files of a run in its output folder."""
 
+# fmt: off
 INCIDENTAL = (
-    "activation_checkpointing",
-    "asr_model",
-    "batch_eval",
-    "benchmarks",
-    "dataloader_num_workers",
-    "dataloader_persistent",
-    "dataloader_pin_memory",
-    "dataloader_prefetch",
-    "dataset_num_proc",
-    "ddp_",
-    "debug",
-    "disable_tqdm",
-    "do_",
-    "enable_jit",
-    "eval_",
-    "gradient_checkpointing",
-    "hub_",
-    "include_for_metrics",
-    "local_rank",
-    "log",
-    "output_dir",
-    "overwrite_output_dir",
-    "per_device_eval",
-    "precompute_ref_batch_size",
-    "prediction_loss_only",
-    "project",
-    "prompt",
-    "push_to_hub",
-    "report_to",
-    "resume_from_checkpoint",
-    "run_name",
-    "save_",
-    "skip_memory",
-    "torch_empty_cache",
-    "trackio",
-    "use_cpu",
+    "activation_checkpointing", "asr_model", "batch_eval", "benchmarks", "dataloader_num_workers",
+    "dataloader_persistent", "dataloader_pin_memory", "dataloader_prefetch", "dataset_num_proc", "ddp_", "debug",
+    "disable_tqdm", "do_", "enable_jit", "eval_", "gradient_checkpointing", "hub_", "include_for_metrics",
+    "local_rank", "log", "output_dir", "overwrite_output_dir", "per_device_eval", "precompute_ref_batch_size",
+    "prediction_loss_only", "project", "prompt", "push_to_hub", "report_to", "resume_from_checkpoint", "run_name",
+    "save_", "skip_memory", "torch_empty_cache", "trackio", "use_cpu",
 )
-"""How the names of arguments begin that the trained weights do not depend on."""
+# fmt: on
+"""Prefixes of the arguments that have no effect on the trained weights."""
 
 
 def make_settings(
     args: PretrainArguments | AlignArguments, training_args: TrainingArguments, model_args: ModelConfig
 ) -> dict[str, Any]:
-    """The arguments of a script that the trained weights depend on."""
+    """The arguments of a script that have an effect on the trained weights."""
     settings = asdict(args) | training_args.to_dict() | asdict(model_args)
     settings = {name: value for name, value in settings.items() if not name.startswith(INCIDENTAL)}
     return json.loads(json.dumps(settings, default=str))
@@ -97,20 +70,20 @@ def claim_output_dir(
     args: PretrainArguments | AlignArguments, training_args: TrainingArguments, model_args: ModelConfig
 ) -> Iterator[None]:
     r"""
-    Hold the output folder for a run: no other one may write to it meanwhile. The main process locks the folder, notes
-    the settings of the run in it, and at the end of the `with` block that the run is finished.
+    Claim the output folder for a run. The main process locks the folder and writes the settings of the run to it. At
+    the end of the `with` block it adds that the run is finished.
 
     Args:
         args ([`PretrainArguments`] or [`AlignArguments`]):
-            The script's own arguments. `overwrite_output_dir` deletes what another run, or a finished one, has left.
+            The script's own arguments. `overwrite_output_dir` deletes the files of another run or of a finished one.
         training_args ([`~transformers.TrainingArguments`]):
-            Output folder, and checkpoint to resume from.
+            The output folder and the checkpoint to resume from.
         model_args ([`~trl.ModelConfig`]):
-            What is trained.
+            The model that is trained.
 
     Raises:
-        FolderInUseError: another process holds the folder.
-        ValueError: the folder holds a run with other settings, a finished run, or one that is not continued.
+        FolderInUseError: another process is using the folder.
+        ValueError: the folder holds a run with other settings, a finished run, or a run that is not resumed.
     """
     if training_args.process_index > 0:
         yield
@@ -128,25 +101,29 @@ def _note_settings(settings: dict[str, Any], training_args: TrainingArguments, o
     checkpoint = None if not resumes or wants_latest(training_args) else Path(resumes)
     noted = _read(folder)
     if overwrite and checkpoint is not None:
-        raise ValueError("`overwrite_output_dir` deletes checkpoints: give no `resume_from_checkpoint` with it.")
-    if overwrite and not (resumes and noted == {"finished": False, "settings": settings}):  # not what it began itself
+        raise ValueError(
+            "`overwrite_output_dir` deletes checkpoints: leave out `resume_from_checkpoint`, or set it to `latest`."
+        )
+    if overwrite and not (resumes and noted == {"finished": False, "settings": settings}):  # except its own run
         for path in _results(folder):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         noted = None
     otherwise = "Give another `output_dir`, or `overwrite_output_dir: true` to delete what is there"
     if noted is None and _results(folder):
-        raise ValueError(f"'{folder}' already holds '{_results(folder)[0].name}', not of this run. {otherwise}.")
+        raise ValueError(
+            f"'{folder}' already holds '{_results(folder)[0].name}', which is not of this run. {otherwise}."
+        )
     begun = noted if checkpoint is None else _read(checkpoint.parent)
     is_finished = noted is not None and noted["finished"]
     has_checkpoints = any(folder.glob(CHECKPOINTS))
     changes = [] if begun is None else list_changes(begun["settings"], settings)
     if changes and (is_finished or has_checkpoints or checkpoint is not None):
         raise ValueError(
-            f"'{folder if checkpoint is None else checkpoint}' is of a run with other settings. Give the same to "
-            f"continue it. {otherwise}:\n" + "\n".join(changes)
+            f"'{folder if checkpoint is None else checkpoint}' is of a run with other settings. Use the same settings "
+            f"to continue it. {otherwise}:\n" + "\n".join(changes)
         )
     if is_finished:
-        raise ValueError(f"'{folder}' holds the model of a run with these settings, which is finished. {otherwise}.")
+        raise ValueError(f"The run in '{folder}' has these settings and is finished. {otherwise}.")
     if has_checkpoints and not resumes:
         raise ValueError(
             f"'{folder}' holds checkpoints of an interrupted run: continue it with `resume_from_checkpoint: latest`. "

@@ -53,7 +53,7 @@ def describe_plan(
         "memory": _memory(args, training_args, model.config, parameters, trained),
     }
     if isinstance(sequences, Dataset):
-        # From all over the corpus: packing leaves what it has to cut to the end.
+        # A sample of the whole corpus: packing leaves the documents that it has to cut to the end.
         sample = sequences[:: math.ceil(len(sequences) / SAMPLED_SEQUENCES)]
         packing = _packing(sample, args.context_length, model.config.bos_token_id)
         lines["data"] = f"{len(sequences):,} packed sequences per epoch, {packing}"
@@ -68,7 +68,7 @@ def _length(
     flops: int,
 ) -> str:
     if args.max_train_hours is not None:
-        return f"as many steps as fit into {args.max_train_hours:g} h, known when a few are measured"
+        return f"as many steps as fit into {args.max_train_hours:g} h, known after the first steps"
     if args.max_train_tokens is not None:
         steps = math.ceil(args.max_train_tokens / step_tokens)
         tokens = args.max_train_tokens
@@ -98,15 +98,15 @@ def _memory(
 
 
 def _activation_bytes_per_token(config: PreTrainedConfig, bytes_per_value: int) -> int:
-    # What a layer keeps for its backward pass, attention being fused: two norms, queries, keys, values, output and
-    # two residuals, each about as wide as the layer; and the four vectors of a gated feed-forward block.
+    # A layer with fused attention keeps for its backward pass: two norms, queries, keys, values, the output and two
+    # residuals, each about as wide as the layer, and the four vectors of a gated feed-forward block.
     width = config.hidden_size
     inner = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None) or 4 * width
     return config.num_hidden_layers * (8 * width + 4 * inner) * bytes_per_value
 
 
 def _packing(sequences: dict[str, list[list[int]]], context_length: int, bos_token_id: int) -> str:
-    """How full sequences are, and how many of their documents continue from another one: those lack `<S>`."""
+    """How full the sequences are, and how often documents are cut: the rest of a cut document lacks `<S>`."""
     fill = sum(map(sum, sequences["seq_lengths"])) / (len(sequences["seq_lengths"]) * context_length)
     begins = [
         ids[start] == bos_token_id

@@ -1,4 +1,4 @@
-"""Records a training run: what is known at its start, and what was measured."""
+"""Records a training run: its settings at the start, and its measurements at the end."""
 
 import csv
 import hashlib
@@ -42,17 +42,19 @@ RECIPE = (
     "torch_compile",
     "seed",
 )
-"""The trainer's arguments that a record gives, with those that a script adds."""
+"""The trainer's arguments in a record. Scripts add others."""
 
 LORA = ("lora_r", "lora_alpha", "lora_target_modules")
 
 CODECARBON_FILE = "emissions.csv"
 
 
-class RunClock(TrainerCallback, ExportableState):
-    """Takes the time of a run over all its parts: it continues where the checkpoint was made."""
+class RunRecorder(TrainerCallback, ExportableState):
+    """Takes the time of a run over all its parts, and refuses to continue one whose corpora have changed."""
 
     def __init__(self):
+        self.records: list[RunRecord] = []
+        """From [`begin_records`], on the main process."""
         self.started_at = time.time()
         self.seconds = 0.0
         self._part_started: float | None = None
@@ -65,7 +67,10 @@ class RunClock(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        vars(self).update(state.stateful_callbacks[type(self).__name__]["attributes"])
+        saved = state.stateful_callbacks[type(self).__name__]["attributes"]
+        self.started_at, self.seconds = saved["started_at"], saved["seconds"]
+        if self.records and saved["fingerprints"] != self._fingerprints():
+            raise ValueError("The training data is not that of the checkpoint: it has changed. Start a new run.")
         self._part_started = time.monotonic()
 
     def on_train_end(
@@ -74,7 +79,11 @@ class RunClock(TrainerCallback, ExportableState):
         self.seconds, self._part_started = self.elapsed, None
 
     def state(self) -> dict[str, Any]:
-        return {"args": {}, "attributes": {"started_at": self.started_at, "seconds": self.elapsed}}
+        attributes = {"started_at": self.started_at, "seconds": self.elapsed, "fingerprints": self._fingerprints()}
+        return {"args": {}, "attributes": attributes}
+
+    def _fingerprints(self) -> list[str | None]:
+        return [corpus.fingerprint for record in self.records[-1:] for corpus in record.corpora]
 
 
 def begin_records(
@@ -85,7 +94,7 @@ def begin_records(
     recipe: dict[str, Any],
 ) -> list[RunRecord]:
     r"""
-    Record what is known of a run before it starts, behind the records of the model that it starts from.
+    Record what is known about a run before it starts, after the records of the model that it starts from.
 
     Args:
         objective (`str`):
@@ -93,17 +102,17 @@ def begin_records(
         training_args ([`~transformers.TrainingArguments`]):
             The arguments of the trainer.
         model_args ([`~trl.ModelConfig`]):
-            What the run starts from, and its adapters.
+            The model that the run starts from, and the adapters.
         corpora (`list` of [`CorpusRecord`]):
             What it is trained on.
         recipe (`dict`):
-            Values of the recipe that not every trainer has, `None` where one does not apply.
+            Values that are not arguments of every trainer. Those that are `None` are left out.
 
     Returns:
         `list` of [`RunRecord`]: the record of this run is the last.
 
     Raises:
-        ValueError: what the model has as records is something else.
+        ValueError: the file with the records of the model does not hold records.
     """
     name, revision = model_args.model_name_or_path, model_args.model_revision
     values = {"batch_size": _batch_size(training_args), **recipe}
@@ -126,23 +135,22 @@ def begin_records(
     return [*read_run_records(name, revision), record]
 
 
-def save_records(records: list[RunRecord], trainer: Trainer, clock: RunClock, validation: dict[str, str]) -> None:
+def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, str]) -> None:
     r"""
-    Add to the last record what was measured, and write the records into the output folder.
+    Add the measurements to the last record, and write the records to the output folder.
 
     Args:
-        records (`list` of [`RunRecord`]):
-            From [`begin_records`].
+        recorder ([`RunRecorder`]):
+            A callback of the trainer.
         trainer ([`~transformers.Trainer`]):
             The trainer, after training and evaluation.
-        clock ([`RunClock`]):
-            Its callback.
         validation (`dict[str, str]`):
-            What was measured on held-out data, and the name in the logs. Names that end in `(%)` are of shares.
+            The measurements on held-out data, and their names in the logs. Shares have names that end in `(%)`.
     """
-    record, args, state = records[-1], trainer.args, trainer.state
+    record, args, state = recorder.records[-1], trainer.args, trainer.state
     evaluations = [log for log in state.log_history if set(validation.values()) <= log.keys()]
-    record.num_steps, record.num_tokens, record.seconds = state.global_step, state.num_input_tokens_seen, clock.elapsed
+    record.num_steps, record.num_tokens = state.global_step, state.num_input_tokens_seen
+    record.seconds = recorder.elapsed
     if "context_length" in record.recipe:
         slots = record.recipe["context_length"] * _batch_size(args) * state.global_step
         record.padding = 1 - state.num_input_tokens_seen / slots
@@ -154,25 +162,25 @@ def save_records(records: list[RunRecord], trainer: Trainer, clock: RunClock, va
         scale = 100 if name.endswith("(%)") else 1
         record.validation[name] = [scale * evaluations[0][key], scale * evaluations[-1][key]]
     record.validation_steps = [evaluations[0]["step"], evaluations[-1]["step"]]
-    record.emissions = read_emissions(Path(args.output_dir), clock.started_at)
-    save_run_records(records, args.output_dir)
+    record.emissions = read_emissions(Path(args.output_dir), recorder.started_at)
+    save_run_records(recorder.records, args.output_dir)
 
 
 def energy_callbacks(training_args: TrainingArguments) -> list[TrainerCallback]:
-    """The callback that measures energy where codecarbon is installed, unless `report_to` names it already."""
+    """The callback that measures energy, if codecarbon is installed and `report_to` does not name it already."""
     wanted = is_codecarbon_available() and "codecarbon" not in training_args.report_to
     return [CodeCarbonCallback()] if wanted else []
 
 
 def read_emissions(output_dir: Path, started_at: float) -> Emissions | None:
     r"""
-    Sum up what codecarbon left of the parts of a run.
+    Sum up codecarbon's measurements of the parts of a run.
 
     Args:
         output_dir (`Path`):
-            Folder with codecarbon's `emissions.csv`, a row for each part that came to its end.
+            Folder with codecarbon's `emissions.csv`. It has a row for each part that was not killed.
         started_at (`float`):
-            When the run began, in seconds since the epoch: earlier rows are of other runs.
+            Start of the run, in seconds since the epoch. Earlier rows are of other runs.
     """
     path = output_dir / CODECARBON_FILE
     if not path.is_file():
@@ -195,19 +203,20 @@ def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> Corp
 
     Args:
         corpus ([`CorpusConfig`]):
-            How the recipe names it.
+            Its arguments in the recipe.
         rows (`Dataset` or `IterableDataset`):
-            What was trained on, without what was held out: a tokenised corpus or preference pairs.
+            The rows that are trained on, without those held out: a tokenised corpus or preference pairs.
 
     Returns:
-        [`CorpusRecord`], without size and fingerprint for a stream.
+        [`CorpusRecord`]. Of a stream, it has neither size nor fingerprint.
     """
     record = CorpusRecord(_source(corpus), corpus.name, corpus.split, corpus.weight)
     readme = Path(corpus.path) / "README.md"
     if readme.is_file():
         data = DatasetCard.load(readme).data
         record.codec = data.get("codec") if isinstance(data.get("codec"), str) else None
-        record.source.name = data.get("pretty_name", record.source.name)
+        if isinstance(data.get("pretty_name"), str):
+            record.source.name = data["pretty_name"]
     if isinstance(rows, Dataset):
         record.num_rows = len(rows)
         record.fingerprint, record.num_units = fingerprint_rows(rows)
@@ -216,7 +225,8 @@ def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> Corp
 
 def fingerprint_rows(rows: Dataset) -> tuple[str, int | None]:
     r"""
-    SHA-256 of a dataset's columns, however its files are divided, and its number of units where it has such a column.
+    SHA-256 of a dataset's columns, which does not depend on the files they are stored in, and the number of units, if
+    there are any.
 
     Args:
         rows (`Dataset`):
@@ -241,10 +251,10 @@ def fingerprint_rows(rows: Dataset) -> tuple[str, int | None]:
 
 def _source(corpus: CorpusConfig) -> Reference:
     source = Reference.to(corpus.path, corpus.revision)
-    if "/" not in corpus.path:  # a builder, such as "parquet", and `data_files` of the user's
+    if "/" not in corpus.path:  # a builder, such as "parquet", with the user's `data_files`
         source.is_local = True
     if not source.is_local and not HF_HUB_OFFLINE:
-        # Without a connection, `load_dataset` has taken the corpus from its cache, which does not know its revision.
+        # Without a connection, `load_dataset` has used its cache, which does not store the revision.
         with suppress(HTTPError):
             source.revision = HfApi().dataset_info(corpus.path, revision=corpus.revision).sha
     return source
