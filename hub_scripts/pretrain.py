@@ -62,7 +62,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     trainer = Trainer(
         model=model,
         args=training_args,
-        data_collator=PackingCollator(args.context_length, processor.tokenizer.pad_token_id),
+        data_collator=PackingCollator(args.context_length, processor.tokenizer.pad_token_id, args.packing),
         train_dataset=sequences,
         eval_dataset=validation_sequences,
         processing_class=processor.tokenizer,

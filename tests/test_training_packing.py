@@ -120,6 +120,29 @@ def test_collator_restarts_positions_and_predicts_no_first_token():
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
+@pytest.mark.parametrize(
+    "base_config",
+    [
+        {"model_type": "mamba", "hidden_size": 16, "state_size": 4, "num_hidden_layers": 1},
+        {"model_type": "bloom", "hidden_size": 16, "n_layer": 1, "n_head": 2},
+        BASES["qwen2"].to_dict(),
+    ],
+    ids=lambda base_config: base_config["model_type"],
+)
+def test_without_packing_any_model_trains_on_its_documents_alone(base_config):
+    torch.manual_seed(0)
+    model = SpeechLMForCausalLM(SpeechLMConfig(base_config=base_config, vocab_size=52))
+    documents = [[1, 5, 9, 1], [1, 7, 8, 9, 10, 20, 1]]
+    rows = separate_documents(Dataset.from_dict({"input_ids": documents}), context_length=8)
+    batch = PackingCollator(context_length=8, packing=False)(rows)
+    assert batch.keys() == {"input_ids", "labels"}
+    alone = [
+        model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        for ids in map(torch.tensor, ([document] for document in documents))
+    ]
+    assert model(**batch).loss.item() == pytest.approx(sum(alone) / 9, abs=1e-5)
+
+
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
 def test_packed_loss_is_the_token_weighted_loss_of_the_documents_alone(base, attn_implementation):

@@ -1,11 +1,8 @@
 """The model that pretraining starts from, and its processor."""
 
-import math
-
 import torch
 from accelerate import PartialState
 from peft import PeftModel, get_peft_model
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, set_seed
 from trl import ModelConfig, get_peft_config
 
@@ -38,7 +35,11 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
             SpeechLM has another number of units, or the model has fewer positions than `context_length`.
     """
     model = _base_model(args, model_args, seed)
-    _check_positions(model, args.context_length)
+    if model.max_positions is not None and args.context_length > model.max_positions:
+        raise ValueError(
+            f"`context_length` is {args.context_length:,}, and the model has {model.max_positions:,} positions: "
+            "shorten it, or train from scratch with more `max_position_embeddings`."
+        )
     return get_peft_model(model, get_peft_config(model_args)) if model_args.use_peft else model
 
 
@@ -102,14 +103,3 @@ def _base_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> 
     if model.config.num_units != args.num_units:
         raise ValueError(f"{name} has {model.config.num_units} units, and `num_units` is {args.num_units}.")
     return model
-
-
-def _check_positions(model: SpeechLMForCausalLM, context_length: int) -> None:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-    # Rotary positions have no table, and go on. A table may have a few rows before the first position.
-    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m is not model.get_input_embeddings()]
-    if context_length > positions and any(0 <= table.num_embeddings - positions <= 2 for table in tables):
-        raise ValueError(
-            f"`context_length` is {context_length:,}, and the model has {positions:,} positions: shorten it, or train "
-            "from scratch with more `max_position_embeddings`."
-        )

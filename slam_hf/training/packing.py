@@ -158,17 +158,21 @@ class PackingCollator:
     labels       -100  a  b <S> | -100 c <S> |  -100  -100
     ```
 
-    There is no `attention_mask`: the positions tell the model where documents begin.
+    There is no `attention_mask`: the positions tell the model where documents begin. Without packing, there are no
+    positions either.
 
     Args:
         context_length (`int`):
             Length of a sequence with its padding, in tokens.
         pad_token_id (`int`, *optional*, defaults to 0):
             Id of the padding.
+        packing (`bool`, *optional*, defaults to `True`):
+            Whether documents share a sequence.
     """
 
     context_length: int
     pad_token_id: int = 0
+    packing: bool = True
 
     def __call__(self, sequences: Iterable[dict[str, list[int]]]) -> dict[str, torch.LongTensor]:
         rows = [self._row(sequence["input_ids"], sequence["seq_lengths"]) for sequence in sequences]
@@ -180,5 +184,7 @@ class PackingCollator:
         labels = ids.copy()
         labels[np.cumsum(lengths) - lengths] = IGNORE_INDEX
         labels[len(input_ids) :] = IGNORE_INDEX
-        positions = np.concatenate([np.arange(length) for length in (*lengths, padding)])
-        return {"input_ids": ids, "position_ids": positions, "labels": labels}
+        row = {"input_ids": ids, "labels": labels}
+        if self.packing:
+            row["position_ids"] = np.concatenate([np.arange(length) for length in (*lengths, padding)])
+        return row
