@@ -26,13 +26,13 @@ MAX_SAMPLING_RATE = 384_000
 
 MAX_RESAMPLING_KERNEL = 2**25
 """Maximum number of coefficients of a resampling filter (128 MiB). Only rates that share no factor with the wanted one
-need more, such as those in a damaged header: 44,100 Hz to 16,000 Hz takes 8 * 10^4."""
+need more, such as those in a damaged header: from 44,100 Hz to 16,000 Hz takes 8 * 10^4."""
 
 MAX_WAVEFORM_SAMPLES = 2**27
 """Maximum length of a waveform that [`load_audio`] returns: 512 MiB, or 2.3 hours at 16 kHz."""
 
 MAX_RECORDING_SECONDS = 24 * 3600
-"""Maximum length of a recording that is read in blocks. A small file can say, or decompress to, any length."""
+"""Maximum length of a recording that is read in blocks. A small file can claim, or decompress to, any length."""
 
 MAX_DOWNLOAD_BYTES = 2**33
 """Maximum size of a file that is downloaded. A live stream never ends."""
@@ -42,15 +42,15 @@ MAX_BLOCK_SAMPLES = 2**25
 """Maximum number of samples in a block, all channels together (128 MiB)."""
 
 DOWNLOAD_TIMEOUT = 30.0
-"""Seconds that a server may take to answer, and between two parts of its answer."""
+"""Seconds to wait for an answer of a server, and for each part of it."""
 
 DOWNLOAD_WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds to wait before each further try to download a file."""
 
 _UNKNOWN_LENGTH = 2**63 - 1
-"""What libsndfile gives as the length of a stream that does not say it, such as FLAC written to a pipe."""
+"""What libsndfile gives as the length of a stream of unknown length, such as FLAC written to a pipe."""
 
-# FFmpeg also follows playlists, which name other files and servers: it is only given what begins as one of these.
+# FFmpeg also follows playlists, which name other files and servers, so it only gets files that begin like these.
 _FFMPEG_CONTAINERS = {
     "MP4": (4, (b"ftyp", b"moov", b"mdat", b"wide")),
     "WebM or Matroska": (0, (b"\x1a\x45\xdf\xa3",)),
@@ -82,7 +82,7 @@ class AudioError(ValueError):
 
 
 class AudioDownloadError(ConnectionError):
-    """A server that does not give a file now, though it may later."""
+    """A server could not be reached or refused a file, in several tries. It may give the file later."""
 
 
 class AudioFile:
@@ -115,7 +115,7 @@ class AudioFile:
             offset, duration (`float`, *optional*):
                 The excerpt, in seconds. Defaults to the whole file.
             max_samples (`int`, *optional*):
-                Longer audio is an error. Defaults to that of 24 hours.
+                Maximum length; longer audio is an error. Defaults to 24 hours.
 
         Yields:
             `np.ndarray` of shape `(samples,)`, float32: the mean of the channels.
@@ -180,9 +180,9 @@ def open_audio(source: Any) -> Iterator[AudioFile]:
     Args:
         source (`str`, `os.PathLike`, `bytes`, `dict`, or a binary file object):
             A path; a URL (`http://`, `https://`, `hf://` and others of `fsspec`); the content of a file;
-            `{"bytes", "path"}`, as `datasets.Audio(decode=False)` gives it; or an open file, which is read from where
-            it stands. libsndfile decodes it (WAV, FLAC, MP3, OGG, ...), and torchcodec, where that is installed, what
-            libsndfile cannot (MP4, WebM, WMA, AAC, AMR).
+            `{"bytes", "path"}`, as `datasets.Audio(decode=False)` gives it; or an open file, which is read from its
+            current position. libsndfile decodes WAV, FLAC, MP3, OGG and others; torchcodec, if it is installed,
+            decodes MP4, WebM, WMA, AAC and AMR.
 
     Yields:
         [`AudioFile`]
@@ -205,7 +205,8 @@ def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
             What [`open_audio`] takes; `{"array", "sampling_rate"}` or `{"raw", "sampling_rate"}` with a waveform of
             shape `(samples,)` or `(channels, samples)`; what `datasets.Audio()` decodes to (a torchcodec
             `AudioDecoder`); or a row of a dataset with one of these as `"audio"`.
-            The samples of a waveform are floating-point from -1 to 1, or int16 or int32 of full scale (2^15 and 2^31).
+            The samples of a waveform are floating-point numbers from -1 to 1, int16 with a full scale of 2^15, or
+            int32 with a full scale of 2^31.
         sampling_rate (`int`):
             Sampling rate of the result, in Hz.
 
@@ -213,9 +214,9 @@ def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
         `np.ndarray` of shape `(samples,)`, float32: the mean of the channels, not normalised.
 
     Raises:
-        FileNotFoundError: there is no file at the path.
-        ValueError: the audio cannot be read, is empty or too long, holds NaN or infinite samples, or names no sampling
-            rate or one that cannot be converted.
+        FileNotFoundError: the file does not exist.
+        ValueError: the audio cannot be read, is empty or too long, has NaN or infinite samples, or has a sampling rate
+            that is missing or cannot be converted.
         AudioDownloadError: a server could not be reached, or refused the file, in several tries.
     """
     if isinstance(source, Mapping) and "audio" in source:
@@ -242,7 +243,7 @@ def load_audio(source: Any, sampling_rate: int) -> np.ndarray:
 
 
 def check_convertible(source_rate: int, sampling_rate: int, name: str) -> None:
-    """[`AudioError`] where one sampling rate, in Hz, is not one of audio or cannot be converted into the other."""
+    """Raise [`AudioError`] if a sampling rate, in Hz, is implausible or cannot be converted to another."""
     plausible = MIN_SAMPLING_RATE <= source_rate <= MAX_SAMPLING_RATE
     common = math.gcd(source_rate, sampling_rate)
     if not plausible or (source_rate // common) * (sampling_rate // common) > MAX_RESAMPLING_KERNEL:
@@ -259,7 +260,7 @@ def resample(waveform: np.ndarray, source_rate: int, sampling_rate: int) -> np.n
 
 
 def describe(source: Any) -> str:
-    """A short name of `source` for error messages: its path where it has one, its kind otherwise."""
+    """A short name of `source` for error messages: its path if it has one, otherwise its type."""
     if isinstance(source, Mapping):
         source = source.get("path") or source
     elif isinstance(getattr(source, "name", None), str):  # a file object
@@ -316,7 +317,7 @@ def _open_local(path: str, name: str) -> BinaryIO:
 
 
 def _check_holes(file: BinaryIO, name: str) -> None:
-    """Refuse a file that was mostly never written: a download that stopped, or an attack. It would read as zeros."""
+    """Refuse a file that is mostly holes, such as a download that stopped: they would be read as silence."""
     status = os.fstat(file.fileno())
     if not hasattr(os, "SEEK_HOLE") or 2 * 512 * status.st_blocks >= status.st_size:
         return
@@ -364,7 +365,7 @@ def _download(url: str, name: str) -> BinaryIO:
 
 
 def _fetch(url: str, name: str) -> Iterator[bytes]:
-    """The content of a URL, in parts. [`AudioError`] where it does not exist, and what the library raises else."""
+    """The content of a URL, in parts. [`AudioError`] if there is no such file; other errors are the library's."""
     if url.startswith(("http://", "https://")):
         headers = build_hf_headers() if url.startswith(f"{constants.ENDPOINT}/") else {}
         options = {"follow_redirects": True, "timeout": DOWNLOAD_TIMEOUT, "headers": headers}
@@ -388,7 +389,7 @@ def _fetch(url: str, name: str) -> Iterator[bytes]:
 
 
 class _SoundFile(soundfile.SoundFile):
-    """Reads in order. A file that can be read in order cannot always be sought in, as soundfile does for each read."""
+    """Reads in order. soundfile seeks at each read, which some files that can be read in order do not allow."""
 
     def seekable(self) -> bool:
         return False
@@ -424,7 +425,7 @@ class _FFmpegFile:
                 samples = self._decoder.get_samples_played_in_range(start, self._position / self.samplerate)
                 return samples.data.numpy().T
         except RuntimeError as error:
-            if "No audio frames were decoded" not in str(error):  # the end of a stream that does not say its length
+            if "No audio frames were decoded" not in str(error):  # the end of a stream of unknown length
                 raise
         return np.zeros((0, self.channels), dtype=np.float32)
 
@@ -435,7 +436,7 @@ def _open_decoder(file: BinaryIO, name: str) -> soundfile.SoundFile | _FFmpegFil
     if not head:
         raise AudioError(name, "empty", "the file has no content")
     try:
-        # Without its name: libsndfile takes the name's word for what a file without a header holds.
+        # Opened without its name, by which libsndfile would guess what a file without a header holds.
         return _SoundFile(file if isinstance(file, io.BytesIO) else file.fileno(), closefd=False)
     except soundfile.SoundFileError as error:
         containers = (name for name, (at, marks) in _FFMPEG_CONTAINERS.items() if head[at:].startswith(marks))

@@ -45,7 +45,7 @@ def test_a_folder_is_listed_in_the_order_of_its_paths(make):
     ]
 
 
-def test_files_of_other_kinds_are_no_recordings(make):
+def test_files_of_other_kinds_are_not_recordings(make):
     assert list_audio_folder(make("notes.txt", "table.csv", "cover.png", ".hidden.wav", ".git/a.wav")) == []
 
 

@@ -263,6 +263,6 @@ def test_a_table_without_paths_is_an_error(write):
         read_manifest(write("manifest.csv", "file", "a.wav"))
 
 
-def test_other_files_are_no_manifests(write):
+def test_other_files_are_not_manifests(write):
     with pytest.raises(ValueError, match=r"'.*/manifest.txt': expected a manifest that ends in .jsonl"):
         read_manifest(write("manifest.txt", "a.wav"))

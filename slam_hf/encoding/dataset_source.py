@@ -1,4 +1,4 @@
-"""The input that a `datasets` dataset with audio columns makes, loaded or streamed."""
+"""Makes a source of a `datasets` dataset with audio columns, loaded or streamed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ROWS_PER_PART = 256
 
 @dataclass(frozen=True)
 class RowReader:
-    """Which columns of a row hold its recordings.
+    """Reads the recordings of a row from its columns.
 
     Without `id_column`, a row's id is its position. For preference pairs the clips are the columns `prompt`, `chosen`
     and `rejected`, and their texts those columns with `_text`.
@@ -76,7 +76,7 @@ class StreamPart:
 
     def read(self, start: int) -> Iterator[Row]:
         shard = self.stream.shard(num_shards=self.stream.num_shards, index=self.shard)
-        # In a DataLoader worker, iterating over the dataset itself gives the worker its share of the shards only;
+        # In a DataLoader worker, iterating over the dataset itself gives only that worker's share of the shards;
         # `iter` gives all rows.
         for number, batch in enumerate(shard.skip(start).iter(batch_size=1), start=start):
             row = {column: values[0] for column, values in batch.items()}
@@ -99,25 +99,25 @@ def dataset_source(
         dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
             One split. The shards of a streamed one are its parts, each read by one process.
         audio_column (`str`, *optional*, defaults to `"audio"`):
-            Column of the recordings: `datasets.Audio`, paths, or the content of audio files.
+            Column of the recordings: `datasets.Audio`, paths or URLs, or the content of audio files.
         id_column (`str`, *optional*):
             Column of the rows' ids. Defaults to their positions.
         text_column (`str`, *optional*, defaults to `"text"`):
-            Column of what is said, if there is one. Times come from `aligned_text`, if there is one.
+            Column of the transcripts, if there is one. Times come from `aligned_text`, if there is one.
         has_pairs (`bool`, *optional*, defaults to `False`):
             Whether the rows are preference pairs: three recordings, in the columns `prompt`, `chosen` and `rejected`,
             with their texts in the same columns with `_text`. `audio_column` and `text_column` are not read then.
         identity (`dict`, *optional*):
-            What tells this dataset from another version of it. Defaults to its fingerprint; for a streamed dataset,
-            to its description, which does not see that rows have changed.
+            What distinguishes this version of the dataset from others. Defaults to its fingerprint; for a streamed
+            dataset, to its description, which does not change when rows change.
         chunk_seconds (`float`, *optional*, defaults to 300.0):
-            Audio in one chunk.
+            Seconds of audio in one chunk.
 
     Returns:
         [`Source`]
 
     Raises:
-        ValueError: a column is missing, or the audio column cannot be read as files.
+        ValueError: a column is missing or of another type.
     """
     reader = RowReader(audio_column, id_column, text_column, has_pairs)
     dataset = _select_columns(dataset, reader)
@@ -136,7 +136,7 @@ def dataset_source(
 
 def load_split(builder: DatasetBuilder, split: str, identity: dict[str, Any]) -> Dataset:
     r"""
-    Prepare a split of a dataset, unless it is prepared already.
+    Prepare and load a split of a dataset, without decoding its audio.
 
     Args:
         builder ([`~datasets.DatasetBuilder`]):
@@ -144,7 +144,7 @@ def load_split(builder: DatasetBuilder, split: str, identity: dict[str, Any]) ->
         split (`str`):
             Name of the split.
         identity (`dict`):
-            What tells this version of the dataset from another.
+            What distinguishes this version of the dataset from others.
 
     Returns:
         [`~datasets.Dataset`]
@@ -152,14 +152,14 @@ def load_split(builder: DatasetBuilder, split: str, identity: dict[str, Any]) ->
     if not isinstance(builder, GeneratorBasedBuilder):
         builder.download_and_prepare()
         return builder.as_dataset(split)
-    # `datasets` passes rows that are made in Python through `Audio`, which needs torchcodec even for a path.
+    # `datasets` encodes rows that are generated in Python, and encoding `Audio` needs torchcodec even for a path.
     rows = _without_types(builder.as_streaming_dataset(split))
     return Dataset.from_generator(rows.__iter__, fingerprint=Hasher.hash(identity))
 
 
 def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Dataset | IterableDataset:
     dataset = dataset.with_format(None)
-    # The columns of a stream may not be known before its first row is.
+    # The columns of a stream may only be known from its first row.
     present = set(dataset.column_names or next(iter(dataset.take(1)), {}))
     wanted = {*reader.audio_columns, *([] if reader.id_column is None else [reader.id_column])}
     if wanted - present:
@@ -185,7 +185,7 @@ def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Da
 
 
 def _without_types(stream: IterableDataset) -> IterableDataset:
-    """The rows of a stream as they are stored or made: with its types, it would encode and decode their audio."""
+    """The rows of a stream as they are stored or generated: with types, `datasets` encodes and decodes the audio."""
     stream = stream.with_format(None)  # a copy
     stream.info.features = None
     return stream

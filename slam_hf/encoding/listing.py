@@ -1,4 +1,4 @@
-"""Lists the recordings of a folder: any audio files, or the layouts of LibriSpeech and Libri-Light."""
+"""Lists the recordings in a folder: any audio files, or the layouts of LibriSpeech and Libri-Light."""
 
 import mimetypes
 import os
@@ -18,7 +18,7 @@ _OTHER_NAMES = {"aif", "aifc", "oga", "opus", "snd", "sph"}
 _FFMPEG_FORMATS = {"3gp", "aac", "amr", "m4a", "m4b", "mka", "mkv", "mov", "mp4", "webm", "wma"}
 AUDIO_EXTENSIONS = frozenset(f".{name}" for name in _FORMATS | _OTHER_NAMES | _FFMPEG_FORMATS)
 
-# The built-in table alone: the lists that a system adds would make the listing depend on the machine.
+# Only the built-in table: with the system's lists, the listing would depend on the machine.
 _MIME_TYPES = mimetypes.MimeTypes()
 
 LIBRISPEECH_NAME = re.compile(r"(?P<speaker>\d+)-(?P<chapter>\d+)-\d{4}")
@@ -30,8 +30,8 @@ def list_audio_folder(root: str | os.PathLike) -> list[Recording | Skipped]:
 
     Args:
         root (`str` or `os.PathLike`):
-            The folder. Hidden files, and files that are of another kind by their extension (text, tables, images),
-            are not recordings. Symbolic links are followed.
+            The folder. Hidden files and files whose extension is of another kind (text, tables, images) are ignored.
+            Symbolic links are followed.
 
     Returns:
         `list`: [`Recording`] with the path relative to `root` as its id, and [`Skipped`] for files that are not named
@@ -113,7 +113,7 @@ def list_librispeech(root: str | os.PathLike) -> list[Recording | Skipped]:
 
 
 def parse_librispeech_transcript(lines: Iterable[str]) -> dict[str, str]:
-    """Texts of a LibriSpeech chapter by utterance, from the lines of its `.trans.txt`: `<name> <text>`."""
+    """Texts of a LibriSpeech chapter by utterance, from the lines of its `.trans.txt` (`<name> <text>`)."""
     lines = (line.lstrip("\ufeff").rstrip("\n") for line in lines)
     return {name: text for name, _, text in (line.partition(" ") for line in lines if line.strip())}
 
@@ -134,12 +134,12 @@ def _may_be_audio(path: str) -> bool:
 
 
 def _printable(path: str) -> str:
-    """The path with the bytes that are not UTF-8 escaped."""
+    """The path, with bytes that are not UTF-8 escaped."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _kind(entry: os.DirEntry) -> int:
-    """The type of what an entry of a folder is, or links to; 0 where that cannot be known."""
+    """The file type of a folder's entry, links resolved; 0 if it is neither a file nor a folder."""
     try:
         return stat.S_IFDIR if entry.is_dir() else stat.S_IFREG if entry.is_file() else 0
     except OSError:  # a link to itself
@@ -147,18 +147,18 @@ def _kind(entry: os.DirEntry) -> int:
 
 
 def _walk(root: str | os.PathLike) -> tuple[list[str], list[Recording | Skipped]]:
-    """Paths of the files below `root`, relative to it, sorted; and what is neither a file nor a folder that opens."""
+    """Sorted paths of the files below `root`, relative to it, and what could not be listed."""
     if not os.path.isdir(root):
         raise NotADirectoryError(f"{os.fspath(root)!r}: no such folder of recordings.")
     paths: list[str] = []
     skipped: list[Recording | Skipped] = []
     visited = set()
     folders = [""]
-    while folders:  # `os.walk` recurses, which a deep folder ends
+    while folders:  # `os.walk` recurses, and fails in a deep folder
         folder = folders.pop()
         try:
             status = os.stat(os.path.join(root, folder))
-            if (status.st_dev, status.st_ino) in visited:  # a link back to a folder above
+            if (status.st_dev, status.st_ino) in visited:  # a link to a folder above
                 continue
             visited.add((status.st_dev, status.st_ino))
             subfolders = []

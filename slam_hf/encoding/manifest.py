@@ -29,15 +29,15 @@ def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None
             `offset` and `duration` in seconds (an excerpt), `id`, `text` and, in JSON, `aligned_text`
             (`[{"word", "start_time", "end_time"}]`).
         root (`str` or `os.PathLike`, *optional*):
-            Folder that the rows' paths are relative to, and that they may not leave. Defaults to the manifest's.
+            Folder that the paths are relative to and may not leave. Defaults to the folder of the manifest.
 
     Returns:
-        `list`: [`Recording`], in the order of the rows, and [`Skipped`] for rows that are malformed or do not name a
-        recording below `root`. Rows without `id` have their path as id, with a media fragment for an excerpt. A
-        warning names the columns that are not known.
+        `list`: [`Recording`], in the order of the rows, and [`Skipped`] for rows that are malformed or whose path is
+        not below `root`. The id of a row without `id` is its path, with a media fragment for an excerpt. A warning
+        names the columns that are not read.
 
     Raises:
-        ValueError: the file's extension is none of these, or a table has no column `path`.
+        ValueError: the file has another extension, or a table has no column `path`.
     """
     path = Path(path)
     root = os.path.realpath(path.parent if root is None else root)
@@ -61,7 +61,7 @@ class _WrongNameError(ValueError):
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Rows with the number of their last line. What is wrong with a row that cannot be parsed comes in its place."""
+    """Rows, each with the number of its last line. A row that cannot be parsed is a `ValueError` that says why."""
     if path.suffix not in (".jsonl", ".json", ".csv", ".tsv"):
         raise ValueError(f"'{path}': expected a manifest that ends in .jsonl, .json, .csv or .tsv.")
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:

@@ -1,4 +1,4 @@
-"""Reads recordings into the pieces that the codec encodes, and says what is wrong with those that it leaves out."""
+"""Reads recordings as pieces for the codec, and reports what is wrong with those that are left out."""
 
 import math
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from .unit_rows import piece_id
 @dataclass(frozen=True)
 class PieceRules:
     r"""
-    Which pieces the recordings give.
+    Rules for the pieces of recordings.
 
     Args:
         segmentation ([`Segmentation`], *optional*):
-            How long recordings are cut.
+            How long recordings are cut into pieces.
         min_seconds (`float`, *optional*, defaults to 0.1):
-            Shorter pieces are left out, and those shorter than a frame of the codec.
+            Shorter pieces are left out, and so are pieces shorter than a frame of the codec.
         min_peak_dbfs (`float`, *optional*, defaults to -60.0):
             Pieces whose largest sample stays below this level, in dB relative to full scale, count as silent and are
             left out.
@@ -36,7 +36,7 @@ class PieceRules:
 
 @dataclass(frozen=True)
 class Piece:
-    """What becomes one row of the corpus.
+    """A piece of a recording, which becomes one row of the corpus.
 
     `waveform` has shape `(samples,)`, float32, at the codec's sampling rate, and is dropped once it is in a batch. The
     row keeps the units of the frames `keep_from` to `keep_to`, counted from the start of the waveform.
@@ -71,7 +71,7 @@ def read_pieces(
         recording ([`Recording`]):
             What to read.
         rules ([`PieceRules`]):
-            Which pieces it gives.
+            Rules for its pieces.
         sampling_rate (`int`):
             Sampling rate of the codec, in Hz.
         frame_rate (`float`):
@@ -79,8 +79,8 @@ def read_pieces(
 
     Yields:
         [`Piece`] and [`Skipped`], in order; one [`Skipped`] for consecutive pieces that are left out for the same
-        reason. Where a file turns out to be damaged on the way, the pieces before are good and the last item says from
-        where on it could not be read.
+        reason. If a file turns out to be damaged, the pieces before the damage are good, and the last item says where
+        the damage begins.
 
     Raises:
         AudioDownloadError: a server could not be reached, or refused the file, in several tries.
@@ -157,7 +157,7 @@ def _make_piece(recording: Recording, segment: Segment, waveform: np.ndarray, fr
 
 
 def _words_between(words: list[dict[str, Any]], start: float, end: float) -> list[dict[str, Any]]:
-    """The words whose middle is between two times, timed from the first of them; not those without a time."""
+    """The words whose middle lies between two times, timed from `start`. Words without a time are left out."""
     timed = (word for word in words if None not in (word["start_time"], word["end_time"]))
     return [
         {"word": word["word"], "start_time": word["start_time"] - start, "end_time": word["end_time"] - start}

@@ -1,4 +1,4 @@
-"""What goes into a corpus: recordings, and the reasons for which some are left out."""
+"""Recordings, and the reasons why some are left out of a corpus."""
 
 import reprlib
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 
 PAIR_CLIPS = ("prompt", "chosen", "rejected")
-"""The recordings of a preference pair, whose ids are that of the pair with `/prompt`, `/chosen` and `/rejected`."""
+"""The recordings of a preference pair. Their ids are that of the pair with `/prompt`, `/chosen` and `/rejected`."""
 
 
 class SkipReason(StrEnum):
@@ -35,21 +35,22 @@ class Recording:
 
     Args:
         id (`str`):
-            Unique in its source. With a media fragment (`#t=start,end`) where it names an excerpt.
+            Unique in its source. The id of an excerpt has a media fragment (`#t=start,end`).
         audio (`str` or `dict`):
-            Path of a file that libsndfile reads, or `{"bytes", "path"}`, the row of `datasets.Audio(decode=False)`.
+            Path or URL of an audio file, or `{"bytes", "path"}`, a value of `datasets.Audio(decode=False)`.
         offset (`float`, *optional*, defaults to 0.0):
-            Where the excerpt begins, in seconds.
+            Start of the excerpt, in seconds.
         duration (`float`, *optional*):
-            Length of the excerpt, in seconds. Defaults to what remains.
+            Length of the excerpt, in seconds. Defaults to the rest of the recording.
         text (`str`, *optional*):
-            What is said.
+            Transcript.
         aligned_text (`list[dict]`, *optional*):
-            `{"word", "start_time", "end_time"}` with times in seconds from the start of the excerpt, or `None`.
+            The words of the transcript, `{"word", "start_time", "end_time"}`, with times in seconds from the start of
+            the excerpt, or `None` where a word has no time.
 
     Raises:
-        ValueError: a value could not become part of a row: text that is not UTF-8, times that are not from 0 to 10^7
-            seconds, or words that run backwards.
+        ValueError: a value cannot be stored in a row: text is not UTF-8, a time is not from 0 to 10^7 seconds, or
+            the times of words run backwards.
     """
 
     id: str
@@ -76,7 +77,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A recording or piece that is left out: the line that the skip report has for it."""
+    """A recording or piece that is left out: a line of the skip report."""
 
     id: str
     reason: SkipReason
@@ -84,8 +85,12 @@ class Skipped:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether there are no lone surrogates in a text, by which Python stands for bytes that are not UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    """Whether a text can be stored: lone surrogates stand for bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_text(name: str, value: Any) -> None:
@@ -96,7 +101,7 @@ def _check_text(name: str, value: Any) -> None:
 
 
 def check_seconds(name: str, value: Any) -> None:
-    """`ValueError` where a value is not a number of seconds from 0 to [`MAX_SECONDS`]."""
+    """Raise `ValueError` if a value is not a number of seconds from 0 to [`MAX_SECONDS`]."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= MAX_SECONDS:
         raise ValueError(f"{name!r} is {reprlib.repr(value)}, which is not a number of seconds")

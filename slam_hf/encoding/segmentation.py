@@ -9,19 +9,19 @@ import numpy as np
 
 
 PAUSE_SECONDS = 0.3
-"""A pause between phrases; the closure of a stop consonant lasts less than half as long."""
+"""Length of a pause between phrases. The closure of a stop consonant is less than half as long."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
     r"""
-    How long recordings are cut. Cuts fall on frames of the codec (multiples of 1 / frame rate), so that the pieces of
-    a recording have as many units as the recording.
+    How long recordings are cut into pieces. Cuts fall on frames of the codec (multiples of 1 / frame rate), so the
+    pieces of a recording have as many units as the recording.
 
     Args:
         max_seconds (`float`, *optional*, defaults to 40.0):
-            Recordings up to this length stay whole, and no piece is longer. The default keeps every utterance of
-            LibriSpeech whole.
+            Maximum length of a piece. Recordings up to this length stay whole; with the default, every utterance of
+            LibriSpeech does.
         cut (`str`, *optional*, defaults to `"silence"`):
             `"silence"`: at the middle of the quietest 0.3 seconds in the second half of the longest possible piece.
             An energy threshold would depend on the recording's level and noise, and leaves a recording without
@@ -29,11 +29,11 @@ class Segmentation:
             first begins.)
             `"fixed"`: every `max_seconds`.
         overlap_seconds (`float`, *optional*, defaults to 0.0):
-            How much neighbouring `"fixed"` pieces share.
+            Overlap of neighbouring `"fixed"` pieces, in seconds.
         overlap (`str`, *optional*, defaults to `"repeat"`):
-            What becomes of the units of the shared part. `"repeat"`: they are in both pieces. `"context"`: each piece
-            keeps them up to the middle of the shared part, and the other half only serves the encoder as context;
-            the pieces' units put together are those of the recording, each once.
+            What happens to the units of the overlap. `"repeat"`: they are in both pieces. `"context"`: each piece
+            keeps its half of them, and the other half only serves the encoder as context; together, the pieces have
+            the units of the recording, each once.
     """
 
     max_seconds: float = 40.0
@@ -56,7 +56,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a recording as it was read. Positions are in frames of the codec.
+    """A piece of a recording at its own sampling rate. Positions are in frames of the codec.
 
     `first_frame` is where the waveform begins, and `keep_from` and `keep_to` bound the frames whose units the piece
     keeps: all of them, unless the rest is context. `keep_to` is `None` where the recording ends.
@@ -93,7 +93,7 @@ def cut_segments(
 
     longest = int(rule.max_seconds * frame_rate)
     overlap = round(rule.overlap_seconds * frame_rate)
-    # Frames of the overlap that the later piece leaves to the earlier one, and the earlier one to the later.
+    # Frames of the overlap that the later piece leaves to the earlier one, and the earlier one to the later one.
     left = overlap // 2 if rule.overlap == "context" else 0
     right = overlap - left if rule.overlap == "context" else 0
     read, samples = [np.zeros(0, dtype=np.float32)], 0

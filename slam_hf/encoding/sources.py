@@ -1,4 +1,4 @@
-"""Inputs of the tokenisation, in parts that are read independently; and the input that listed files make."""
+"""Inputs of the tokenisation, in parts that are read independently, and the source of listed files."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class Part(Protocol):
     num_rows: int | None
 
     def read(self, start: int) -> Iterator[Row]:
-        """The rows from number `start` of the part on."""
+        """The rows of the part, from number `start` on."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Source:
 
     Args:
         parts (sequence of [`Part`]):
-            The input in order. A function of the input alone, not of the number of processes.
+            The input in order. They depend on the input only, not on the number of processes.
         identity (`dict`):
-            What tells this input from another: plain values that go into JSON.
+            What distinguishes this input from others, as plain values for JSON.
         chunk_seconds (`float`, *optional*, defaults to 300.0):
-            A part is tokenised in chunks of about this much audio. A chunk is what a killed job loses.
+            Seconds of audio in a chunk. A part is tokenised in chunks, and a killed job loses the chunk it was in.
         has_pairs (`bool`, *optional*, defaults to `False`):
             Whether the rows are preference pairs.
     """
@@ -72,13 +72,13 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
 
     Args:
         recordings (sequence of [`Recording`] or [`Skipped`]):
-            A listing, such as those of [`list_audio_folder`] and [`read_manifest`]. A recording whose id has been
-            taken by an earlier one is skipped.
+            A listing, such as those of [`list_audio_folder`] and [`read_manifest`]. A recording with the id of an
+            earlier one is skipped.
         chunk_seconds (`float`, *optional*, defaults to 300.0):
-            A part takes recordings until it has this much audio, by the headers of the files.
+            A part takes recordings until it has this many seconds of audio, by the headers of the files.
 
     Returns:
-        [`Source`] whose identity is the names, excerpts, texts and sizes of the files.
+        [`Source`], whose identity is the names, excerpts, texts and sizes of the files.
     """
     recordings = _skip_duplicates(recordings)
     with ThreadPoolExecutor(max_workers=16) as pool:
@@ -98,7 +98,7 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
 
 
 def load_seconds(seconds: float) -> float:
-    """How much a recording counts towards a chunk: its length, but at least a second, for files cost time too."""
+    """How much a recording counts towards a chunk: its length, but at least a second, because each file takes time."""
     return max(seconds, 1.0)
 
 
@@ -109,7 +109,7 @@ class _Probe:
 
 
 def _probe(recording: Recording | Skipped) -> _Probe:
-    """Size and length of a recording, as far as they can be known without decoding it."""
+    """Size and length of a recording, as far as they are known without decoding it."""
     if isinstance(recording, Skipped):
         return _Probe()
     size = None
