@@ -1,6 +1,7 @@
 """Align a speech language model with preferences, by DPO.
 
-accelerate launch hub_scripts/align_dpo.py --config hub_scripts/recipes/slam-dpo.yaml
+python hub_scripts/align_dpo.py --config hub_scripts/recipes/slam-dpo.yaml
+accelerate launch --config_file hub_scripts/accelerate_configs/ddp.yaml hub_scripts/align_dpo.py ... (several GPUs)
 
 Every value of a recipe can be overridden on the command line; `--help` lists them.
 """
@@ -24,7 +25,7 @@ from slam_hf.training.progress import hide_small_bars, show_one_bar
 from slam_hf.training.run_recorder import RunRecorder, begin_records, energy_callbacks, record_corpus, save_records
 
 
-def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
+def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> Publisher:
     if model_args.model_name_or_path is None:
         raise ValueError("Name the model to align: `model_name_or_path`, a Hub id or a folder.")
     training_args.include_num_input_tokens_seen = "non_padding"
@@ -85,15 +86,16 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
             print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")
-        publisher.publish(output_dir, training_args, "End of training")
     trainer.end()
+    return publisher
 
 
 def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
     hide_token(training_args)
     hide_small_bars()
     with claim_output_dir(args, training_args, model_args):
-        align(args, training_args, model_args)
+        publisher = align(args, training_args, model_args)
+    publisher.publish(Path(training_args.output_dir), training_args, "End of training")
 
 
 if __name__ == "__main__":

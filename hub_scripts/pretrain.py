@@ -1,6 +1,7 @@
 """Train a speech language model on a corpus of units.
 
-accelerate launch hub_scripts/pretrain.py --config hub_scripts/recipes/quickstart.yaml
+python hub_scripts/pretrain.py --config hub_scripts/recipes/quickstart.yaml
+accelerate launch --config_file hub_scripts/accelerate_configs/ddp.yaml hub_scripts/pretrain.py ... (several GPUs)
 
 Every value of a recipe can be overridden on the command line; `--help` lists them.
 """
@@ -35,7 +36,7 @@ from slam_hf.training.throughput import ThroughputCallback
 from slam_hf.training.trained_model import check_final_steps, trained_model
 
 
-def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> None:
+def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> Publisher:
     use_all_cores(training_args)
     # The collator reads a column that the model does not take; budget and throughput count tokens.
     training_args.remove_unused_columns = False
@@ -116,15 +117,16 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
             print(f"Continuation of {args.prompt}: {audio}")
             if transcript is not None:
                 print(f"Transcript: {transcript}")
-        publisher.publish(output_dir, training_args, "End of training")
     trainer.end()
+    return publisher
 
 
 def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> None:
     hide_token(training_args)
     hide_small_bars()
     with claim_output_dir(args, training_args, model_args):
-        pretrain(args, training_args, model_args)
+        publisher = pretrain(args, training_args, model_args)
+    publisher.publish(Path(training_args.output_dir), training_args, "End of training")
 
 
 if __name__ == "__main__":

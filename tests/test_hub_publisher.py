@@ -57,7 +57,7 @@ def test_training_goes_on_where_the_hub_does_not_answer(tmp_path, published, mon
     monkeypatch.setattr(publisher, "publish_folder", publish_folder)
     train(tmp_path, hub_strategy="every_save")
     assert published == ["End of training"]
-    assert "Training goes on, but step 2 is not published: The Hub cannot be reached." in capsys.readouterr().out
+    assert "Step 2 was not published, and training continues: The Hub cannot be reached." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])

@@ -69,7 +69,7 @@ def test_speed_utilisation_and_padding_are_logged(tmp_path, clock, monkeypatch, 
     assert logged(trainer, "progress") == [20, 40, 60, 80, 100]
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Measured")]
     assert re.match(
-        r"Measured over 3 steps: \d+\.\d\d s a step. Training will end at step 10, in 0:00:\d\d \(20", line
+        r"Measured over 3 steps: \d+\.\d\d s per step. Training will end at step 10, in 0:00:\d\d \(20", line
     )
 
 

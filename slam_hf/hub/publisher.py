@@ -15,29 +15,31 @@ from .upload import publish_folder
 
 
 def hide_token(training_args: TrainingArguments) -> None:
-    """Keep the Hub token in the environment of this process: the Trainer writes its arguments to files."""
+    """Move the Hub token to the environment of this process: the Trainer writes its arguments to files."""
     if training_args.hub_token is not None:
         os.environ["HF_TOKEN"], training_args.hub_token = training_args.hub_token, None
 
 
 class Publisher(TrainerCallback):
     r"""
-    Publishes in place of the Trainer, which pushes its pickled arguments too, and whatever else is in the folder.
+    Publishes the model instead of the Trainer, which would push everything in the folder, pickles included.
 
     Args:
         trainer ([`~transformers.Trainer`]):
-            The trainer. If it is to push to the Hub, it has made the repository; it does no more.
+            The trainer. It creates the repository, but no longer pushes to it.
         processor ([`~transformers.ProcessorMixin`]):
             The processor of the model, which is saved in each checkpoint.
 
     Raises:
-        ValueError: checkpoints are to be published, which hold pickles.
+        ValueError: `hub_strategy` asks to publish checkpoints, which hold pickles.
     """
 
     def __init__(self, trainer: Trainer, processor: ProcessorMixin):
         args = trainer.args
         if args.push_to_hub and args.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
-            raise ValueError("`hub_strategy` can be 'end' or 'every_save': checkpoints hold pickles, which stay here.")
+            raise ValueError(
+                "`hub_strategy` can be 'end' or 'every_save': checkpoints hold pickles, which are not published."
+            )
         self.repo_id = trainer.hub_model_id if args.push_to_hub else None
         self.processor = processor
         args.push_to_hub = False
@@ -51,11 +53,11 @@ class Publisher(TrainerCallback):
             try:
                 self.publish(checkpoint, args, f"Training in progress, step {state.global_step}")
             except (OSError, ValueError) as error:
-                print(f"Training goes on, but step {state.global_step} is not published: {error}")
+                print(f"Step {state.global_step} was not published, and training continues: {error}")
 
     def publish(self, folder: Path, args: TrainingArguments, message: str) -> None:
         r"""
-        Publish a model, with its card where it has one. Nothing is done where the trainer was not to push.
+        Publish a model, with its card if it has one. Without `push_to_hub`, nothing is published.
 
         Args:
             folder (`Path`):

@@ -1,4 +1,4 @@
-"""What only a training run knows of a model, kept beside the model for its card."""
+"""The record of a training run, which is kept with the model for its card."""
 
 import json
 import os
@@ -21,17 +21,17 @@ RUN_RECORD_NAME = "training_run.json"
 @dataclass
 class Reference:
     r"""
-    A model or a dataset by the name that others may know it by: never a path.
+    A model or a dataset, by a public name: never a path.
 
     Args:
         name (`str`):
-            Its id on the Hub; or, of a local one, the name that its card gives it, or that of its folder.
+            Its id on the Hub. Of a local one, the name in its card or of its folder.
         revision (`str`, *optional*):
             Commit on the Hub.
         is_local (`bool`, *optional*, defaults to `False`):
-            Whether nobody else can have it.
+            Whether it is only on this machine.
         url (`str`, *optional*):
-            Where it is, if that is not the Hub.
+            Its address, if it is not on the Hub.
     """
 
     name: str
@@ -60,17 +60,17 @@ class CorpusRecord:
 
     Args:
         source ([`Reference`] or `dict`):
-            Where it is from.
+            The dataset.
         config, split (`str`, *optional*):
-            Which part of it.
+            Configuration and split.
         weight (`float`, *optional*):
-            Its share of the tokens, relative to the weights of the others.
-        num_rows, num_units (`int`, or `float` for one that is rounded, *optional*):
-            Its size, without what was held out; not known of a stream.
+            Its share of the tokens, relative to the weights of the other datasets.
+        num_rows, num_units (`int`, or `float` for a rounded number, *optional*):
+            Its size, without held-out rows. Not known for a stream.
         fingerprint (`str`, *optional*):
-            SHA-256 of its rows, which tells a local corpus from others.
+            SHA-256 of its rows, which identifies a local corpus.
         codec (`str`, *optional*):
-            Name of the codec that its card gives.
+            Name of the codec in its card.
     """
 
     source: Reference | dict
@@ -90,13 +90,13 @@ class CorpusRecord:
 @dataclass
 class Hardware:
     r"""
-    What a model was trained on.
+    The hardware of a training run.
 
     Args:
         device (`str`):
-            Name of the GPU, or of the processor where there is none.
+            Name of the GPU, or of the processor if there is no GPU.
         count (`int`):
-            Number of GPUs, or of processes on the processor.
+            Number of GPUs, or of processes without a GPU.
         cpu (`str`, *optional*):
             Name of the processor beside a GPU.
         on_cpu (`bool`, *optional*, defaults to `False`):
@@ -113,7 +113,7 @@ class Hardware:
 @dataclass
 class Emissions:
     r"""
-    What codecarbon measured.
+    Measurements of codecarbon.
 
     Args:
         energy (`float`):
@@ -121,9 +121,9 @@ class Emissions:
         co2 (`float`):
             In kg of CO₂ equivalents.
         countries (`list[str]`):
-            Where codecarbon took the electricity to be from.
+            Countries that codecarbon assumed for the electricity.
         seconds (`float`):
-            The time that it measured: parts of a run that were killed are not in it.
+            Measured time, without the parts of a run that were killed.
     """
 
     energy: int | float
@@ -136,38 +136,37 @@ class Emissions:
 @dataclass
 class RunRecord:
     r"""
-    A training run. What is `None` is not known.
+    A training run. `None` stands for what is not known.
 
     Args:
         objective (`str`):
             `"pretraining"` or `"preference alignment"`.
         base_model ([`Reference`] or `dict`, *optional*):
-            What it started from; `None` for random weights.
+            The model that the run started from. `None` for random weights.
         corpora (`list` of [`CorpusRecord`] or `dict`):
-            What it was trained on.
+            The training data.
         recipe (`dict`):
-            Values under the names of the scripts' arguments; `batch_size` counts the rows of a step, over all
-            processes and accumulation.
+            Values of the scripts' arguments by name, and `batch_size`, the number of rows per optimizer step.
         hardware ([`Hardware`] or `dict`, *optional*):
-            What it was trained on.
+            The hardware.
         num_steps (`int`, *optional*):
-            Optimizer steps.
-        num_tokens (`int`, or `float` for a number that is rounded, *optional*):
-            Tokens seen, padding not among them.
+            Number of optimizer steps.
+        num_tokens (`int`, or `float` for a rounded number, *optional*):
+            Number of training tokens, without padding.
         padding (`float`, *optional*):
-            Share of padding in the batches, from 0 to 1. A last batch that is not full counts as padded.
+            Share of padding in the batches, from 0 to 1. An incomplete last batch counts as padded.
         seconds (`float`, *optional*):
-            Duration with evaluation and saving, of all parts of an interrupted run, without what they had to repeat.
+            Duration, including evaluation and saving. An interrupted run counts every step once.
         tokens_per_second, mfu (`float`, *optional*):
-            Speed and model FLOPs utilisation: the median over the logs.
+            Speed and model FLOPs utilisation (from 0 to 1): medians over the logs.
         validation (`dict[str, list[float]]`):
-            The first and the last value of what was measured on held-out data.
+            The first and the last value of each measurement on held-out data.
         validation_steps (`list[int]`, *optional*):
-            The steps after which these were measured.
+            The steps of the first and the last measurement.
         emissions ([`Emissions`] or `dict`, *optional*):
-            What codecarbon measured.
+            Measurements of codecarbon.
         packages (`dict[str, str]`):
-            Versions.
+            Versions of packages.
     """
 
     objective: str
@@ -193,7 +192,7 @@ class RunRecord:
         self.emissions = _parse(Emissions, self.emissions)
 
     def validate_measurements(self) -> None:
-        """Check that there is a first and a last value of each measurement."""
+        """Check that each measurement has a first and a last value."""
         steps = [self.validation_steps] if self.validation else []
         if any(pair is None or len(pair) != 2 for pair in [*self.validation.values(), *steps]):
             raise ValueError("`validation` and `validation_steps` must have a first and a last value each.")
@@ -205,7 +204,7 @@ def save_run_records(records: list[RunRecord], folder: str | os.PathLike) -> Non
 
     Args:
         records (`list` of [`RunRecord`]):
-            The runs that made the model, the first one first.
+            The runs that made the model, the first run first.
         folder (`str` or `os.PathLike`):
             The model's folder.
     """
@@ -224,10 +223,10 @@ def read_run_records(name_or_path: str | os.PathLike, revision: str | None = Non
             Its revision on the Hub.
 
     Returns:
-        `list` of [`RunRecord`]: the first one first; empty for a model without records.
+        `list` of [`RunRecord`], the first run first. Empty for a model without records.
 
     Raises:
-        ValueError: the file of the records holds something else.
+        ValueError: the file does not hold records.
     """
     path = cached_file(
         str(name_or_path),
@@ -245,7 +244,7 @@ def read_run_records(name_or_path: str | os.PathLike, revision: str | None = Non
 
 
 def count_training_tokens(records: list[RunRecord]) -> float | None:
-    """Tokens that a model has seen in all of its runs; `None` where that is not known."""
+    """Number of training tokens of a model in all of its runs. `None` if it is not known."""
     counts = [record.num_tokens for record in records]
     return sum(counts) if counts and None not in counts else None
 

@@ -11,13 +11,13 @@ from trl.trainer.utils import compute_mfu, get_peak_flops
 
 
 MORE_PEAK_FLOPS = {"A40": 150e12, "A5000": 111e12, "5090": 210e12, "4090": 165e12, "3090": 71e12}
-"""Dense bf16 FLOPs a second by NVIDIA's data sheets, of GPUs that TRL's table lacks, by a word in their names."""
+"""Dense bf16 FLOPs per second of GPUs that TRL's table lacks, from NVIDIA's data sheets, by a word of their names."""
 
 
 def peak_flops(device: torch.device) -> float:
     r"""
-    FLOPs a second of which a device is capable: in bf16 and by its data sheet for a known GPU, and otherwise as
-    measured now with products of two float32 matrices.
+    Peak FLOPs per second of a device: in bf16 from its data sheet for a known GPU, and otherwise measured now with
+    products of float32 matrices.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -30,15 +30,15 @@ def peak_flops(device: torch.device) -> float:
 
 def measure_matmul_flops(device: torch.device, size: int = 1024, seconds: float = 0.3) -> float:
     r"""
-    FLOPs a second of products of two float32 matrices, at best.
+    Measure the peak FLOPs per second of products of float32 matrices.
 
     Args:
         device (`torch.device`):
-            Where to multiply.
+            The device.
         size (`int`, *optional*, defaults to 1024):
             Rows and columns of the matrices.
         seconds (`float`, *optional*, defaults to 0.3):
-            How long to try.
+            Duration of the measurement.
     """
     matrix = torch.randn(size, size, device=device)
     best, end = float("inf"), time.perf_counter() + seconds
@@ -84,7 +84,7 @@ class ThroughputCallback(TrainerCallback):
     ) -> None:
         self.first_step = state.global_step
         self.peak = peak_flops(args.device)
-        # The length of the schedule: with a budget of tokens or time it is not a number of steps.
+        # The length of the schedule. With a budget of tokens or time, it is not the number of steps.
         self.schedule_length = args.max_steps if args.max_steps > 0 else state.max_steps
         self._mark(state)
 
@@ -138,10 +138,10 @@ class ThroughputCallback(TrainerCallback):
         steps = state.global_step + remaining / seconds * (self.warmup_steps - 1)
         end = datetime.now() + timedelta(seconds=remaining)
         line = (
-            f"Measured over {self.warmup_steps - 1} steps: {seconds / (self.warmup_steps - 1):.2f} s a step. "
+            f"Measured over {self.warmup_steps - 1} steps: {seconds / (self.warmup_steps - 1):.2f} s per step. "
             f"Training will end at step {steps:,.0f}, in {timedelta(seconds=round(remaining))} "
             f"({end:%Y-%m-%d %H:%M:%S})"
         )
         if args.device.type == "cuda":
-            line += f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of memory in use at most"
+            line += f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of peak memory"
         print(line + ".")

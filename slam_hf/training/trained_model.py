@@ -1,4 +1,4 @@
-"""The model at the end of a training: what is done with it, what it takes, and that this is there at the start."""
+"""The model after training, and a check before training of what its evaluation will need."""
 
 import torch
 from transformers import AutoModelForCausalLM, Trainer
@@ -15,7 +15,7 @@ from .arguments import PretrainArguments
 
 def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
     r"""
-    Try what a training needs at its end, which may be a day away.
+    Check what the last steps of a training need, before it starts: it may take days.
 
     Args:
         args ([`PretrainArguments`]):
@@ -40,14 +40,14 @@ def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
 
 def trained_model(trainer: Trainer, model_args: ModelConfig) -> SpeechLMForCausalLM:
     r"""
-    The model that was trained, in float32 and in evaluation mode: the one in memory if it is whole and computes like
-    one that is loaded, and otherwise the one that the trainer has saved.
+    Get the trained model in float32 and in evaluation mode: the one in memory if it is whole and computes like a
+    loaded one, or else the one that the trainer has saved.
 
     Args:
         trainer ([`~transformers.Trainer`]):
             The trainer, which has saved the model.
         model_args ([`~trl.ModelConfig`]):
-            How the model was trained.
+            The data type and the attention of the training.
     """
     is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if is_sharded or model_args.dtype != "float32" or model_args.attn_implementation is not None:
