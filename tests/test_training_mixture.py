@@ -149,7 +149,7 @@ def test_a_wrong_unit_is_named_with_its_corpus_and_row(tmp_path, units, message,
         list(training)
 
 
-@pytest.mark.parametrize("units", [[0.5], ["<Un3>"], "<Un3>", 3])
+@pytest.mark.parametrize("units", [[0.5], ["<Un3>"], "<Un3>", 3, {"a": 3}, [[3]]])
 def test_units_that_are_not_numbers_are_refused(tmp_path, units):
     Dataset.from_dict({"units": [units, units]}).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="row 0: `units` must be a list of whole numbers"):

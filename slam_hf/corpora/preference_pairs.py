@@ -16,8 +16,8 @@ def make_pair(
     Make a row of preference pairs from three rows of a tokenised corpus.
 
     The clips are encoded one by one, but a continuation is deduplicated together with its prompt, as speech that was
-    recorded in one go is: where it begins with the unit that the prompt ends with, that unit is the prompt's. Two
-    equal neighbours never occur in pretraining, so to the model they would be an error of the continuation.
+    recorded in one go is: where it begins with the last unit of the prompt, that unit belongs to the prompt. Equal
+    neighbours never occur in pretraining, so the model would take them for an error of the continuation.
 
     Args:
         id (`str`):
@@ -74,8 +74,8 @@ def pair_rows(
             The clips that are not among them.
 
     Returns:
-        `tuple`: the pairs, and [`Skipped`] for those that lack a clip: one that was skipped or cut, or a continuation
-        without a unit of its own.
+        `tuple`: the pairs, and [`Skipped`] for each pair with a clip that was skipped or cut, or with a continuation
+        that has no unit of its own.
     """
     pairs: list[dict[str, Any]] = []
     incomplete = dict.fromkeys(item.id.rpartition("/")[0] for item in skipped)

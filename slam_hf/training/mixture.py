@@ -1,4 +1,4 @@
-"""The corpora that a model is trained on: held-out documents, mixing, streaming."""
+"""Loads the corpora that a model is trained on, holds documents out, and packs and mixes the rest."""
 
 from functools import partial
 
@@ -82,7 +82,7 @@ def _load(corpus: CorpusConfig, split: str, args: PretrainArguments) -> Dataset 
 
 def _check_units(documents: pa.Table, rows: list[int], num_units: int, corpus: str) -> pa.Table:
     units = documents["units"].combine_chunks()
-    if not pa.types.is_nested(units.type) or not pa.types.is_integer(units.type.value_type):
+    if not pa.types.is_nested(units.type) or not pa.types.is_integer(getattr(units.type, "value_type", units.type)):
         raise ValueError(f"'{corpus}', row {rows[0]}: `units` must be a list of whole numbers, got {units.type}.")
     values = units.flatten().to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~((values >= 0) & (values < num_units)))
@@ -97,7 +97,7 @@ def _check_units(documents: pa.Table, rows: list[int], num_units: int, corpus: s
 
 
 def pack_corpus(corpus: AnyDataset, args: PretrainArguments) -> AnyDataset:
-    """The documents of a corpus, encoded and packed into sequences, or each in a sequence of its own."""
+    """Encode the documents of a corpus, and pack them into sequences or give each a sequence of its own."""
     documents = encode_documents(corpus, args.num_units, args.dataset_num_proc)
     pack = pack_documents if args.packing else separate_documents
     return pack(documents, args.context_length, args.dataset_num_proc)

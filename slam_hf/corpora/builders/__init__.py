@@ -1,4 +1,4 @@
-"""Datasets that `load_dataset` knows by name once slam_hf is imported, each in the module of that name."""
+"""Datasets that `load_dataset` knows by name once slam_hf is imported."""
 
 import hashlib
 from pathlib import Path

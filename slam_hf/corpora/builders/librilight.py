@@ -1,4 +1,4 @@
-"""Libri-Light (arXiv 1912.07875) as it is unpacked: chapters of audio books, each with a file of metadata."""
+"""Libri-Light (arXiv 1912.07875) as it is unpacked: chapters of audio books, each with a metadata file."""
 
 import json
 import posixpath
@@ -10,7 +10,7 @@ from slam_hf.corpora.builders.named_dataset import NamedDataset
 
 
 class LibriLight(NamedDataset, datasets.ArrowBasedBuilder):
-    """Chapters of read speech, long and without text, with what is known of them."""
+    """Long chapters of read speech without text, with their metadata."""
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(

@@ -7,7 +7,7 @@ from slam_hf.encoding.recordings import PAIR_CLIPS
 
 
 class SpokenSwag(KnownParquet):
-    """The beginnings of sentences with a likely and an unlikely continuation, spoken and written."""
+    """Beginnings of sentences, each with a likely and an unlikely continuation, spoken and written."""
 
     FEATURES = Features(
         {f"{clip}_text": Value("string") for clip in PAIR_CLIPS}
