@@ -46,7 +46,7 @@ def test_the_bar_does_without_a_total():
 
 def test_progress_counts_the_ledger_and_what_is_under_way(ledger):
     progress = JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger, disable=True)
-    assert (progress._seconds_done(), progress._total_seconds()) == (5400.0, 10_800.0)
+    assert (progress._seconds_done(), progress.total_seconds) == (5400.0, 10_800.0)
 
     progress.add_batch(ChunkKey(1, 0), 600.0)
     assert progress._seconds_done() == 6000.0
@@ -59,11 +59,11 @@ def test_progress_counts_the_ledger_and_what_is_under_way(ledger):
 def test_a_total_that_is_not_known_is_estimated_from_the_rows(ledger):
     progress = JobProgress([FakePart(None, 50), FakePart(None, 10)], ledger, disable=True)
 
-    assert progress._total_seconds() == 5400.0 / 20 * 60
+    assert progress.total_seconds == 5400.0 / 20 * 60
 
 
 def test_a_stream_of_unknown_length_has_no_total(ledger):
-    assert JobProgress([FakePart(None, None)], ledger, disable=True)._total_seconds() is None
+    assert JobProgress([FakePart(None, None)], ledger, disable=True).total_seconds is None
 
 
 def test_a_job_says_that_it_continues_and_from_where(ledger, capsys):
@@ -84,7 +84,7 @@ def test_chunks_of_other_processes_are_counted_from_time_to_time(ledger, monkeyp
     progress.end_chunk(ChunkKey(1, 0))
     assert progress._seconds_done() == 6300.0
 
-    progress.counted_at -= 11.0
+    progress.count_again_at -= 11.0
     ledger.records[ChunkKey(1, 1)] = record(10, 100.0)
     progress.end_chunk(ChunkKey(1, 1))
     assert progress._seconds_done() == 7400.0

@@ -74,14 +74,13 @@ class Ledger:
     def refresh(self, parts: Container[int] | None = None) -> None:
         """Learn of the chunks that other processes, or an earlier run, have finished: all, or those of some parts."""
         paths = {}
-        for path in sorted(self.folder.glob("*.parquet")):
-            if name := _CHUNK_NAME.fullmatch(path.name):
-                key = ChunkKey(int(name[1]), int(name[2]))
-                if key not in self.records and (parts is None or key.part in parts):
-                    paths[path] = key
+        for name in filter(None, map(_CHUNK_NAME.fullmatch, os.listdir(self.folder) if self.folder.is_dir() else [])):
+            key = ChunkKey(int(name[1]), int(name[2]))
+            if key not in self.records and (parts is None or key.part in parts):
+                paths[self.folder / name[0]] = key
         with ThreadPoolExecutor() as pool:
             records = list(pool.map(self._read_record, paths, paths.values()))
-        damaged = [path for path, record in zip(paths, records, strict=True) if record is None]
+        damaged = sorted(path for path, record in zip(paths, records, strict=True) if record is None)
         for path in damaged:
             path.unlink(missing_ok=True)
         if damaged:
@@ -144,7 +143,10 @@ class Ledger:
 
     def _read_record(self, path: Path, key: ChunkKey) -> ChunkRecord | None:
         """The record of a chunk, or `None` where the file is damaged or that of another chunk."""
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # another process has removed a damaged chunk
+            return None
         if not path.stem.endswith(_hash(content)):
             return None
         record = json.loads(pq.read_schema(pa.BufferReader(content)).metadata[_RECORD_KEY])

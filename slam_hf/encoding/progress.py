@@ -13,9 +13,6 @@ from .piece_batches import ChunkKey
 from .sources import Part
 
 
-SECONDS_BETWEEN_COUNTS = 10.0
-
-
 class HoursBar(tqdm):
     r"""
     Progress bar in hours of audio.
@@ -80,8 +77,9 @@ class JobProgress:
         self.parts = parts
         self.ledger = ledger
         self.unfinished: Counter[ChunkKey] = Counter()
+        self.count_again_at = time.monotonic() + 10.0
         self._count()
-        self.bar = HoursBar(self._seconds_done(), self._total_seconds(), disable=disable)
+        self.bar = HoursBar(self._seconds_done(), self.total_seconds, disable=disable)
         if ledger.records and not disable:
             self.bar.write(f"Continuing: {self.bar.hours} h are encoded.", sys.stderr)
 
@@ -93,33 +91,32 @@ class JobProgress:
 
     def add_batch(self, chunk: ChunkKey, seconds: float) -> None:
         self.unfinished[chunk] += seconds
-        self.bar.show(self._seconds_done(), self._total_seconds())
+        self.bar.show(self._seconds_done(), self.total_seconds)
 
     def end_chunk(self, chunk: ChunkKey) -> None:
         self.unfinished.pop(chunk, None)
         self.seconds_finished += self.ledger.records[chunk].seconds
-        if not self.bar.disable and time.monotonic() - self.counted_at > SECONDS_BETWEEN_COUNTS:
+        started = time.monotonic()
+        if not self.bar.disable and started >= self.count_again_at:
             self.ledger.refresh()
             self._count()
-        self.bar.show(self._seconds_done(), self._total_seconds())
+            # Of a large job, counting takes seconds: at most a fiftieth of the time is spent on it.
+            self.count_again_at = started + max(10.0, 50 * (time.monotonic() - started))
+        self.bar.show(self._seconds_done(), self.total_seconds)
 
     def _count(self) -> None:
         """Count what is in the ledger, where chunks of other processes appear."""
-        self.counted_at = time.monotonic()
         self.seconds_finished = sum(record.seconds for record in self.ledger.records.values())
         rows: Counter[int] = Counter()  # of each part, up to the end of its last finished chunk
         for key, record in self.ledger.records.items():
             rows[key.part] = max(rows[key.part], record.next_row)
-        self.seconds_per_row = self.seconds_finished / rows.total() if rows.total() else None
+        lengths = [part.seconds for part in self.parts]
+        nums_rows = [part.num_rows for part in self.parts]
+        self.total_seconds = None
+        if None not in lengths:
+            self.total_seconds = sum(lengths)
+        elif None not in nums_rows and rows.total() > 0:
+            self.total_seconds = self.seconds_finished / rows.total() * sum(nums_rows)
 
     def _seconds_done(self) -> float:
         return self.seconds_finished + self.unfinished.total()
-
-    def _total_seconds(self) -> float | None:
-        seconds = [part.seconds for part in self.parts]
-        if None not in seconds:
-            return sum(seconds)
-        rows = [part.num_rows for part in self.parts]
-        if None in rows or self.seconds_per_row is None:
-            return None
-        return self.seconds_per_row * sum(rows)
