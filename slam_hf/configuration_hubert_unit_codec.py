@@ -9,6 +9,7 @@ from transformers import EncodecFeatureExtractor, HubertConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .loading_utils import without_loading_options
+from .unit_vocabulary import check_num_units
 
 
 @strict
@@ -154,6 +155,7 @@ class HubertUnitCodecConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        check_num_units(self.num_units)
         if self.pad is None:
             self.pad = max(0, (self.receptive_field - self.hop_length) // 2)
         if self.vocoder_config is not None:

@@ -80,6 +80,7 @@ class SpeechLMConfig(PreTrainedConfig):
         if __name__.startswith("slam_hf."):
             # Installed, the package has the pipeline that a repository brings along as code, and takes its own.
             kwargs.pop("custom_pipelines", None)
+        kwargs.pop("text_config", None)
         super().__post_init__(**kwargs)
         if self.num_units is None:
             self.num_units = self.vocab_size - NUM_SPECIAL_TOKENS
@@ -127,6 +128,13 @@ class SpeechLMConfig(PreTrainedConfig):
         rope_parameters = output["base_config"].get("rope_parameters") or {}
         if "rope_theta" in rope_parameters:
             output["base_config"]["rope_theta"] = rope_parameters["rope_theta"]
+        # PEFT reads the sizes of the language model there, for prompt and prefix tuning.
+        output["text_config"] = output["base_config"]
+        return output
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        output = super().to_diff_dict()
+        output.pop("text_config", None)
         return output
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
+from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils.hub import resolve_revision
 
@@ -26,6 +28,14 @@ LOADING_OPTIONS = frozenset(
 
 NOT_OF_A_PART = ("auto_map", "quantization_config")
 """Further ones in the configuration of a part, such as `base_config`."""
+
+
+def check_finite(model: nn.Module, name: str) -> None:
+    """Raises a `ValueError` that names a tensor with NaN or infinite weights: whatever comes of them is noise."""
+    for key, tensor in model.state_dict().items():
+        is_read = tensor.is_floating_point() and tensor.numel() > 0 and tensor.device.type != "meta"
+        if is_read and not torch.stack(tensor.aminmax()).isfinite().all():
+            raise ValueError(f"{name}: {key} holds NaN or infinite weights. Take another copy of the file.")
 
 
 class SafeLoadingMixin:
@@ -49,7 +59,7 @@ class SafeLoadingMixin:
 
         Raises:
             OSError: there is no such model, or it has no safetensors.
-            ValueError: it is of another type, or its weights are not those that `config.json` describes.
+            ValueError: it is of another type, or its weights are not those that `config.json` describes or not finite.
         """
         name = pretrained_model_name_or_path
         path = resolve_quickstart(name)
@@ -80,6 +90,7 @@ class SafeLoadingMixin:
                 raise ValueError(
                     f"'{name}': the weights do not fit config.json, {kind} are {', '.join(names[:5])}{more}."
                 )
+        check_finite(model, f"'{name}'")
         if path != name:
             model.name_or_path = name
         commit = getattr(revision, "resolved", revision)

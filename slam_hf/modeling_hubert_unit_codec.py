@@ -17,7 +17,7 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.utils import ModelOutput
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig
-from .loading_utils import SafeLoadingMixin
+from .loading_utils import SafeLoadingMixin, check_finite
 from .masked_hubert import hubert_states
 from .modeling_unit_hifigan import UnitHifiGan
 from .padding_utils import split_clips, split_durations, split_units
@@ -196,6 +196,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         codec.codebook.copy_(codebook)
         if vocoder is not None:
             codec.vocoder.load_state_dict(vocoder.state_dict())
+        check_finite(codec, "the codec's parts")
         return codec
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -216,11 +217,6 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     @property
     def frame_rate(self) -> float:
         """`float`: Frames per second, under the name that transformers' codecs have for it."""
-        return self.config.frame_rate
-
-    @property
-    def units_per_second(self) -> float:
-        """`float`: Units per second before deduplication, one for each frame."""
         return self.config.frame_rate
 
     def train(self, mode: bool = True) -> "HubertUnitCodec":
@@ -260,7 +256,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         clips = split_clips(input_values, padding_mask, min_samples=first_frame)
         if batched is None:
             batched = self.device.type != "cpu"
-        with _full_float32():
+        with _full_float32(), torch.autocast(self.device.type, enabled=False):
             units = self._encode_batches(clips) if batched else [self._encode_clip(clip) for clip in clips]
         return HubertUnitCodecEncoderOutput(
             audio_codes=pad_sequence(units, batch_first=True, padding_value=-1)[:, None],

@@ -8,12 +8,20 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.generation import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.masking_utils import create_masks_for_generate, find_packed_sequence_indices
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.versions import require_version
 
@@ -296,15 +304,37 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         log_likelihoods = -losses.where(scored, 0.0).sum(dim=1)
         return log_likelihoods / lengths if reduction == "mean" else log_likelihoods
 
-    def generate(self, *args: Any, logits_processor: LogitsProcessorList | None = None, **kwargs: Any) -> Any:
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        *,
+        stop_strings: str | list[str] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ) -> ModelOutput | torch.LongTensor:
         r"""
         Generation as of the base model, which prepares its inputs, caches and states in its own way; takes and returns
         what [`~transformers.GenerationMixin.generate`] does. Rows that pad the vocabulary are never generated.
+
+        Args:
+            stop_strings (`str` or `list[str]`, *optional*):
+                Unit strings, such as `"<Un3><Un49>"`, each of which ends a sequence.
+            tokenizer ([`HubertUnitTokenizer`], *optional*):
+                What reads `stop_strings`.
         """
         num_ids = self.config.num_units + NUM_SPECIAL_TOKENS
         if num_ids < self.config.vocab_size:
             logits_processor = LogitsProcessorList([*(logits_processor or []), _PaddingBan(num_ids)])
-        return self.to_text_lm().generate(*args, logits_processor=logits_processor, **kwargs)
+        if stop_strings:
+            if tokenizer is None:
+                raise ValueError("`stop_strings` needs the tokenizer: pass `tokenizer=...` too.")
+            strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings
+            ends = tokenizer(strings, add_special_tokens=False)["input_ids"]
+            stopping_criteria = StoppingCriteriaList([*(stopping_criteria or []), _StopUnits(ends)])
+        return self.to_text_lm().generate(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
 
     @property
     def prepare_inputs_for_generation(self) -> Any:
@@ -371,6 +401,20 @@ class _PaddingBan(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         return scores.index_fill(1, torch.arange(self.num_ids, scores.shape[1], device=scores.device), -torch.inf)
+
+
+class _StopUnits(StoppingCriteria):
+    """Ends sequences that end with one of `ends`. That of transformers tries the tokenizer on text without units."""
+
+    def __init__(self, ends: list[list[int]]):
+        self.ends = ends
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        stops = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for end in self.ends:
+            if len(end) <= input_ids.shape[1]:
+                stops |= (input_ids[:, -len(end) :] == torch.tensor(end, device=input_ids.device)).all(dim=1)
+        return stops
 
 
 class _PositionCheck:

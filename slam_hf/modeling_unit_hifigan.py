@@ -125,7 +125,8 @@ class UnitHifiGan(PreTrainedModel):
         """
         if self.duration_predictor is None:
             raise ValueError("This vocoder predicts no durations: pass `durations`, the frames that each unit lasts.")
-        log_durations = self.duration_predictor(self.unit_embedding(units)).float()
+        with torch.autocast(self.device.type, enabled=False):  # under which units would get other durations
+            log_durations = self.duration_predictor(self.unit_embedding(units)).float()
         return (log_durations.exp() - 1).round().clamp(min=1).long()
 
 

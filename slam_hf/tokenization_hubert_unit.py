@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +14,16 @@ from transformers.tokenization_utils_base import BatchEncoding
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from .loading_utils import naming_damaged_files
-
-
-NUM_SPECIAL_TOKENS = 2
-UNIT_PATTERN = re.compile(r"<Un(0|[1-9][0-9]*)>")
+from .unit_vocabulary import (
+    BOUNDARY_TOKEN,
+    NUM_SPECIAL_TOKENS,
+    PAD_TOKEN,
+    SPECIAL_TOKENS,
+    UNIT_PATTERN,
+    check_num_units,
+    count_units,
+    unit_string,
+)
 
 
 class HubertUnitTokenizer(TokenizersBackend):
@@ -27,7 +32,7 @@ class HubertUnitTokenizer(TokenizersBackend):
     and end of sequence), unit *i*, written `<Un{i}>`, at id *i* + 2.
 
     It loads from a model repository without tokenizer files too: the number of units follows from `vocab_size` in the
-    model's `config.json`. The files it saves load without this package as well.
+    model's `config.json`, or from `num_units` there. The files it saves load without this package as well.
 
     Args:
         num_units (`int`, *optional*, defaults to 500):
@@ -54,16 +59,14 @@ class HubertUnitTokenizer(TokenizersBackend):
         num_units: int = 500,
         add_bos_token: bool = True,
         add_eos_token: bool = False,
-        pad_token: str = "<PAD>",
-        bos_token: str = "<S>",
-        eos_token: str = "<S>",
+        pad_token: str = PAD_TOKEN,
+        bos_token: str = BOUNDARY_TOKEN,
+        eos_token: str = BOUNDARY_TOKEN,
         **kwargs: Any,
     ):
-        if num_units < 1:
-            raise ValueError(f"`num_units` must be at least 1, got {num_units}.")
-        vocab = {"<PAD>": 0, "<S>": 1}
-        vocab.update((f"<Un{unit}>", unit + NUM_SPECIAL_TOKENS) for unit in range(num_units))
-        self._tokenizer = Tokenizer(WordLevel(vocab))
+        check_num_units(num_units)
+        tokens = [*SPECIAL_TOKENS, *(unit_string([unit]) for unit in range(num_units))]
+        self._tokenizer = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}))
         # Isolated, what stands between units remains a piece of its own, which is in no vocabulary and so an error.
         self._tokenizer.pre_tokenizer = Split(Regex("<[^<>]*>"), behavior="isolated")
         self._tokenizer.decoder = Fuse()
@@ -96,13 +99,13 @@ class HubertUnitTokenizer(TokenizersBackend):
             kwargs.setdefault("add_bos_token", "SpecialToken" in template[0])
             kwargs.setdefault("add_eos_token", "SpecialToken" in template[-1])
         if kwargs.get("num_units") is None:
-            vocab_size = None if config_file is None else _read_json(config_file).get("vocab_size")
-            if vocab_size is None:
+            config = {} if config_file is None else _read_json(config_file)
+            if config.get("vocab_size") is None:
                 raise ValueError(
                     f"{kwargs.get('name_or_path')}: neither tokenizer_config.json gives `num_units` nor config.json "
                     "`vocab_size`. Pass `num_units=...`, the number of clusters of the unit codec."
                 )
-            kwargs["num_units"] = vocab_size - NUM_SPECIAL_TOKENS
+            kwargs["num_units"] = count_units(config)
         return kwargs
 
     def encode_units(
@@ -129,7 +132,7 @@ class HubertUnitTokenizer(TokenizersBackend):
             [`~transformers.BatchEncoding`] with `input_ids` and `attention_mask`.
 
         Raises:
-            ValueError: a value is no unit of this vocabulary.
+            ValueError: a value is not a unit of this vocabulary.
         """
         batched = len(units) > 0 and np.ndim(units[0]) == 1
         utterances = [np.asarray(utterance) for utterance in (units if batched else [units])]
@@ -155,13 +158,14 @@ class HubertUnitTokenizer(TokenizersBackend):
             `np.ndarray` of shape `(units,)`, int64; for a batch, a list of them.
 
         Raises:
-            ValueError: an id is outside the vocabulary.
+            ValueError: an id is not that of `<PAD>`, `<S>` or a unit.
         """
-        if len(input_ids) > 0 and np.ndim(input_ids[0]) == 1:
-            return [self.decode_units(sequence) for sequence in input_ids]
-        ids = np.asarray(input_ids, dtype=np.int64)
-        self._check_ids(ids)
-        return ids[ids >= NUM_SPECIAL_TOKENS] - NUM_SPECIAL_TOKENS
+        batched = len(input_ids) > 0 and np.ndim(input_ids[0]) == 1
+        sequences = [np.asarray(ids, dtype=np.int64) for ids in (input_ids if batched else [input_ids])]
+        for index, ids in enumerate(sequences):
+            _check_ids(ids, self.num_units + NUM_SPECIAL_TOKENS, f"sequence {index}" if batched else "the sequence")
+        units = [ids[ids >= NUM_SPECIAL_TOKENS] - NUM_SPECIAL_TOKENS for ids in sequences]
+        return units if batched else units[0]
 
     def _check_units(self, units: np.ndarray, name: str) -> None:
         if units.ndim != 1 or (units.size > 0 and not np.issubdtype(units.dtype, np.integer)):
@@ -170,34 +174,30 @@ class HubertUnitTokenizer(TokenizersBackend):
         if wrong.size > 0:
             raise ValueError(f"{name}: unit {wrong[0]} is outside this vocabulary of units 0 to {self.num_units - 1}.")
 
-    def _check_ids(self, ids: np.ndarray) -> None:
-        wrong = ids[(ids < 0) | (ids >= len(self))]
-        if wrong.size > 0:
-            raise ValueError(f"id {wrong[0]} is outside this vocabulary of ids 0 to {len(self) - 1}.")
-
     def _encode_plus(self, text, text_pair=None, **kwargs) -> BatchEncoding:
         try:
             return super()._encode_plus(text, text_pair, **kwargs)
         except Exception as error:
             # The backend stops at a token that it does not know, and does not say which.
-            for sequence in _strings(text) + _strings(text_pair):
-                self._check_text(sequence, error)
+            sequences = _strings(text) + _strings(text_pair)
+            for index, sequence in enumerate(sequences):
+                self._check_text(sequence, f"text {index}: " if len(sequences) > 1 else "", error)
             raise
 
-    def _check_text(self, text: str, error: Exception) -> None:
-        position = 0
+    def _check_text(self, text: str, name: str, error: Exception) -> None:
+        position, known = 0, [*self.all_special_tokens, *self.get_added_vocab()]
         while position < len(text):
-            token = next((t for t in self.all_special_tokens if text.startswith(t, position)), None)
+            token = next((t for t in known if text.startswith(t, position)), None)
             if token is None:
                 match = UNIT_PATTERN.match(text, position)
                 if match is None:
                     raise ValueError(
-                        f"{text[position : position + 20]!r} at character {position} is no unit: expected units as "
-                        f"text, such as '<Un3><Un49>', without anything between them."
+                        f"{name}{text[position : position + 20]!r} at character {position} is not a unit: expected "
+                        "units as text, such as '<Un3><Un49>', without anything between them."
                     ) from error
                 if int(match[1]) >= self.num_units:
                     raise ValueError(
-                        f"{match[0]} at character {position} is outside this vocabulary of <Un0> to "
+                        f"{name}{match[0]} at character {position} is outside this vocabulary of <Un0> to "
                         f"<Un{self.num_units - 1}>."
                     ) from error
                 token = match[0]
@@ -212,8 +212,14 @@ class HubertUnitTokenizer(TokenizersBackend):
         return index
 
     def _decode(self, token_ids: int | list[int], **kwargs) -> str:
-        self._check_ids(np.atleast_1d(np.asarray(token_ids, dtype=np.int64)))
+        _check_ids(np.atleast_1d(np.asarray(token_ids, dtype=np.int64)), len(self), "the sequence")
         return super()._decode(token_ids, **kwargs)
+
+
+def _check_ids(ids: np.ndarray, num_ids: int, name: str) -> None:
+    wrong = ids[(ids < 0) | (ids >= num_ids)]
+    if wrong.size > 0:
+        raise ValueError(f"{name}: id {wrong[0]} is outside this vocabulary of ids 0 to {num_ids - 1}.")
 
 
 def _read_json(path: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The vocabulary: id 0 `<PAD>`, id 1 `<S>` (begin and end of sequence), unit *i*, written `<Un{i}>`, at id *i* + 2."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 PAD_TOKEN, BOUNDARY_TOKEN = SPECIAL_TOKENS = ("<PAD>", "<S>")
@@ -18,9 +19,14 @@ def unit_string(units: Iterable[int]) -> str:
     return "".join(f"<Un{unit}>" for unit in units)
 
 
+def count_units(config: Mapping[str, Any]) -> int:
+    """Number of units of a speech LM's `config.json`, which names it where further rows pad the vocabulary."""
+    return config.get("num_units") or config["vocab_size"] - NUM_SPECIAL_TOKENS
+
+
 def check_num_units(num_units: int) -> None:
     """Raises a `ValueError` unless there can be so many units."""
-    if not 1 <= num_units <= MAX_UNITS:
-        raise ValueError(
-            f"`num_units` must be from 1 to {MAX_UNITS:,}, got {num_units:,}: a corpus stores 16-bit units."
-        )
+    if num_units < 1:
+        raise ValueError(f"`num_units` must be at least 1, got {num_units}.")
+    if num_units > MAX_UNITS:
+        raise ValueError(f"`num_units` must be at most {MAX_UNITS:,}, which a corpus can store, got {num_units:,}.")

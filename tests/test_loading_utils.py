@@ -26,7 +26,7 @@ class Base:
     @classmethod
     def from_pretrained(cls, name, revision, config, output_loading_info, use_safetensors, weights_only):
         assert use_safetensors and weights_only
-        model = SimpleNamespace(config=SimpleNamespace(), revision=revision)
+        model = SimpleNamespace(config=SimpleNamespace(), revision=revision, state_dict=dict)
         return model, {"missing_keys": set(), "unexpected_keys": set()}
 
 

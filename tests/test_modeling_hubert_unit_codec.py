@@ -422,3 +422,33 @@ def test_from_parts_refuses_parts_that_do_not_fit(parts, message):
         parts = {"vocoder": UnitHifiGan(UnitHifiGanConfig(**settings))}
     with pytest.raises(ValueError, match=message):
         HubertUnitCodec.from_parts(**{"hubert": make_hubert(), "kmeans": np.ones((20, 32)), "layer": 2, **parts})
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_units_and_durations_do_not_depend_on_autocast(tiny_codec, reference_clips, batched):
+    clip = reference_clips[0][None]
+    expected = tiny_codec.encode(clip, batched=batched).audio_codes
+    units = torch.unique_consecutive(expected[0, 0])[None]
+    durations = tiny_codec.vocoder.predict_durations(units)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(tiny_codec.encode(clip, batched=batched).audio_codes, expected)
+        assert torch.equal(tiny_codec.vocoder.predict_durations(units), durations)
+        assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_waveforms_in_16_bits_are_encoded_as_their_values(tiny_codec, reference_clips, dtype):
+    clip = reference_clips[0][None].to(dtype)
+    assert torch.equal(tiny_codec.encode(clip).audio_codes, tiny_codec.encode(clip.float()).audio_codes)
+
+
+@pytest.mark.parametrize("name", ["codebook", "vocoder.hifi_gan.conv_pre.bias", "encoder.encoder.layer_norm.weight"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_codec_with_weights_that_are_not_finite_is_refused(tiny_codec, tmp_path, name, value):
+    tiny_codec.save_pretrained(tmp_path)
+    codec = HubertUnitCodec.from_pretrained(tmp_path)
+    with torch.no_grad():
+        codec.get_parameter_or_buffer(name).view(-1)[0] = value
+    codec.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path.name}': {name} holds NaN or infinite weights"):
+        HubertUnitCodec.from_pretrained(tmp_path)

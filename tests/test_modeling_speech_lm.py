@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 import slam_hf  # noqa: F401 (registers the Auto classes)
-from slam_hf import SpeechLMConfig, SpeechLMForCausalLM
+from slam_hf import HubertUnitTokenizer, SpeechLMConfig, SpeechLMForCausalLM
 
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -342,3 +342,120 @@ def test_plain_text_lm_loads_without_the_prefix(tmp_path):
     config = SpeechLMConfig(base_config=BASES["qwen2"].to_dict(), vocab_size=90)
     model = SpeechLMForCausalLM.from_pretrained(tmp_path, config=config)
     assert torch.equal(model(IDS).logits, text_lm(IDS).logits)
+
+
+def test_configuration_of_the_base_is_copied():
+    base_config = Qwen2Config(**SIZE, vocab_size=90)
+    before = base_config.to_dict()
+    config = SpeechLMConfig(base_config=base_config, vocab_size=52)
+    assert base_config.to_dict() == before
+    assert config.base_config.vocab_size == 52
+    as_dict = {**before, "model_type": "qwen2"}
+    SpeechLMConfig(base_config=as_dict, vocab_size=52)
+    assert as_dict == {**before, "model_type": "qwen2"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"vocab_size": 77}, {"pad_token_id": 3, "bos_token_id": 4, "eos_token_id": 4}, {"tie_word_embeddings": False}],
+)
+def test_overridden_configuration_reaches_the_base(overrides, tmp_path):
+    SpeechLMConfig(base_config=BASES["qwen2"].to_dict(), vocab_size=52).save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path, **overrides)
+    assert {name: getattr(config.base_config, name) for name in overrides} == overrides
+    assert config.num_units == config.vocab_size - 2
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path / "model")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert {name: getattr(loaded.config, name) for name in overrides} == overrides
+    assert torch.equal(loaded(IDS).logits, model.eval()(IDS).logits)
+
+
+def test_vocabulary_set_later_reaches_the_base():
+    config = SpeechLMConfig(base_config=BASES["qwen2"].to_dict(), vocab_size=52)
+    config.vocab_size = 77
+    assert (config.base_config.vocab_size, config.num_units) == (77, 75)
+
+
+def test_vocabulary_without_room_for_the_units_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="50 units, <PAD> and <S> need 52 rows, but `vocab_size` is 40"):
+        SpeechLMConfig(vocab_size=40, num_units=50)
+    SpeechLMConfig(base_config=BASES["qwen2"].to_dict(), vocab_size=52).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="60 units, <PAD> and <S> need 62 rows, but `vocab_size` is 52"):
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path, num_units=60))
+    with pytest.raises(ValueError, match="`num_units` must be at most 65,536"):
+        SpeechLMConfig(vocab_size=10_000_000)
+
+
+def padded_model() -> tuple[SpeechLMForCausalLM, SpeechLMForCausalLM]:
+    """A model of 50 units, and the same padded to 64 rows, of which the last ones are the most likely."""
+    model, padded = tiny_model("llama", num_units=50), tiny_model("llama", num_units=50)
+    padded.resize_token_embeddings(pad_to_multiple_of=64)
+    with torch.no_grad():
+        padded.get_output_embeddings().weight[52:] = 3 * padded.get_output_embeddings().weight[:12]
+    return model, padded
+
+
+def test_rows_that_pad_the_vocabulary_are_not_generated(tmp_path):
+    model, padded = padded_model()
+    assert (padded.config.vocab_size, padded.config.base_config.vocab_size, padded.config.num_units) == (64, 64, 50)
+    kwargs = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None}
+    assert (padded.lm.generate(IDS[:1], **kwargs) >= 52).any()
+    assert torch.equal(padded.generate(IDS[:1], **kwargs), model.generate(IDS[:1], **kwargs))
+    assert (padded.generate(IDS[:1], do_sample=True, num_return_sequences=8, max_new_tokens=20) < 52).all()
+    padded.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert loaded.config.num_units == 50
+    assert torch.equal(loaded.generate(IDS[:1], **kwargs), model.generate(IDS[:1], **kwargs))
+
+
+def test_rows_that_pad_the_vocabulary_take_no_probability():
+    model, padded = padded_model()
+    ids = IDS.clamp(max=51)
+    torch.testing.assert_close(padded.log_likelihood(ids), model.log_likelihood(ids))
+
+
+def test_published_format_names_no_number_of_units(tmp_path):
+    SpeechLMConfig(base_config=BASES["qwen2"].to_dict(), vocab_size=52).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert "num_units" not in saved
+    assert "text_config" not in saved
+
+
+def test_stop_strings_end_a_sequence():
+    model, tokenizer = tiny_model(), HubertUnitTokenizer(num_units=60)
+    kwargs = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    free = model.generate(IDS[:1], **kwargs)[0].tolist()
+    string = tokenizer.decode(free[11:13])
+    stopped = model.generate(IDS[:1], stop_strings=[string, "<Un59><Un59><Un59>"], tokenizer=tokenizer, **kwargs)
+    end = next(n for n in range(10, 18) if free[n - 2 : n] == free[11:13])
+    assert stopped[0].tolist() == free[:end]
+    with pytest.raises(ValueError, match="pass `tokenizer=...` too"):
+        model.generate(IDS[:1], stop_strings="<Un3>", **kwargs)
+    with pytest.raises(ValueError, match="'stop' at character 0 is not a unit"):
+        model.generate(IDS[:1], stop_strings="stop", tokenizer=tokenizer, **kwargs)
+
+
+@pytest.mark.parametrize("method", [PromptTuningConfig, PrefixTuningConfig])
+@pytest.mark.filterwarnings("ignore:.*past_key_values")
+def test_virtual_tokens_are_tuned_and_generated_with_as_on_the_plain_base(method):
+    def results(model):
+        torch.manual_seed(0)
+        tuned = get_peft_model(model, method(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
+        mask = torch.ones_like(IDS[:1])
+        loss = tuned(input_ids=IDS[:1], attention_mask=mask, labels=IDS[:1]).loss
+        loss.backward()
+        assert all(p.grad is not None for p in tuned.parameters() if p.requires_grad)
+        kwargs = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+        return loss, tuned.generate(input_ids=IDS[:1], attention_mask=mask, **kwargs)
+
+    torch.testing.assert_close(results(tiny_model()), results(tiny_model().to_text_lm()))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model.lm.model.norm.weight[3] = torch.nan
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}': lm.model.norm.weight holds NaN or infinite weights"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)

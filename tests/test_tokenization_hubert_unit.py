@@ -120,11 +120,11 @@ def test_sixty_five_thousand_units(tmp_path):
     [
         ("<Un500>", "<Un500> at character 0 is outside this vocabulary of <Un0> to <Un499>"),
         ("<Un3><Un777>", "<Un777> at character 5 is outside"),
-        ("<Un3> <Un4>", "' <Un4>' at character 5 is no unit"),
-        ("<Un3>hello", "'hello' at character 5 is no unit"),
-        ("<S><Un03>", "'<Un03>' at character 3 is no unit"),
-        ("<Un-1>", "'<Un-1>' at character 0 is no unit"),
-        (["<Un1>", "<UNK>"], "'<UNK>' at character 0 is no unit"),
+        ("<Un3> <Un4>", "' <Un4>' at character 5 is not a unit"),
+        ("<Un3>hello", "'hello' at character 5 is not a unit"),
+        ("<S><Un03>", "'<Un03>' at character 3 is not a unit"),
+        ("<Un-1>", "'<Un-1>' at character 0 is not a unit"),
+        (["<Un1>", "<UNK>"], "'<UNK>' at character 0 is not a unit"),
     ],
 )
 def test_text_that_is_no_unit_is_an_error(tokenizer, text, message):
@@ -158,3 +158,50 @@ def test_ids_outside_the_vocabulary_are_an_error(tokenizer):
 def test_a_vocabulary_needs_a_unit():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         HubertUnitTokenizer(num_units=0)
+
+
+def test_added_token_is_not_a_unit():
+    tokenizer = HubertUnitTokenizer(num_units=9)
+    tokenizer.add_tokens(["<speech>"])
+    assert tokenizer("<Un3><speech><Un8>")["input_ids"] == [1, 5, 11, 10]
+    assert tokenizer.decode([5, 11]) == "<Un3><speech>"
+    assert tokenizer.decode_units([1, 5, 10]).tolist() == [3, 8]
+    with pytest.raises(ValueError, match="the sequence: id 11 is outside this vocabulary of ids 0 to 10"):
+        tokenizer.decode_units([5, 11])
+    with pytest.raises(ValueError, match="unit 9 is outside"):
+        tokenizer.encode_units([9])
+    with pytest.raises(ValueError, match="<Un9> at character 13 is outside this vocabulary"):
+        tokenizer("<Un3><speech><Un9>")
+
+
+def test_errors_in_a_batch_name_the_row():
+    tokenizer = HubertUnitTokenizer(num_units=9)
+    with pytest.raises(ValueError, match="sequence 1: unit 9 is outside"):
+        tokenizer.encode_units([[1, 2], [3, 9]])
+    with pytest.raises(ValueError, match="sequence 1: id 11 is outside"):
+        tokenizer.decode_units([[1, 2], [3, 11]])
+    with pytest.raises(ValueError, match="text 1: <Un9> at character 5 is outside"):
+        tokenizer(["<Un1>", "<Un2><Un9>"])
+
+
+@pytest.mark.parametrize("num_units", [65_537, 10_000_000, 10**9])
+def test_number_of_units_that_no_corpus_stores_is_refused(num_units, tmp_path):
+    match = f"`num_units` must be at most 65,536, which a corpus can store, got {num_units:,}"
+    with pytest.raises(ValueError, match=match):
+        HubertUnitTokenizer(num_units=num_units)
+    config = {"tokenizer_class": "HubertUnitTokenizer", "num_units": num_units}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=match):
+        HubertUnitTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "speech_language_model", "vocab_size": num_units + 2})
+    )
+    with pytest.raises(ValueError, match=match):
+        HubertUnitTokenizer.from_pretrained(tmp_path)
+
+
+def test_padded_model_has_the_units_that_it_names(tmp_path):
+    config = {"model_type": "speech_language_model", "vocab_size": 64, "num_units": 50}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert AutoTokenizer.from_pretrained(tmp_path).num_units == 50

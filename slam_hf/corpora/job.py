@@ -10,7 +10,6 @@ from ..encoding.ledger import Ledger
 from ..encoding.reading import PieceRules
 from ..encoding.settings import claim_folder, job_name, make_settings
 from ..encoding.sources import Source
-from ..encoding.unit_rows import MAX_UNITS
 from ..encoding.worker import encode_parts
 from ..folder_lock import lock_folder
 from ..processes import get_process_state
@@ -64,8 +63,6 @@ def tokenize_corpus(
         FolderInUseError: another job is writing to `output_dir`.
         DiskFullError: no space is left. What is finished is kept.
     """
-    if codec.config.num_units > MAX_UNITS:
-        raise ValueError(f"The codec has {codec.config.num_units} units, but a corpus stores them as uint16.")
     if not re.fullmatch(r"\w+(\.\w+)*", split):
         raise ValueError(f"A split needs a name of letters and digits, such as 'train', not {split!r}.")
     rules = PieceRules() if rules is None else rules

@@ -20,9 +20,6 @@ UNIT_ROW_SCHEMA = pa.schema(
 """A row has the units of a piece, deduplicated (no two neighbours are equal), `durations` in frames, and `num_frames`,
 their sum. `text` and `aligned_text` (times in seconds from the start of the piece) may be null."""
 
-MAX_UNITS = 2**16
-"""Units are stored as uint16."""
-
 _FRAGMENT = re.compile(r"#t=(?P<start>\d+(?:\.\d*)?)?(?:,(?P<end>\d+(?:\.\d*)?))?$", re.ASCII)
 
 

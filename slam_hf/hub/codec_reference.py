@@ -15,6 +15,7 @@ from ..configuration_hubert_unit_codec import HubertUnitCodecConfig
 from ..processing_speech_lm import check_codec, check_codec_reference
 from ..public_names import is_local
 from ..quickstart import resolve_path
+from ..unit_vocabulary import count_units
 
 
 def pin_codec(folder: Path, codec: str | None = None) -> str | None:
@@ -90,7 +91,7 @@ def _check_units(folder: Path, codec: str, revision: str) -> None:
     if codec_config.get("model_type") != "hubert_unit_codec":
         raise ValueError(f"{codec} holds a model of type {codec_config.get('model_type')!r}, no unit codec.")
     config = HubertUnitCodecConfig.from_dict({**codec_config, "name_or_path": codec})
-    check_codec(config, read_json(folder / "config.json")["vocab_size"] - 2)
+    check_codec(config, count_units(read_json(folder / "config.json")))
 
 
 def _check_weights(local: Path, codec: str, revision: str) -> None:

@@ -18,6 +18,7 @@ from ..configuration_speech_lm import SpeechLMConfig
 from ..evaluation.tasks import pair_tasks
 from ..public_names import PREFIX, is_hub_id
 from ..quickstart import resolve_path
+from ..unit_vocabulary import MAX_UNITS, NUM_SPECIAL_TOKENS
 
 
 ALTERNATIVES = (
@@ -27,7 +28,7 @@ ALTERNATIVES = (
 )
 """Arguments that exclude each other. One on the command line replaces those of its group in the recipe."""
 
-MAX_UNITS = 2**16 - 2
+MAX_TRAINED_UNITS = MAX_UNITS - NUM_SPECIAL_TOKENS
 """The ids of units and of two special tokens are stored as uint16."""
 
 
@@ -224,8 +225,8 @@ class PretrainArguments:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= least):
                 raise ValueError(f"`{name}` must be a whole number and at least {least}, got {value}.")
-        if self.num_units > MAX_UNITS:
-            raise ValueError(f"`num_units` must be at most {MAX_UNITS:,}, got {self.num_units:,}.")
+        if self.num_units > MAX_TRAINED_UNITS:
+            raise ValueError(f"`num_units` must be at most {MAX_TRAINED_UNITS:,}, got {self.num_units:,}.")
         # These are used after training, which may take a day: errors in them are raised before it.
         for task, folder in self.benchmarks.items():
             if task not in pair_tasks():

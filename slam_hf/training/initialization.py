@@ -11,6 +11,7 @@ from ..configuration_speech_lm import SpeechLMConfig
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..processing_speech_lm import SpeechLMProcessor, check_codec, load_codec
 from ..tokenization_hubert_unit import HubertUnitTokenizer
+from ..unit_vocabulary import NUM_SPECIAL_TOKENS
 from .arguments import PretrainArguments
 
 
@@ -90,7 +91,7 @@ def _base_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> 
         raise ValueError("`dtype` must be named, such as 'float32' (training in bf16 is the flag `bf16`), got 'auto'.")
     loading = {"dtype": getattr(torch, model_args.dtype), "attn_implementation": model_args.attn_implementation}
     if args.base_config is not None:
-        config = SpeechLMConfig(base_config=args.base_config, vocab_size=args.num_units + 2)
+        config = SpeechLMConfig(base_config=args.base_config, vocab_size=args.num_units + NUM_SPECIAL_TOKENS)
         set_seed(seed)
         return AutoModelForCausalLM.from_config(config, **loading)
 

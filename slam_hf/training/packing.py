@@ -41,12 +41,21 @@ def encode_documents(corpus: AnyDataset, num_units: int, num_proc: int | None = 
     """
     tokenizer = HubertUnitTokenizer(num_units=num_units, add_eos_token=True)
 
-    def encode(batch: dict[str, Any]) -> dict[str, list[list[int]]]:
-        return {"input_ids": tokenizer.encode_units(batch["units"])["input_ids"]}
+    def encode(batch: dict[str, Any], rows: list[int]) -> dict[str, list[list[int]]]:
+        try:
+            return {"input_ids": tokenizer.encode_units(batch["units"])["input_ids"]}
+        except ValueError:
+            for row, units in zip(rows, batch["units"], strict=True):
+                try:
+                    tokenizer.encode_units(units)
+                except ValueError as error:
+                    raise ValueError(f"Row {row} of the corpus: {error}") from error
+            raise
 
     return corpus.select_columns("units").map(
         encode,
         batched=True,
+        with_indices=True,
         remove_columns="units",
         features=Features({"input_ids": List(Value("uint16"))}),
         **map_processes(corpus, num_proc),
