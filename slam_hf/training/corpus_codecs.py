@@ -5,7 +5,7 @@ from typing import Any
 
 from accelerate import PartialState
 from huggingface_hub import DatasetCard, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.errors import EntryNotFoundError
 
 from ..encoding.codec_identity import describe_codec
 from ..processing_speech_lm import SpeechLMProcessor
@@ -62,5 +62,5 @@ def read_card(corpus: CorpusConfig) -> dict[str, Any]:
         if not Path(corpus.path).is_dir():
             path = hf_hub_download(corpus.path, path.name, repo_type="dataset", revision=corpus.revision)
         return DatasetCard(Path(path).read_text("utf-8"), ignore_metadata_errors=True).data.to_dict()
-    except (EntryNotFoundError, HFValidationError, OSError):
+    except (EntryNotFoundError, OSError, ValueError):
         return {}

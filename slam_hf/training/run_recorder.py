@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, IterableDataset
-from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HTTPError
 from transformers import AutoConfig, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -24,6 +24,7 @@ from transformers.trainer_callback import ExportableState
 from trl import ModelConfig
 
 from .arguments import CorpusConfig
+from .corpus_codecs import read_card
 from .run_record import CorpusRecord, Emissions, Hardware, Reference, RunRecord, read_run_records, save_run_records
 
 
@@ -211,12 +212,10 @@ def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> Corp
         [`CorpusRecord`]. Of a stream, it has neither size nor fingerprint.
     """
     record = CorpusRecord(_source(corpus), corpus.name, corpus.split, corpus.weight)
-    readme = Path(corpus.path) / "README.md"
-    if readme.is_file():
-        data = DatasetCard.load(readme).data
-        record.codec = data.get("codec") if isinstance(data.get("codec"), str) else None
-        if isinstance(data.get("pretty_name"), str):
-            record.source.name = data["pretty_name"]
+    card = read_card(corpus)
+    record.codec = card.get("codec") if isinstance(card.get("codec"), str) else None
+    if Path(corpus.path).is_dir() and isinstance(card.get("pretty_name"), str):
+        record.source.name = card["pretty_name"]
     if isinstance(rows, Dataset):
         record.num_rows = len(rows)
         record.fingerprint, record.num_units = fingerprint_rows(rows)
