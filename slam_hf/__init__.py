@@ -1,7 +1,7 @@
 """Speech language models on the Hugging Face stack.
 
-Importing this package makes its classes known to the Auto classes and the pipelines of transformers, and its corpora
-to `load_dataset`.
+Importing this package registers its classes with the Auto classes and the pipelines of transformers, and its dataset
+builders with `load_dataset`.
 """
 
 from .audio_utils import load_audio

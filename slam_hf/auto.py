@@ -1,4 +1,4 @@
-"""Makes the classes of this package known to the Auto classes and the pipelines of transformers."""
+"""Registers the classes of this package with the Auto classes and the pipelines of transformers."""
 
 from transformers import (
     AutoConfig,

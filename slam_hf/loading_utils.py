@@ -1,4 +1,4 @@
-"""Loads models and codecs from safetensors alone, and remembers the commit, which transformers does not keep."""
+"""Loads models and codecs from safetensors only, and keeps the commit that they were loaded at."""
 
 import importlib
 import json
@@ -15,19 +15,18 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils.hub import resolve_revision
 
+from .public_names import PREFIX
 
-QUICKSTART = "quickstart:"
-"""Prefix of what comes with the package."""
 
 ACCESS = ("token", "local_files_only", "cache_dir")
 
 LOADING_OPTIONS = frozenset(
     ("attn_implementation", "experts_implementation", "transformers_weights", "trust_remote_code", "use_safetensors")
 )
-"""Keys of a `config.json` that would choose code, from the Hub too, or the file of the weights."""
+"""Keys of a `config.json` that choose code, which may come from the Hub, or the file of the weights."""
 
-NOT_OF_A_PART = ("auto_map", "quantization_config")
-"""Further ones in the configuration of a part, such as `base_config`."""
+PART_LOADING_OPTIONS = ("auto_map", "quantization_config")
+"""Keys that do so in the configuration of a part, such as `base_config`."""
 
 
 def check_finite(model: nn.Module, name: str) -> None:
@@ -40,9 +39,9 @@ def check_finite(model: nn.Module, name: str) -> None:
 
 class SafeLoadingMixin:
     """
-    For models: `from_pretrained` reads the safetensors of a model of this very type, with all of its weights and no
-    others, whatever the options say. It executes nothing, and `config._commit_hash` is then the commit on the Hub, or
-    `None` for a folder.
+    For models: `from_pretrained` reads safetensors only, whatever the options say. The model must be of this type, and
+    its weights must be exactly those that `config.json` describes. Afterwards, `config._commit_hash` is the commit on
+    the Hub, or `None` for a folder.
     """
 
     @classmethod
@@ -55,11 +54,12 @@ class SafeLoadingMixin:
         **kwargs: Any,
     ) -> Any:
         r"""
-        As of every model, from a Hub id, a folder, or `quickstart:<path>`, which comes with the package.
+        As for every model. The name may also be `quickstart:codec`, which comes with the package.
 
         Raises:
             OSError: there is no such model, or it has no safetensors.
-            ValueError: it is of another type, or its weights are not those that `config.json` describes or not finite.
+            ValueError: the model is of another type, a file is damaged, or the weights are not finite or do not fit
+                `config.json`.
         """
         name = pretrained_model_name_or_path
         path = resolve_quickstart(name)
@@ -121,17 +121,17 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
 
 
 def resolve_quickstart(name: str | os.PathLike | None) -> str | os.PathLike | None:
-    """The path of `quickstart:<path>`, which comes with the package; any other name as it is."""
-    if not isinstance(name, str) or not name.startswith(QUICKSTART):
+    """The path of `quickstart:<path>`, which comes with the package. Other names are returned unchanged."""
+    if not isinstance(name, str) or not name.startswith(PREFIX):
         return name
-    # Imported by name: a model's repository, from which this module runs too, brings no such data along.
+    # Imported by name, because this module also runs as remote code, without the package.
     return importlib.import_module("slam_hf.quickstart").resolve_path(name)
 
 
 def without_loading_options(config: dict[str, Any]) -> dict[str, Any]:
-    """What a `config.json` says of its model. How the model is loaded is for the caller to say, not for the file."""
+    """A `config.json` without the keys that choose how to load the model, which only the caller may choose."""
     parts = {
-        key: {name: value for name, value in without_loading_options(part).items() if name not in NOT_OF_A_PART}
+        key: {name: value for name, value in without_loading_options(part).items() if name not in PART_LOADING_OPTIONS}
         for key, part in config.items()
         if isinstance(part, dict)
     }

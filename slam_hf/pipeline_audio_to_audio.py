@@ -1,4 +1,4 @@
-"""`pipeline("audio-to-audio")`: hear how a speech language model continues a recording."""
+"""`pipeline("audio-to-audio")`: a speech language model continues recordings."""
 
 import importlib
 import math
@@ -22,14 +22,14 @@ from .processing_speech_lm import check_codec, load_codec
 PAPER_SAMPLING = GenerationConfig(
     do_sample=True, temperature=0.8, top_k=25, max_new_tokens=150, repetition_penalty=1.1
 )
-"""How the Slamming paper (arXiv 2502.15814) samples."""
+"""The sampling settings of the Slamming paper (arXiv 2502.15814)."""
 
 PUBLISHED_MODELS = ("slprl/slam", "slprl/slam_scaled")
 PUBLISHED_CLASS = "UnitLM"
-"""The class of the published models, by their `config.json`, in the toolkit that trained them."""
+"""The class that the `config.json` of the published models names, of the toolkit that trained them."""
 
 SILENCE = 0.15
-"""Maximum loudness of silence, relative to loud speech: -16 dB. In LibriSpeech, pauses are at about -20 dB."""
+"""Maximum loudness of silence, relative to loud speech: -16 dB. Pauses in LibriSpeech are at about -20 dB."""
 
 
 class AudioToAudioPipeline(Pipeline):
@@ -45,14 +45,14 @@ class AudioToAudioPipeline(Pipeline):
     >>> result["audio"].shape, result["sampling_rate"]
     ```
 
-    The sampling of the Slamming paper (arXiv 2502.15814) is the default: temperature 0.8, top-k 25, 150 new tokens,
-    repetition penalty 1.1. Without `model`, the pipeline takes `slprl/slam_scaled`.
+    By default it samples as the Slamming paper does (arXiv 2502.15814): temperature 0.8, top-k 25, 150 new tokens,
+    repetition penalty 1.1. The default model is `slprl/slam_scaled`.
 
     Args:
         codec (`str`, `os.PathLike` or [`HubertUnitCodec`], *optional*):
             The codec that the model was trained on: a Hub id, a folder, `"quickstart:codec"` or the codec itself.
-            Defaults to the one that the model's processor names. The published models (`slprl/slam`,
-            `slprl/slam_scaled`) name none and get theirs, mHuBERT-25Hz.
+            Defaults to the codec that the model's processor names. The published models (`slprl/slam`,
+            `slprl/slam_scaled`) name none: their codec, mHuBERT-25Hz, is found without.
         kwargs:
             What every pipeline takes (`model`, `processor`, `device`, ...), and defaults for the parameters of a call.
     """
@@ -89,15 +89,14 @@ class AudioToAudioPipeline(Pipeline):
             prompt_duration (`float`, *optional*):
                 Keep this many seconds from the start of the recording as the prompt. Defaults to all of it.
             trim_silence (`bool`, *optional*, defaults to `True`):
-                Whether to leave out the silence at the end of a recording, where `prompt_duration` does not end it
-                before. A model takes that silence for the end of the whole utterance, and often adds nothing.
+                Whether to leave out the silence at the end of a recording, unless `prompt_duration` cuts it off
+                anyway. A model takes this silence for the end of the utterance, and often adds nothing to it.
             min_new_seconds (`float`, *optional*, defaults to 2.0):
-                Minimum duration of a continuation: `<S>` does not end it before. It counts one unit for each frame of
-                the codec, so that most continuations are longer, and holds within `max_new_tokens`. Use
-                `min_new_tokens` in its place to count units. With 0, a model may end at once.
+                Minimum duration of a continuation, which `<S>` cannot end earlier. Each unit counts as one frame of
+                the codec, so that most continuations are longer; `max_new_tokens` still holds. With 0, a model may
+                end at once. `min_new_tokens` replaces it.
             return_full_audio (`bool`, *optional*, defaults to `True`):
-                Whether the audio holds the prompt, resynthesised from its units, and the continuation; or the
-                continuation only.
+                Whether the audio holds the prompt, resynthesised from its units, before the continuation.
             seed (`int`, *optional*):
                 Seed of the sampling. The same seed, inputs and batch size give the same continuations.
             batch_size (`int`, *optional*, defaults to 1):
@@ -116,8 +115,8 @@ class AudioToAudioPipeline(Pipeline):
             A list for a list, an iterator for an iterator.
 
         Raises:
-            OSError, ValueError: a recording cannot be read or encoded; the message names it, in a list by its index
-                too.
+            OSError, ValueError: a recording cannot be read or encoded. The message names it, and gives its index
+                among several.
         """
         if isinstance(inputs, list | tuple):
             recordings = [_Recording(source, index) for index, source in enumerate(inputs)]
@@ -131,7 +130,7 @@ class AudioToAudioPipeline(Pipeline):
         Save the model, its processor, which names the codec, and their code.
 
         Raises:
-            ValueError: the codec was neither loaded nor saved, and so has no name.
+            ValueError: the codec was neither loaded nor saved before, so that it has no name.
         """
         self.processor.save_pretrained(save_directory, **kwargs)
         super().save_pretrained(save_directory, **kwargs)
@@ -217,7 +216,7 @@ class AudioToAudioPipeline(Pipeline):
 
 @dataclass(frozen=True)
 class _Recording:
-    """One of many recordings, with its index among them."""
+    """One of several recordings, and its index."""
 
     source: Any
     index: int
@@ -225,8 +224,8 @@ class _Recording:
 
 class _OwnGenerator(TorchFunctionMode):
     """
-    Draws with a generator of its own where a seed is given, as `torch.manual_seed(seed)` would, but without touching
-    the global generator, which other threads draw from too. `generate()` takes no generator.
+    With a seed, sampling within the block draws from a generator of its own, and gives what it would give after
+    `torch.manual_seed(seed)`. `generate()` has no argument for it, and other threads use the global generator.
     """
 
     def __init__(self, seed: int | None, device: torch.device):
@@ -241,14 +240,14 @@ class _OwnGenerator(TorchFunctionMode):
 
 
 def published_codec(config: PreTrainedConfig) -> HubertUnitCodec:
-    """The codec of the published models, whose repositories name none."""
+    """The codec of the published models, whose repositories do not name it."""
     is_published = config.name_or_path in PUBLISHED_MODELS or PUBLISHED_CLASS in (config.architectures or [])
     if not is_published or config.num_units != 500:
         raise ValueError(
             f"This model of {config.num_units} units names no codec. Pass `codec=`, the codec that it was trained on."
         )
     try:
-        # By name: as remote code, the pipeline has no package around it, and every import statement is looked for.
+        # Imported by name: remote code runs without the package, and transformers checks every import statement.
         return importlib.import_module(".conversion.mhubert_25hz", __package__).published_codec()
     except (ImportError, OSError) as error:
         raise OSError(
@@ -257,7 +256,7 @@ def published_codec(config: PreTrainedConfig) -> HubertUnitCodec:
 
 
 def _without_silent_end(waveform: np.ndarray, frame: int) -> np.ndarray:
-    """The waveform, of shape `(samples,)`, up to one frame after the last that is not silent."""
+    """A waveform of shape `(samples,)`, cut one frame after the last frame that is not silent."""
     frames = np.pad(waveform, (0, -len(waveform) % frame)).reshape(-1, frame)
     loudness = np.sqrt(np.square(frames).mean(axis=1))
     loud = np.flatnonzero(loudness > SILENCE * np.quantile(loudness, 0.95))
@@ -270,6 +269,6 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def _is_many(inputs: Any) -> bool:
     one = isinstance(inputs, str | bytes | bytearray | memoryview | os.PathLike | Mapping | np.ndarray | torch.Tensor)
-    # So are an open file and a decoder of torchcodec.
+    # An open file and a decoder of torchcodec are iterable, too.
     one = one or hasattr(inputs, "read") or hasattr(inputs, "get_all_samples")
     return isinstance(inputs, Iterable) and not one

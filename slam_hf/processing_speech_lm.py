@@ -16,10 +16,11 @@ from transformers.tokenization_utils_base import BatchEncoding
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig, make_feature_extractor
 from .loading_utils import naming_damaged_files
 from .modeling_hubert_unit_codec import HubertUnitCodec
+from .public_names import PREFIX
 from .tokenization_hubert_unit import HubertUnitTokenizer
 
 
-QUICKSTART_CODEC = "quickstart:codec"
+QUICKSTART_CODEC = f"{PREFIX}codec"
 """The codec that comes with the package."""
 
 
@@ -27,8 +28,8 @@ class SpeechLMProcessor(ProcessorMixin):
     r"""
     Processor of [`SpeechLMForCausalLM`]: audio → units → ids, and ids → units → audio.
 
-    It loads from a model repository without processor files too, such as the published Slam checkpoints, then without
-    a codec: set `processor.audio_tokenizer` before using it on audio.
+    It also loads from a repository without processor files, such as the published Slam checkpoints. It then has no
+    codec: set `processor.audio_tokenizer` before using it on audio.
 
     Args:
         feature_extractor ([`~transformers.EncodecFeatureExtractor`]):
@@ -38,8 +39,8 @@ class SpeechLMProcessor(ProcessorMixin):
         audio_tokenizer ([`HubertUnitCodec`], *optional*):
             The codec.
         codec (`dict`, *optional*):
-            Where the codec is: `name_or_path`, a Hub id, a folder or `quickstart:codec`, and `revision`, the commit of
-            a codec on the Hub. That codec is loaded when audio first needs it, unless another is set before.
+            Where the codec is: its `name_or_path` (a Hub id, a folder or `quickstart:codec`) and, on the Hub, its
+            `revision`. It is loaded when it is first needed, unless `audio_tokenizer` has been set by then.
     """
 
     _auto_class = "AutoProcessor"
@@ -51,7 +52,7 @@ class SpeechLMProcessor(ProcessorMixin):
         audio_tokenizer: HubertUnitCodec | None = None,
         codec: dict[str, Any] | None = None,
     ):
-        # The codec is not passed on: the mixin takes three codec classes of transformers by name, and no other.
+        # The codec is not passed on: the mixin only accepts three codec classes of transformers.
         super().__init__(feature_extractor, tokenizer)
         self._audio_tokenizer = audio_tokenizer
         self._codec_reference = codec
@@ -88,10 +89,10 @@ class SpeechLMProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
     ) -> "SpeechLMProcessor":
         """
-        As for every processor. Of the codec, `processor_config.json` gives the name and the revision only.
+        As for every processor. Only the name and the revision of the codec are read from `processor_config.json`.
 
         Raises:
-            ValueError: it names the codec in another way than [`check_codec_reference`] admits.
+            ValueError: [`check_codec_reference`] refuses what it says about the codec, or a file is damaged.
         """
         with naming_damaged_files(pretrained_model_name_or_path):
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -103,7 +104,7 @@ class SpeechLMProcessor(ProcessorMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: str, processor_dict: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Any]:
-        # Not by the Auto classes, which take the names of classes from the files of the repository.
+        # Not with the Auto classes, which read the names of classes from the files of the repository.
         saved = (processor_dict or {}).get("feature_extractor") or {}
         tokenizer = HubertUnitTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
         return [make_feature_extractor(saved.get("sampling_rate", 16_000)), tokenizer]
@@ -113,7 +114,7 @@ class SpeechLMProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         processor_dict, unused_kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        # transformers' own key takes no revision, and any class that the file names.
+        # The key of transformers has no revision, and lets the file choose any class.
         processor_dict.pop("audio_tokenizer", None)
         if processor_dict.get("codec") is not None:
             is_local = os.path.exists(pretrained_model_name_or_path)
@@ -124,20 +125,20 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> Any:
         """
-        As for every processor. The codec is not saved, but named.
+        As for every processor. The files name the codec, but do not hold it.
 
         Raises:
-            ValueError: the codec was neither loaded nor saved, and so has no name.
+            ValueError: the codec was neither loaded nor saved before, so that it has no name.
         """
         if self._audio_tokenizer is not None and not self._audio_tokenizer.name_or_path:
             raise ValueError(
-                "The codec has no name that `processor_config.json` could give, as it was neither loaded nor saved: "
-                "save it first, `processor.audio_tokenizer.save_pretrained(folder)`."
+                "The codec has no name that `processor_config.json` could give, because it was neither loaded nor "
+                "saved. Save it first: `processor.audio_tokenizer.save_pretrained(folder)`."
             )
         return super().save_pretrained(save_directory, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        without_codec = copy.copy(self)  # which transformers would copy, weights and all
+        without_codec = copy.copy(self)  # transformers would copy the codec, with its weights
         without_codec._audio_tokenizer = None
         output = super(SpeechLMProcessor, without_codec).to_dict()
         codec, reference = self._audio_tokenizer, self._codec_reference
@@ -155,7 +156,7 @@ class SpeechLMProcessor(ProcessorMixin):
         return_tensors: str | None = "pt",
     ) -> BatchEncoding:
         r"""
-        Prompts for the model: `<S>` and the deduplicated units of each waveform.
+        Make prompts for the model: `<S>` and the deduplicated units of each waveform.
 
         Args:
             audio (`np.ndarray` of shape `(samples,)`, or a list of them):
@@ -171,7 +172,7 @@ class SpeechLMProcessor(ProcessorMixin):
             [`~transformers.BatchEncoding`] with `input_ids` and `attention_mask` of shape `(batch, length)`.
 
         Raises:
-            ValueError: there is no codec, the sampling rate is another, or the codec cannot encode a waveform.
+            ValueError: there is no codec, the sampling rate is wrong, or the codec cannot encode a waveform.
         """
         codec = self._require_codec()
         inputs = self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors="pt").to(codec.device)
@@ -184,7 +185,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def decode(self, input_ids: torch.LongTensor | np.ndarray | list[int]) -> np.ndarray:
         r"""
-        Waveform of a sequence of ids, with the durations that the vocoder predicts; `<S>` and `<PAD>` are left out.
+        Make the waveform of a sequence of ids. The vocoder predicts the durations; `<S>` and `<PAD>` are left out.
 
         Args:
             input_ids (`torch.LongTensor`, `np.ndarray` or `list[int]` of shape `(length,)`):
@@ -204,7 +205,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def batch_decode(self, input_ids: torch.LongTensor | list[Any]) -> list[np.ndarray]:
         r"""
-        Waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] gives it.
+        Make the waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] does.
         """
         return [self.decode(sequence) for sequence in input_ids]
 
@@ -212,8 +213,8 @@ class SpeechLMProcessor(ProcessorMixin):
         codec = self.audio_tokenizer
         if codec is None:
             raise ValueError(
-                "This processor has no unit codec, which audio needs: set `processor.audio_tokenizer = "
-                "HubertUnitCodec.from_pretrained(...)` to the codec that the model's units were made with."
+                "This processor has no unit codec, which audio needs. Set it to the codec that the model was trained "
+                "on: `processor.audio_tokenizer = HubertUnitCodec.from_pretrained(...)`."
             )
         check_codec(codec, self.tokenizer.num_units)
         return codec
@@ -221,7 +222,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
 def load_codec(name_or_path: str | os.PathLike, revision: str | None = None, **kwargs: Any) -> HubertUnitCodec:
     r"""
-    Load a codec, from safetensors only.
+    Load a codec from safetensors.
 
     Args:
         name_or_path (`str` or `os.PathLike`):
@@ -233,13 +234,13 @@ def load_codec(name_or_path: str | os.PathLike, revision: str | None = None, **k
 
     Raises:
         OSError: there is no such codec, or it has no safetensors.
-        ValueError: it is a model of another type, or its weights are not those that its `config.json` describes.
+        ValueError: it is a model of another type, a file is damaged, or the weights do not fit `config.json`.
     """
     return HubertUnitCodec.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
 
 
 def check_codec(codec: HubertUnitCodec | HubertUnitCodecConfig, num_units: int) -> None:
-    """Raise `ValueError` for a codec that has another number of units than the model, and so is not the model's."""
+    """Raise `ValueError` if a codec and a model have different numbers of units."""
     if codec.codebook_size != num_units:
         name = f" '{codec.name_or_path}'" if codec.name_or_path else ""
         raise ValueError(
@@ -250,35 +251,37 @@ def check_codec(codec: HubertUnitCodec | HubertUnitCodecConfig, num_units: int) 
 
 def check_codec_reference(reference: Any, source: str, is_local: bool) -> dict[str, str | None]:
     r"""
-    What a file says of a codec, where it is no more than a name and a revision.
+    Check what a file says about a codec: it may give a name and a revision, and nothing else.
 
     Args:
         reference (`Any`):
             The value of `codec` in the file.
         source (`str`):
-            The file, for the error.
+            The file, for the error message.
         is_local (`bool`):
-            Whether the file is of this machine, so that it may name one of its folders.
+            Whether the file comes from this machine. Only then may it name a folder.
 
     Returns:
         `dict` with `name_or_path` and `revision`.
 
     Raises:
-        ValueError: it has other keys, the name is not that of a repository or of an admitted folder, or the revision
-            is not a commit, a branch or a tag.
+        ValueError: there are other keys, the name is neither that of a repository nor of a permitted folder, or the
+            revision is not a commit, a branch or a tag.
     """
     if not isinstance(reference, dict) or not {"name_or_path"} <= reference.keys() <= {"name_or_path", "revision"}:
-        raise ValueError(f"{source}: `codec` must hold `name_or_path` and `revision` and nothing else: {reference!r}.")
+        raise ValueError(
+            f"{source}: `codec` must have `name_or_path`, may have `revision`, and nothing else: {reference!r}."
+        )
     name, revision = reference["name_or_path"], reference.get("revision")
     if not (name == QUICKSTART_CODEC or (is_local and isinstance(name, str) and name) or _is_repository(name)):
         raise ValueError(
-            f"{source}: {name!r} is not the name of a codec on the Hub (`user/codec`). Pass `codec=`, the codec that "
-            "the model was trained on."
+            f"{source}: the codec {name!r} is not named by a repository of the Hub, `user/codec`. A model on the Hub "
+            "may not name files of this machine."
         )
     if not is_local and os.path.exists(name):
         raise ValueError(
-            f"{source}: the codec {name!r} on the Hub is hidden by the folder '{os.path.abspath(name)}'. Work in "
-            "another directory, or pass `codec=`."
+            f"{source}: the codec {name!r} on the Hub is hidden by the folder '{os.path.abspath(name)}'. Change to "
+            "another working directory."
         )
     if revision is not None and not (
         isinstance(revision, str)

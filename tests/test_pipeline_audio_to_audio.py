@@ -125,7 +125,7 @@ def test_several_continuations_of_one_prompt(speak, recordings):
         assert len({tuple(result["units"]) for result in continuations}) > 1
 
 
-def test_nothing_generated_is_no_error(speak, recordings):
+def test_an_empty_continuation_is_not_an_error(speak, recordings):
     result = speak(recordings[0], return_full_audio=False, do_sample=False, max_new_tokens=1, forced_eos_token_id=1)
     assert (result["units"].shape, result["audio"].shape) == ((0,), (0,))
 

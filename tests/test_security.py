@@ -106,7 +106,7 @@ def test_pickles_are_not_executed(tmp_path, tiny_model, tiny_codec, request):
 
 
 @pytest.mark.parametrize("id", ["../escaped", "/escaped", "a/../../../escaped", "a/b", "..", "nul\\..\\escaped"])
-def test_ids_of_recordings_are_no_paths(tiny_codec, tmp_path, id):
+def test_ids_of_recordings_are_not_paths(tiny_codec, tmp_path, id):
     audio = tmp_path / "audio.wav"
     soundfile.write(audio, 0.1 * np.random.default_rng(0).standard_normal(16_000), 16_000)
     output = tmp_path / "below" / "units"

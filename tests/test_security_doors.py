@@ -1,6 +1,6 @@
-"""Every door through which a repository's files come in, on a Hub where all of them are hostile.
+"""Every call that loads the files of a repository, on a Hub where all files are hostile.
 
-No door may execute anything. For each, the test says how it ends and which repositories it asks for something.
+None of them may execute anything. `DOORS` says how each ends, and from which repositories it asks for something.
 """
 
 import json
@@ -18,7 +18,7 @@ from transformers import Qwen2Config
 
 
 DOORS = {
-    # What a model's repository says of code elsewhere is not followed: the package has the classes.
+    # References to code elsewhere are not followed: the package has the classes.
     "AutoConfig.from_pretrained('evil/model')": ("", {"evil/model"}),
     "AutoModel.from_pretrained('evil/model')": ("", {"evil/model"}),
     "AutoModelForCausalLM.from_pretrained('evil/model')": ("", {"evil/model"}),
@@ -26,7 +26,7 @@ DOORS = {
     "AutoProcessor.from_pretrained('evil/model')": ("", {"evil/model"}),
     "AutoFeatureExtractor.from_pretrained('evil/codec')": ("", {"evil/codec"}),
     "AutoModelForAudioTokenization.from_pretrained('evil/codec')": ("", {"evil/codec"}),
-    # Of the codec, a processor gives the name of a repository and a revision.
+    # A processor may only give the repository of its codec, and a revision.
     "pipeline('audio-to-audio', model='evil/model')": (
         "OSError: The model's processor",
         {"evil/model", "evil/pickles"},
@@ -37,7 +37,7 @@ DOORS = {
     "AutoProcessor.from_pretrained('evil/folder')": ("ValueError: evil/folder: processor_config", {"evil/folder"}),
     "AutoProcessor.from_pretrained('evil/parent')": ("ValueError: evil/parent: processor_config", {"evil/parent"}),
     "AutoProcessor.from_pretrained('evil/revision')": ("ValueError: evil/revision: processor", {"evil/revision"}),
-    # Pickles are not read, by whatever name.
+    # Pickles are not executed, whatever their names.
     "load_codec('evil/pickles')": ("OSError: ", {"evil/pickles"}),
     "HubertUnitCodec.from_pretrained('evil/pickles', weights_only=False)": ("OSError: ", {"evil/pickles"}),
     "AutoModelForAudioTokenization.from_pretrained('evil/pickles')": ("OSError: ", {"evil/pickles"}),
@@ -81,7 +81,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, pip
 from trl import ModelConfig
 from slam_hf import HubertUnitCodec, SpeechLMForCausalLM
 from slam_hf.conversion import read_hubert
-from slam_hf.evaluation.pairs import load_pipeline
+from slam_hf.evaluation.pairs import load_pipeline, own_processor
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.training.arguments import PretrainArguments
@@ -99,7 +99,8 @@ def pretrain(name):
 
 def evaluate(name):
     args = SimpleNamespace(model=name, codec=None)
-    load_pipeline(args, AutoModelForCausalLM.from_pretrained(name))
+    model = AutoModelForCausalLM.from_pretrained(name)
+    load_pipeline(args, model, own_processor(args, model))
 
 def convert(source, codec):
     output = os.path.join(tempfile.mkdtemp(), "converted")
