@@ -1,4 +1,4 @@
-"""Score a speech language model on a benchmark.
+r"""Score a speech language model on a benchmark.
 
 ```
 accelerate launch hub_scripts/evaluate_model.py \

@@ -44,8 +44,6 @@ def hash_model(model: PreTrainedModel) -> str:
     if "base_config" in config:  # a trainer sets `use_cache`, and only `from_pretrained` sets `dtype`
         config.pop("use_cache", None)
         config["base_config"]["dtype"] = str(model.dtype).removeprefix("torch.")
-        # Loading once left these in the configuration, and summaries of that time have the hash with them.
-        config |= {"trust_remote_code": None, "use_safetensors": None}
     hash = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     update_with_tensors(hash, model.state_dict())
     return hash.hexdigest()
