@@ -288,9 +288,9 @@ def _open_file(source: Any, name: str) -> BinaryIO:
         if source is None:
             raise AudioError(name, "unreadable", "there is neither a path nor content")
     if isinstance(source, bytes | bytearray | memoryview):
-        return io.BytesIO(source)
+        return _Content(source)
     if isinstance(source, str | os.PathLike):
-        path = os.fspath(source).removeprefix("file://")
+        path = os.fsdecode(source).removeprefix("file://")
         return _download(path, name) if "://" in path else _open_local(path, name)
     if hasattr(source, "read"):
         return _copy(iter(lambda: source.read(2**20), b""), name)
@@ -386,6 +386,16 @@ def _fetch(url: str, name: str) -> Iterator[bytes]:
         if status not in (404, 410) and (status is not None or isinstance(cause, OSError)):
             raise ConnectionError(str(cause)) from error
         raise AudioError(name, "unreadable", "no such file") from error
+
+
+class _Content(io.BytesIO):
+    """The content of a file. libsndfile may seek to before its start, where a damaged header sends it."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:  # raised in a callback, it would be printed
+            return self.tell()
 
 
 class _SoundFile(soundfile.SoundFile):

@@ -376,6 +376,18 @@ def test_names_that_are_not_utf8_are_read(wav):
     assert load_audio(path, RATE).shape == (RATE,)
 
 
+def test_content_that_sends_the_decoder_before_its_start_prints_nothing(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    aiff = io.BytesIO()
+    soundfile.write(aiff, PCM, RATE, format="AIFF")
+    content = aiff.getvalue()[:38] + np.random.default_rng(0).bytes(999)  # without the chunk of the samples
+
+    with pytest.raises(AudioError, match="<bytes>: cannot be read as audio"):
+        load_audio(content, RATE)
+    assert printed == []
+
+
 def test_a_file_without_a_header_is_refused(tmp_path):
     (tmp_path / "clip.raw").write_bytes(PCM.tobytes())
 
