@@ -36,9 +36,12 @@ class RecipeParser(TrlParser):
     """TRL's parser, but it refuses unknown keys in a recipe, and an argument on the command line also replaces its
     alternatives in the recipe: `--model_name_or_path` replaces `base_config`."""
 
+    _given: frozenset[str] = frozenset()
+
     def parse_args_and_config(self, args: Iterable[str] | None = None, **options: bool) -> tuple:
         args = sys.argv[1:] if args is None else list(args)
-        self._given = {arg.partition("=")[0].strip("-").replace("-", "_") for arg in args if arg.startswith("--")}
+        names = (arg.partition("=")[0].strip("-").replace("-", "_") for arg in args if arg.startswith("--"))
+        self._given = frozenset(names)
         return super().parse_args_and_config(args, **options)
 
     def set_defaults_with_config(self, **recipe: Any) -> list[str]:
@@ -47,7 +50,7 @@ class RecipeParser(TrlParser):
         )
         replaced = {name for group in ALTERNATIVES if self._given & set(group) for name in group}
         if "base_config" in self._given:
-            replaced.add("rope_theta")  # of a text LM
+            replaced |= {"model_revision", "rope_theta"}  # of another model
         return super().set_defaults_with_config(**{k: v for k, v in recipe.items() if k not in replaced})
 
 
