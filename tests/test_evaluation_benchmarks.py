@@ -38,7 +38,7 @@ def test_sblimp_pairs_several_readings_of_one_voice_in_order(tmp_path):
     assert [(pair.correct, pair.incorrect) for pair in read_sblimp(tmp_path, "abcd")] == [("a", "b"), ("c", "d")]
 
 
-def test_sblimp_with_an_unpaired_item(tmp_path):
+def test_an_unpaired_item_of_sblimp_is_named(tmp_path):
     item = ("A", "binding", "principle_A")
     write_gold(
         tmp_path, SYNTACTIC, [("1", "aa", *item, "1", ""), ("2", "bb", *item, "1", ""), ("2", "cc", *item, "0", "")]
@@ -49,7 +49,7 @@ def test_sblimp_with_an_unpaired_item(tmp_path):
         read_sblimp(tmp_path, ["aa", "bb", "cc"])
 
 
-def test_sblimp_with_a_missing_file(tmp_path):
+def test_a_missing_file_of_sblimp_is_named(tmp_path):
     item = ("1", "A", "binding", "principle_A")
     write_gold(
         tmp_path, ("filename", "id", "voice", "type", "subtype", "correct"), [("aa", *item, 1), ("bb", *item, 0)]
@@ -58,12 +58,12 @@ def test_sblimp_with_a_missing_file(tmp_path):
         read_sblimp(tmp_path, ["aa"])
 
 
-def test_sblimp_without_a_gold_file(tmp_path):
+def test_a_missing_gold_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gold.csv': no such file. Pass the folder of one split"):
         read_sblimp(tmp_path, ["aa"])
 
 
-def test_sblimp_with_the_gold_file_of_another_benchmark(tmp_path):
+def test_a_gold_file_of_another_benchmark_is_refused(tmp_path):
     write_gold(tmp_path, LEXICAL, [("1", "aa", "A", "3", "cat", "k ae t", "3", "1")])
     with pytest.raises(ValueError, match=r"gold.csv': there is no column 'subtype', 'type'"):
         read_sblimp(tmp_path, ["aa"])
@@ -129,7 +129,7 @@ def test_swuggy_pairs_words_and_reads_frequencies(tmp_path):
     ]
 
 
-def test_storycloze_goes_by_names_and_numbers():
+def test_storycloze_pairs_are_found_by_their_names_and_ordered_by_number():
     names = ["10_incorrect", "2_correct", "10_correct", "2_incorrect"]
     assert read_storycloze("sSC", names) == [
         Pair("2_correct", "2_incorrect", {}),
@@ -142,12 +142,12 @@ def test_storycloze_in_subfolders():
     assert [pair.correct for pair in read_storycloze("sSC", names)] == ["a/1_correct", "b/1_correct"]
 
 
-def test_storycloze_numbers_that_only_differ_in_zeros_are_two():
+def test_storycloze_numbers_that_only_differ_in_zeros_are_different():
     with pytest.raises(ValueError, match=r"2 items are not a pair .* '01_correct', '1_incorrect'"):
         read_storycloze("sSC", ["01_correct", "1_incorrect"])
 
 
-def test_storycloze_with_an_unpaired_item():
+def test_an_unpaired_item_of_storycloze_is_named():
     with pytest.raises(
         ValueError, match=r"'sSC': 1 items are not a pair of a correct and an incorrect utterance: '3_inc"
     ):
@@ -158,12 +158,12 @@ def test_storycloze_with_an_unpaired_item():
     ("names", "found"),
     [(["1_correct", "1_incorrect", "intro"], "1 are named otherwise: 'intro'"), ([], "there are none")],
 )
-def test_storycloze_with_other_files(names, found):
+def test_other_files_among_storycloze_are_named(names, found):
     with pytest.raises(ValueError, match=rf"names end in '\{{n\}}_correct' and '\{{n\}}_incorrect'; {found}"):
         read_storycloze("sSC", names)
 
 
-def test_salmon_has_the_correct_one_first_and_parts():
+def test_salmon_pairs_have_the_correct_one_first_and_their_part():
     names = [
         "rir_consistency/sample_0_1",
         "rir_consistency/sample_0_0",

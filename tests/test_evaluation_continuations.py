@@ -176,7 +176,7 @@ def test_continuations_need_audio(workplace, tiny_model):
         evaluate(workplace, tiny_model, "genppl")
 
 
-def test_all_prompts_skipped(workplace, tiny_model):
+def test_an_evaluation_whose_prompts_are_all_skipped_is_an_error(workplace, tiny_model):
     for path in (workplace / "sSC").iterdir():
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="Every one of 3 items had to be skipped"):
@@ -259,7 +259,7 @@ def test_seed_changes_the_continuations(speak, files, arguments, tmp_path):
     assert [record["units"] for record in first] != [record["units"] for record in second]
 
 
-def test_continuation_without_a_unit_is_silent(speak, files, arguments, tmp_path):
+def test_an_empty_continuation_is_silent(speak, files, arguments, tmp_path):
     speak._generate_kwargs["max_new_tokens"] = 1
     speak._generate_kwargs["suppress_tokens"] = [0, *range(2, 52)]  # leaves <S>
     recogniser = Recogniser()

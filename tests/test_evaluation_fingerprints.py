@@ -6,7 +6,7 @@ from slam_hf import SpeechLMForCausalLM
 from slam_hf.evaluation.fingerprints import describe_model, hash_code, hash_model, hash_rows
 
 
-def test_a_model_is_told_by_its_weights_and_its_configuration(tiny_model, tmp_path):
+def test_the_hash_of_a_model_depends_on_its_weights_and_its_configuration(tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path / "first")
     loaded = type(tiny_model).from_pretrained(tmp_path / "first")
     original = hash_model(loaded)
@@ -28,7 +28,7 @@ def test_a_model_in_memory_has_the_hash_of_its_files(tiny_model, tmp_path):
     assert hash_model(model) == hash_model(type(model).from_pretrained(tmp_path / "model", dtype=torch.float32))
 
 
-def test_the_hash_of_the_published_fixture_stays(published_checkpoint):
+def test_the_hash_of_a_model_does_not_change_between_versions(published_checkpoint):
     model = SpeechLMForCausalLM.from_pretrained(published_checkpoint, dtype=torch.float32)
     assert hash_model(model) == "83e4d56b3b07816045a57788afadfad261d930582f0d152374a7e1802991b636"
 
@@ -53,7 +53,7 @@ def test_bfloat16_weights_have_a_hash(tiny_model):
     assert hash_model(copy.deepcopy(tiny_model).bfloat16()) != hash_model(tiny_model)
 
 
-def test_rows_are_told_apart():
+def test_different_rows_have_different_hashes():
     assert hash_rows([["a", 1], ["b", 2]]) == hash_rows(iter([["a", 1], ["b", 2]]))
     assert hash_rows([["a", 1], ["b", 2]]) != hash_rows([["b", 2], ["a", 1]])
     assert hash_rows(["ab", "c"]) != hash_rows(["a", "bc"])

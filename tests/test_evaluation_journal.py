@@ -33,7 +33,7 @@ def test_a_damaged_line_is_left_out_and_its_file_named(tmp_path, caplog, line):
     first, second, _ = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([first, line, second, b""]))
     assert Journal(tmp_path).results == {"a": 1.0, "b": 2.0}
-    assert f"'{path}': 1 damaged lines, whose results are computed again." in caplog.text
+    assert f"Damaged lines in '{path}': 1. Their results are computed again." in caplog.text
 
 
 def test_floats_are_kept_exactly(tmp_path):

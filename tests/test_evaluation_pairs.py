@@ -76,7 +76,7 @@ def test_records_hold_what_each_file_gives_alone(checkpoint, stories, tiny_model
     assert evaluation.results["num_pairs"] == 3
 
 
-def test_sum_of_the_log_likelihoods(checkpoint, stories, tiny_model):
+def test_scores_can_be_sums_of_log_likelihoods(checkpoint, stories, tiny_model):
     mean = evaluate_pairs(arguments(checkpoint, stories), tiny_model).records[0]
     total = evaluate_pairs(arguments(checkpoint, stories, reduction="sum"), tiny_model).records[0]
     assert total["correct_score"] == pytest.approx(mean["correct_score"] * (mean["correct_units"] + 1), rel=1e-5)
@@ -97,7 +97,7 @@ def test_tokenised_folder_gives_the_same_without_a_codec(checkpoint, stories, ti
     assert from_units.codec is None
 
 
-def test_skipped_utterance_takes_its_pair_out_and_is_counted(checkpoint, stories, tiny_model):
+def test_the_pair_of_a_skipped_utterance_does_not_count(checkpoint, stories, tiny_model):
     soundfile.write(stories / "1_incorrect.wav", np.zeros(100, dtype=np.float32), 16000)
     evaluation = evaluate_pairs(arguments(checkpoint, stories), tiny_model)
     summary = json.loads(save_evaluation(evaluation, checkpoint / "results", num_parameters=10).read_text())
@@ -107,7 +107,7 @@ def test_skipped_utterance_takes_its_pair_out_and_is_counted(checkpoint, stories
     assert (summary["num_items"], summary["num_skipped"]) == (3, 1)
 
 
-def test_nothing_to_score(checkpoint, tiny_model, tmp_path):
+def test_a_benchmark_whose_pairs_are_all_skipped_is_an_error(checkpoint, tiny_model, tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
     for name in ("1_correct.wav", "1_incorrect.wav"):
@@ -196,7 +196,7 @@ def test_results_can_be_computed_again_from_the_parquet_file(checkpoint, tiny_mo
     assert TASKS["salmon"].compute(records) == evaluation.results
 
 
-def test_the_hash_of_the_data_goes_by_content_and_not_by_place(checkpoint, stories, tiny_model, tmp_path):
+def test_the_hash_of_the_data_depends_on_its_content_and_not_on_its_folder(checkpoint, stories, tiny_model, tmp_path):
     before = evaluate_pairs(arguments(checkpoint, stories), tiny_model)
     moved = evaluate_pairs(arguments(checkpoint, stories.rename(tmp_path / "elsewhere")), tiny_model)
     assert moved.data["hash"] == before.data["hash"]

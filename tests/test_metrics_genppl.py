@@ -90,3 +90,12 @@ def test_metric_loads_any_causal_lm(text_lm, tokenizer, tmp_path):
     assert results["negative_log_likelihoods"] == [pytest.approx(losses[0]), None, pytest.approx(losses[1])]
     assert results["genppl"] == pytest.approx(math.exp(sum(losses) / 2))
     assert results["num_empty"] == 1
+
+
+def test_losses_take_the_place_of_a_model():
+    metric = GenPPL(keep_in_memory=True)
+    results = metric.compute(predictions=["the cat", "", "mat"], losses=[1.0, None, 2.0])
+    assert results == summarize([1.0, None, 2.0])
+    for options in ({}, {"losses": [1.0], "model_id": "some-lm"}):
+        with pytest.raises(ValueError, match="Pass either `model_id`, the text language model, or its `losses`"):
+            GenPPL(keep_in_memory=True).compute(predictions=["the cat"], **options)

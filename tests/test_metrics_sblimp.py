@@ -90,6 +90,6 @@ def test_interval_keeps_the_voices_of_an_item_together(sblimp):
     assert half_width(voices=9) == pytest.approx(binomial, rel=0.1)
 
 
-def test_nan_is_no_score(sblimp):
+def test_nan_scores_are_refused(sblimp):
     with pytest.raises(ValueError, match="A score is NaN"):
         sblimp.compute(correct_scores=[float("nan")], incorrect_scores=[0.0], types=["a"], subtypes=["a"], ids=["1"])

@@ -41,14 +41,14 @@ def test_differences_are_those_of_the_same_items_averaged_over_seeds(folders):
     assert log_likelihood.value == pytest.approx(2 * (10 + 0.5 * 10) / 40)
 
 
-def test_the_voices_of_an_item_stay_together(tmp_path):
+def test_the_voices_of_an_item_are_averaged(tmp_path):
     scores = {"id": [7, 7, 9], "voice": ["a", "b", "a"]}
     scores |= {"correct_score": [-1.0, -3.0, -1.0], "incorrect_score": [-2.0] * 3}
     Dataset.from_dict(scores).to_parquet(tmp_path / "evaluation" / "sblimp.parquet")
     assert compare.MEASURES["sBLIMP"].of_runs([tmp_path, tmp_path]).tolist() == [[50.0, 100.0]] * 2
 
 
-def test_the_opposite_and_nothing_are_told_apart(folders):
+def test_a_reversed_finding_and_no_difference_are_distinguished(folders):
     reverse = compare.compare(compare.Finding("bad is better", "bad", "good"), folders)
     same = compare.compare(compare.Finding("good is better than itself", "good", "good"), folders)
     assert {change.verdict for change in reverse.differences} == {"does not hold"}

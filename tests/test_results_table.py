@@ -149,7 +149,7 @@ def test_a_file_that_is_not_a_summary_is_named(tmp_path, content):
         read_summaries([tmp_path])
 
 
-def test_folder_without_a_summary(tmp_path):
+def test_a_folder_without_a_summary_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no summary of an evaluation"):
         read_summaries([tmp_path])
 
@@ -185,7 +185,7 @@ def test_plot_shows_every_model_with_known_tokens(write_summary, tmp_path, monke
     assert {"Slam", "Slam (scaled)", "Slam (-DPO)"} <= labels[2]
 
 
-def test_what_is_not_in_the_plot_is_said(write_summary, tmp_path, monkeypatch, capsys):
+def test_models_that_are_not_in_the_plot_are_named(write_summary, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     folder = write_summary("sblimp", {"accuracy": 0.6, "accuracy_interval": [0.58, 0.63]}, training_tokens=None)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), "--plot", str(tmp_path / "plot.png")])

@@ -40,7 +40,7 @@ class Journal:
                 except (TypeError, ValueError, RecursionError):
                     num_damaged += 1
             if num_damaged > 0:
-                logger.warning(f"'{path}': {num_damaged} damaged lines, whose results are computed again.")
+                logger.warning(f"Damaged lines in '{path}': {num_damaged}. Their results are computed again.")
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{uuid.uuid4().hex}.jsonl"
 
