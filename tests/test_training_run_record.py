@@ -64,6 +64,7 @@ def test_fields_of_other_versions_are_left_out(tmp_path):
         '[{"objective": "pretraining", "hardware": {"device": 1, "count": 1}}]',
         '[{"objective": "pretraining", "validation": {"loss": [1.0]}, "validation_steps": [0, 1]}]',
         '[{"objective": "pretraining", "validation": {"loss": [1.0, 2.0]}}]',
+        '[{"objective": "pretraining", "tokens_per_second": 9.0}]',
     ],
 )
 def test_what_is_not_a_record_is_named(tmp_path, content):

@@ -89,19 +89,7 @@ class CorpusRecord:
 @strict
 @dataclass
 class Hardware:
-    r"""
-    The hardware of a training run.
-
-    Args:
-        device (`str`):
-            Name of the GPU, or of the processor if there is no GPU.
-        count (`int`):
-            Number of GPUs, or of processes without a GPU.
-        cpu (`str`, *optional*):
-            Name of the processor beside a GPU.
-        on_cpu (`bool`, *optional*, defaults to `False`):
-            Whether the device is the processor.
-    """
+    """Name and number of the GPUs, with the processor as `cpu`; or the processor and the number of processes."""
 
     device: str
     count: int
@@ -112,19 +100,7 @@ class Hardware:
 @strict
 @dataclass
 class Emissions:
-    r"""
-    Measurements of codecarbon.
-
-    Args:
-        energy (`float`):
-            In kWh.
-        co2 (`float`):
-            In kg of CO₂ equivalents.
-        countries (`list[str]`):
-            Countries that codecarbon assumed for the electricity.
-        seconds (`float`):
-            Measured time, without the parts of a run that were killed.
-    """
+    """Measurements of codecarbon: kWh, kg of CO₂ equivalents, the countries it assumed, and how long it measured."""
 
     energy: int | float
     co2: int | float
@@ -192,10 +168,12 @@ class RunRecord:
         self.emissions = _parse(Emissions, self.emissions)
 
     def validate_measurements(self) -> None:
-        """Check that each measurement has a first and a last value."""
+        """Check that measurements which belong together are there together."""
         steps = [self.validation_steps] if self.validation else []
         if any(pair is None or len(pair) != 2 for pair in [*self.validation.values(), *steps]):
             raise ValueError("`validation` and `validation_steps` must have a first and a last value each.")
+        if (self.tokens_per_second is None) != (self.mfu is None):
+            raise ValueError("`tokens_per_second` and `mfu` must both be there, or neither.")
 
 
 def save_run_records(records: list[RunRecord], folder: str | os.PathLike) -> None:
