@@ -432,6 +432,22 @@ def test_what_libsndfile_cannot_decode_is_decoded_with_torchcodec(monkeypatch):
         load_audio(M4A, RATE)
 
 
+@pytest.mark.parametrize("name", ["clip.m4a", "clip.mka"])
+def test_formats_of_ffmpeg_are_read_where_it_is_installed(recordings, tmp_path, name):
+    encoders = pytest.importorskip("torchcodec.encoders")
+    waveform = np.tile(load_audio(recordings[0], RATE), 5)  # 70 s: three blocks
+    try:
+        encoders.AudioEncoder(torch.from_numpy(waveform)[None], sample_rate=RATE).to_file(tmp_path / name)
+    except RuntimeError:
+        pytest.skip("FFmpeg is not installed")
+
+    decoded = load_audio(tmp_path / name, RATE)
+
+    assert abs(len(decoded) - len(waveform)) <= 1024
+    length = min(len(decoded), len(waveform))
+    assert np.corrcoef(decoded[:length], waveform[:length])[0, 1] > 0.9
+
+
 @pytest.mark.parametrize("content", [M4A, b"\x1a\x45\xdf\xa3" + bytes(99), b"\x30\x26\xb2\x75" + bytes(99)])
 def test_without_torchcodec_the_error_says_what_to_install(monkeypatch, content):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)

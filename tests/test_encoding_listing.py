@@ -51,7 +51,7 @@ def test_files_of_other_kinds_are_not_recordings(make):
 
 @pytest.mark.parametrize("name", ["clip.wav.part", "clip", "clip.flac~", "clip.raw"])
 def test_files_that_are_not_named_as_audio_are_reported(make, name):
-    detail = "no extension of an audio format that libsndfile reads"
+    detail = "its extension is not that of an audio format"
 
     assert list_audio_folder(make(name)) == [Skipped(name, SkipReason.WRONGLY_NAMED, detail)]
 

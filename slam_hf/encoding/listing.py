@@ -122,7 +122,7 @@ def _as_recording(root: str | os.PathLike, path: str, id: str, text: str | None 
     if _printable(path) != path:
         return Skipped(_printable(path), SkipReason.WRONGLY_NAMED, "the name is not UTF-8")
     if PurePosixPath(path).suffix.lower() not in AUDIO_EXTENSIONS:
-        return Skipped(path, SkipReason.WRONGLY_NAMED, "no extension of an audio format that libsndfile reads")
+        return Skipped(path, SkipReason.WRONGLY_NAMED, "its extension is not that of an audio format")
     return Recording(id=id, audio=os.path.join(root, path), text=text)
 
 
