@@ -19,7 +19,7 @@ from pathlib import Path
 
 from huggingface_hub import RepoCard
 
-from slam_hf.checkpoint_files import read_json
+from slam_hf.checkpoint_files import check_content, read_json
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.evaluation.results_table import model_summaries
@@ -92,6 +92,8 @@ def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
 
 
 def save_card(args: PushArguments, folder: Path, render: Callable[[], RepoCard]) -> None:
+    if args.card is not None:
+        check_content(Path(args.card))
     card = render() if args.card is None else RepoCard(Path(args.card).read_text(encoding="utf-8"))
     card.save(folder / "README.md")
 

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 from pathlib import Path
@@ -38,7 +39,8 @@ def corpus(tmp_path) -> Path:
         for number, size in enumerate(sizes):
             shard = corpus / "data" / f"{split}-{number:05d}-of-{len(sizes):05d}.parquet"
             pq.write_table(pa.table({"units": [[1, 2]] * size}), shard, write_page_checksum=True)
-        (corpus / "skipped" / f"{split}.jsonl").write_text('{"id": "a\u2028b"}\n', encoding="utf-8")
+        detail = '{"id": "a/b\u2028c", "detail": "\'/home/jane/d e.wav\': no such file"}\n'
+        (corpus / "skipped" / f"{split}.jsonl").write_text(detail, encoding="utf-8")
     splits = "[{name: train, num_examples: 5}, {name: test, num_examples: 1}]"
     (corpus / "README.md").write_text(f"---\ndataset_info: {{splits: {splits}}}\n---\n")
     return corpus
@@ -143,6 +145,8 @@ def test_a_corpus_is_the_shards_that_its_card_names(corpus, tmp_path):
     (tmp_path / "with reports").mkdir()
     stage_corpus(corpus, tmp_path / "with reports", with_reports=True)
     assert staged_files(tmp_path / "with reports") == data | {"skipped/train.jsonl", "skipped/test.jsonl"}
+    report = json.loads((tmp_path / "with reports" / "skipped" / "test.jsonl").read_text("utf-8"))
+    assert report == {"id": "a/b\u2028c", "detail": "'d e.wav': no such file"}
 
 
 @pytest.mark.parametrize(

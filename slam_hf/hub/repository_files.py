@@ -85,7 +85,7 @@ def stage_corpus(corpus: Path, folder: Path, with_reports: bool = False) -> list
     stage([corpus / "README.md"], folder)
     try:
         splits = DatasetCard.load(folder / "README.md").data["dataset_info"]["splits"]
-        num_rows = {split["name"]: split["num_examples"] for split in splits}
+        num_rows = {str(split["name"]): split["num_examples"] for split in splits}
     except (LookupError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"'{corpus / 'README.md'}' does not list the splits as `tokenize_corpus.py` does.") from error
     for split, expected in num_rows.items():
@@ -97,9 +97,12 @@ def stage_corpus(corpus: Path, folder: Path, with_reports: bool = False) -> list
         stage([corpus / "data" / name for name in names], folder / "data")
         found = sum(pq.read_metadata(folder / "data" / name).num_rows for name in names)
         if found != expected:
-            raise ValueError(f"'{corpus}': the split {split} has {found:,} rows and its card says {expected:,}.")
+            raise ValueError(f"'{corpus}': the split {split} has {found:,} rows and its card says {expected}.")
         if with_reports:
             stage([corpus / "skipped" / f"{split}.jsonl"], folder / "skipped")
+            report = folder / "skipped" / f"{split}.jsonl"
+            text = re.sub(r"(?<![\w.])/(?:[^/\s'\"]+/)+", "", report.read_text("utf-8"))  # details that name a path
+            report.write_text(text, encoding="utf-8")
     return [f"data/{split}-*" for split in num_rows]
 
 
