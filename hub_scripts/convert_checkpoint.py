@@ -1,4 +1,4 @@
-"""Bring a published checkpoint into the complete, modern form: safetensors, tokenizer, processor, remote code, card.
+"""Convert a published checkpoint to a complete folder: safetensors, tokenizer, processor, remote code and card.
 
 ```
 python hub_scripts/convert_checkpoint.py --source slprl/slam --codec user/my-codec --output_dir slam
@@ -8,9 +8,9 @@ python hub_scripts/convert_checkpoint.py \
     --output_dir my-codec
 ```
 
-Sources are models in the form of `slprl/slam`, also incomplete ones of this package; the models of TWIST (OPT and
-Llama checkpoints whose `config.json` has an `offset`; unpack the zip first); and those of
-`tiagoCuervo/gslm-scaling-*` (`"model_type": "slm"`). Other formats are refused. No pickle is executed.
+Supported models are those in the format of `slprl/slam`, including incomplete ones of this package; those of TWIST
+(OPT and Llama checkpoints with an `offset` in `config.json`; unpack the zip first); and `tiagoCuervo/gslm-scaling-*`
+(`"model_type": "slm"`). No pickle is executed.
 """
 
 import os
@@ -48,20 +48,24 @@ class ConversionArguments:
         metadata={"help": "The model's codec: `user/codec`, `user/codec@revision`, or a folder."},
     )
     num_units: int | None = field(
-        default=None, metadata={"help": "Number of units of a model of TWIST. Default: all ids from its offset on."}
+        default=None, metadata={"help": "Number of units of a TWIST model. Default: all ids from its offset on."}
     )
     hubert: str | None = field(
-        default=None, metadata={"help": "Folder or Hub repository of a HuBERT, to make a codec in place of a model."}
+        default=None, metadata={"help": "Folder or Hub repository of a HuBERT, to make a codec instead of a model."}
     )
     hubert_revision: str = field(default="main", metadata={"help": "Revision of that repository."})
-    layer: int | None = field(default=None, metadata={"help": "Its layer that the k-means was fitted on, from 1."})
-    kmeans: str | None = field(default=None, metadata={"help": "File of a scikit-learn KMeans."})
-    vocoder: str | None = field(default=None, metadata={"help": "File of a unit HiFi-GAN, if there is one."})
-    vocoder_config: str | None = field(default=None, metadata={"help": "The JSON file that belongs to it."})
-    repo_id: str | None = field(
-        default=None, metadata={"help": "Repository that the card names. Default: the name of the folder."}
+    layer: int | None = field(
+        default=None, metadata={"help": "Layer of the HuBERT that the k-means was fitted on, counted from 1."}
     )
-    license: str | None = field(default=None, metadata={"help": "Licence for the card, as the Hub names it."})
+    kmeans: str | None = field(default=None, metadata={"help": "File with a scikit-learn KMeans."})
+    vocoder: str | None = field(default=None, metadata={"help": "File with a unit HiFi-GAN, if there is one."})
+    vocoder_config: str | None = field(default=None, metadata={"help": "JSON configuration of the unit HiFi-GAN."})
+    repo_id: str | None = field(
+        default=None, metadata={"help": "Repository name for the card. Default: the name of the folder."}
+    )
+    license: str | None = field(
+        default=None, metadata={"help": "Licence for the card, as an identifier of the Hub, such as mit."}
+    )
 
     def __post_init__(self):
         if (self.source is None) == (self.hubert is None):
@@ -89,7 +93,7 @@ def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
 
 
 def read_model(folder: Path, num_units: int | None) -> tuple[SpeechLMForCausalLM, bool]:
-    """The model, and whether its sequences begin with a unit in place of `<S>`."""
+    """Read a model. The second value tells whether its sequences start with a unit instead of `<S>`."""
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"'{folder}' lacks config.json.")
     config = read_json(folder / "config.json")
@@ -101,8 +105,8 @@ def read_model(folder: Path, num_units: int | None) -> tuple[SpeechLMForCausalLM
     if "offset" in config:
         return read_twist(folder, num_units), True
     raise ValueError(
-        f"'{folder}' holds a model of type {config.get('model_type')!r}: expected the form of `slprl/slam`, of TWIST "
-        "(with an `offset` in config.json) or of `gslm-scaling`."
+        f"'{folder}' holds a model of type {config.get('model_type')!r}: expected the format of `slprl/slam`, of "
+        "TWIST (with an `offset` in config.json) or of `gslm-scaling`."
     )
 
 
@@ -121,7 +125,7 @@ def convert_codec(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
 
 
 def write_folder(output: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder so that it is there whole or not at all."""
+    """Write a folder completely or not at all."""
     if output.exists():
         raise FileExistsError(f"'{output}' exists: remove it, or name another folder.")
     output.parent.mkdir(parents=True, exist_ok=True)

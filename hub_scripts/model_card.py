@@ -1,10 +1,10 @@
-"""Render the card of a model from the record of its training, and from its evaluations.
+"""Render the card of a model from the record of its training and from its evaluations.
 
 ```
 python hub_scripts/model_card.py outputs/quickstart --repo_id me/quickstart
 ```
 
-Or render the cards of published models from a file with what their paper reports:
+Or render the cards of published models from a file with the results of their paper:
 
 ```
 python hub_scripts/model_card.py model_cards/slam_family.yaml --output model_cards
@@ -27,14 +27,18 @@ def main() -> None:
         description=inspect.cleandoc(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, help="Folder of the model, or a YAML file that describes published ones.")
-    parser.add_argument("--repo_id", help="The repository it goes to. Default: the name of the folder.")
+    parser.add_argument(
+        "--repo_id", help="Repository that the model is published to. Default: the name of the folder."
+    )
     parser.add_argument(
         "--evaluations",
         nargs="*",
         help="Summaries of evaluations, or folders with them. Default: those in `evaluation` of the model's folder.",
     )
-    parser.add_argument("--license", help="Licence of the model, by its identifier on the Hub, such as mit.")
-    parser.add_argument("--output", type=Path, help="The card, or the folder of the cards. Default: in the model's.")
+    parser.add_argument("--license", help="Licence of the model, as an identifier of the Hub, such as mit.")
+    parser.add_argument(
+        "--output", type=Path, help="File of the card, or folder of the cards. Default: in the folder of the model."
+    )
     args = parser.parse_args()
     if args.model.suffix == ".yaml":
         folder = args.output or args.model.parent

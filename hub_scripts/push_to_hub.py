@@ -1,4 +1,4 @@
-"""Publish a model, a codec, a corpus or a metric, in one commit and with its card.
+"""Publish a model, a codec, a corpus or a metric with its card, in one commit.
 
 ```
 python hub_scripts/push_to_hub.py --folder my-codec --repo_id user/my-codec
@@ -7,8 +7,9 @@ python hub_scripts/push_to_hub.py --corpus corpora/librispeech --repo_id user/li
 python hub_scripts/push_to_hub.py --metric sblimp --repo_id user/sblimp
 ```
 
-`--dry_run` shows the files and the card instead. What others load needs no `slam_hf` on their side: the code is among
-the files, for `trust_remote_code=True`. Checkpoints, optimizer states and logs stay here.
+`--dry_run` shows the files and the card, and publishes nothing. Others can load models and codecs without `slam_hf`,
+with `trust_remote_code=True`: their code is published too. Checkpoints, optimizer states and logs are not, and links
+are refused.
 """
 
 import os
@@ -36,15 +37,15 @@ from slam_hf.hub.upload import publish_folder
 class PushArguments:
     repo_id: str = field(metadata={"help": "Repository to publish to: `user/name`."})
     folder: str | None = field(default=None, metadata={"help": "Folder of a model or of a codec."})
-    corpus: str | None = field(default=None, metadata={"help": "Folder of a tokenised corpus, in place of `folder`."})
+    corpus: str | None = field(default=None, metadata={"help": "Folder of a tokenised corpus, instead of `folder`."})
     metric: str | None = field(
-        default=None, metadata={"help": "Metric to publish as a Space, in place of `folder`: `sblimp`, ..."}
+        default=None, metadata={"help": "Metric to publish as a Space, instead of `folder`: `sblimp`, ..."}
     )
     codec: str | None = field(
         default=None,
         metadata={
-            "help": "Repository of the model's codec, `user/codec` or `user/codec@revision`. It is named with its "
-            "commit. Default: the one that the processor was saved with."
+            "help": "Repository of the model's codec, `user/codec` or `user/codec@revision`. The model will load it "
+            "at this commit. Default: the codec that the processor was saved with."
         },
     )
     evaluations: list[str] = field(
@@ -54,12 +55,16 @@ class PushArguments:
             "of the folder."
         },
     )
-    license: str | None = field(default=None, metadata={"help": "Licence for the card, as the Hub names it."})
-    card: str | None = field(default=None, metadata={"help": "A card of your own, in place of the one of the run."})
-    private: bool = field(default=False, metadata={"help": "Whether only you may see the repository."})
+    license: str | None = field(
+        default=None, metadata={"help": "Licence for the card, as an identifier of the Hub, such as mit."}
+    )
+    card: str | None = field(
+        default=None, metadata={"help": "File with a card of your own, instead of the generated one."}
+    )
+    private: bool = field(default=False, metadata={"help": "Whether to make the repository private."})
     revision: str = field(default="main", metadata={"help": "Branch to publish to."})
-    tag: str | None = field(default=None, metadata={"help": "Name for this version, such as `v1`."})
-    dry_run: bool = field(default=False, metadata={"help": "Show what would be published, and publish nothing."})
+    tag: str | None = field(default=None, metadata={"help": "Tag for this version, such as `v1`."})
+    dry_run: bool = field(default=False, metadata={"help": "Show the files and the card, and publish nothing."})
 
     def __post_init__(self):
         if sum(source is not None for source in (self.folder, self.corpus, self.metric)) != 1:
@@ -67,7 +72,7 @@ class PushArguments:
 
 
 def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
-    """Put the files of the repository in `folder`; returns its type, and what they replace in it."""
+    """Put the files into `folder`. Returns the type of the repository, and patterns of the files to replace in it."""
     if args.corpus is not None:
         replaced = stage_corpus(Path(args.corpus).resolve(), folder)
         save_card(args, folder, lambda: render_dataset_card(folder, args.repo_id, args.license))
@@ -86,7 +91,7 @@ def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
         save_card(args, folder, lambda: render_codec_card(folder, args.repo_id, args.license))
         return
     if pin_codec(folder, args.codec) is None:
-        print("The processor names no codec: others will need one to use the model on audio. See `--codec`.")
+        print("The processor does not name a codec, which is needed to use the model on audio: see `--codec`.")
     evaluations = args.evaluations or model_summaries(source)
     save_card(args, folder, lambda: render_model_card(folder, args.repo_id, evaluations, args.license))
 
@@ -99,7 +104,7 @@ def save_card(args: PushArguments, folder: Path, render: Callable[[], RepoCard])
 
 
 def staging_folder(source: str | None) -> tempfile.TemporaryDirectory:
-    """A folder on the file system of what is published, where large files cost no copy, if one may write there."""
+    """A temporary folder beside the source if possible, so that large files can be hard links."""
     parent = None if source is None else Path(source).resolve().parent
     is_writable = parent is not None and os.access(parent, os.W_OK)
     return tempfile.TemporaryDirectory(prefix=".push_to_hub-", dir=parent if is_writable else None)

@@ -1,4 +1,4 @@
-"""Files of checkpoints, and errors that name the one that is damaged."""
+"""Reads and checks the files of checkpoints. Errors name the file."""
 
 import json
 import re
@@ -26,24 +26,24 @@ def read_json(path: Path) -> dict[str, Any]:
         `dict`: its content.
 
     Raises:
-        ValueError: the file holds something else; the message names it.
+        ValueError: the file does not hold a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not JSON: {error}.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds a {type(content).__name__} in place of a JSON object.")
+        raise ValueError(f"'{path}' holds a {type(content).__name__} instead of a JSON object.")
     return content
 
 
 def weight_files(folder: Path) -> list[Path]:
     r"""
-    The safetensors files of a folder, each checked to be whole.
+    List the safetensors files of a folder, after checking that each is complete.
 
     Args:
         folder (`Path`):
-            The folder: with `model.safetensors`, or with an index and the files that it names.
+            Folder with `model.safetensors`, or with an index and the files that it lists.
 
     Returns:
         `list[Path]`: the files of weights.
@@ -60,7 +60,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weight_names(folder: Path) -> list[str]:
-    """Names of the files of weights: `model.safetensors`, or those that the folder's index lists."""
+    """List the names of the weight files: `model.safetensors`, or those in the folder's index."""
     if not (folder / WEIGHTS_INDEX).is_file():
         return [WEIGHTS]
     weight_map = read_json(folder / WEIGHTS_INDEX).get("weight_map")
@@ -75,16 +75,16 @@ def weight_names(folder: Path) -> list[str]:
 
 def check_content(path: Path, file: Path | None = None) -> None:
     r"""
-    Check that a file holds what its suffix says: JSON, safetensors, Parquet, PNG, WAV or text.
+    Check that the content of a file fits its suffix: JSON, safetensors, Parquet, PNG, WAV or text.
 
     Args:
         path (`Path`):
             The file.
         file (`Path`, *optional*):
-            What to call it in the error, if that is not `path`.
+            The file that the error names, if that is another one.
 
     Raises:
-        ValueError: it holds something else; the message names it.
+        ValueError: the content does not fit.
     """
     try:
         match path.suffix:
@@ -106,7 +106,7 @@ def check_content(path: Path, file: Path | None = None) -> None:
             case ".png" | ".wav":
                 with open(path, "rb") as content:
                     if not re.match(SIGNATURES[path.suffix], content.read(16), re.DOTALL):
-                        raise ValueError("its beginning is not that of such a file")
+                        raise ValueError("it does not start like such a file")
             case _:
                 path.read_text("utf-8")
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def check_content(path: Path, file: Path | None = None) -> None:
 
 
 def require_files(folder: Path, names: Iterable[str], advice: str) -> None:
-    """Raise `FileNotFoundError`, with an advice, where a folder lacks files."""
+    """Raise `FileNotFoundError` if files are missing from a folder."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"'{folder}' lacks {', '.join(missing)}. {advice}")

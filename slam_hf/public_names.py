@@ -1,4 +1,4 @@
-"""The names under which others may know what is on this machine: never a path."""
+"""Names of models, datasets and folders that can be published: never a path."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 PREFIX = "quickstart:"
-"""What the names of the data that comes with the package begin with."""
+"""Prefix of the names of data that comes with this package."""
 
 _QUICKSTART = Path(__file__).parent / "quickstart"
 
@@ -17,7 +17,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def is_local(name_or_path: str | os.PathLike) -> bool:
-    """Whether a name is that of a folder or a file of this machine, and not one on the Hub or of this package."""
+    """Whether a name is a path on this machine, and not an id on the Hub or a name in this package."""
     name = os.fspath(name_or_path)
     is_name = is_hub_id(name) or re.fullmatch(rf"{PREFIX}[\w-]+(/[\w-][\w.-]*)*", name)
     return not is_name or os.path.exists(name)
@@ -25,17 +25,17 @@ def is_local(name_or_path: str | os.PathLike) -> bool:
 
 def public_name(name_or_path: str | os.PathLike, revision: str | None = None) -> str:
     r"""
-    Name a model, a dataset, a folder or a file so that the name can be published.
+    Make a publishable name for a model, a dataset, a folder or a file.
 
     Args:
         name_or_path (`str` or `os.PathLike`):
-            Its id on the Hub, its path, or its name in this package.
+            An id on the Hub, a path, or a name in this package.
         revision (`str`, *optional*):
-            Its commit on the Hub, where it is from there: a folder of the same name does not matter then.
+            The commit on the Hub, if it was loaded from there. A folder of the same name is then ignored.
 
     Returns:
-        `str`: an id on the Hub, or `quickstart:<path>` for what comes with this package, as it is. A folder or a file
-        has the last part of its path, and the checkpoint of a training also the part before: `"run/checkpoint-5"`.
+        `str`: ids on the Hub and names in this package (`quickstart:<path>`) are unchanged. Of a path, the last part
+        is returned; for checkpoints, the last two (`"run/checkpoint-5"`).
     """
     name = os.fspath(name_or_path)
     if not name or revision is not None or not is_local(name):
@@ -49,7 +49,7 @@ def public_name(name_or_path: str | os.PathLike, revision: str | None = None) ->
 
 
 def check_license(license: str | None) -> None:
-    """Raise `ValueError` for what does not have the form of a licence of the Hub, such as `"cc-by-nc-4.0"`."""
+    """Raise `ValueError` if a licence does not have the form of the Hub's identifiers, such as `"cc-by-nc-4.0"`."""
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", license):
         raise ValueError(
             f"{license!r} is not a licence of the Hub: name one by its identifier, such as mit, apache-2.0, "

@@ -35,10 +35,10 @@ def test_the_figures_are_those_of_the_codec(tmp_path, tiny_codec):
 def test_a_codec_without_vocoder_only_encodes(tmp_path, tiny_codec):
     config = type(tiny_codec.config).from_dict({**tiny_codec.config.to_dict(), "vocoder_config": None})
     card = render_codec_card(save(HubertUnitCodec(config), tmp_path), "user/my-codec")
-    assert "It has no vocoder: it encodes, and does not decode." in card.text
+    assert "This codec has no vocoder: it can encode, but not decode." in card.text
     assert "| vocoder |" not in card.text
     assert "codec.decode(" not in card.text
-    assert "None was given" in card.text
+    assert "No license was given" in card.text
 
 
 def test_remote_code_is_shown_where_it_is_there(tmp_path, tiny_codec):

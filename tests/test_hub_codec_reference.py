@@ -66,7 +66,7 @@ def test_a_codec_is_named_with_its_commit(pin, tmp_path):
 
 def test_a_codec_that_is_not_that_of_the_model_is_refused(pin):
     assert "ValueError: The codec 'user/other' has 100 units and the model 50" in pin(None, "user/other")
-    assert "ValueError: user/bert holds a model of type 'bert', no unit codec" in pin(None, "user/bert")
+    assert "ValueError: user/bert holds a model of type 'bert', not a unit codec" in pin(None, "user/bert")
     assert "ConnectionError: The codec user/nothing at revision main is not on the Hub" in pin(None, "user/nothing")
     assert "ConnectionError: The codec user/codec at revision v2" in pin(None, "user/codec@v2")
 

@@ -101,9 +101,9 @@ def test_results_are_metadata(folder):
 
 def test_a_card_without_record_and_evaluations_claims_nothing(folder):
     card = render_model_card(folder, "user/slam")
-    assert "How it was trained is not recorded in this repository." in card.text
-    assert "It has not been evaluated." in card.text
-    assert "None was given: ask the authors before you use it." in card.text
+    assert "This repository has no record of how the model was trained." in card.text
+    assert "This model has not been evaluated." in card.text
+    assert "No license was given: ask the authors before you use the model." in card.text
     assert "twist" not in card.text.lower()
     assert "![" not in card.text
     assert card.data.to_dict().keys() == {"library_name", "pipeline_tag", "tags"}
@@ -124,7 +124,7 @@ def test_the_evaluations_beside_the_model_are_found(folder):
     evaluate(folder, "sblimp", {"accuracy": 0.5886, "accuracy_interval": [0.57, 0.61]}, {})
     (folder / "evaluation" / "notes.json").write_text("not a summary")
     assert "| sBLIMP ↑ | 58.86 |" in render_model_card(folder, "user/slam").text
-    assert "It has not been evaluated." in render_model_card(folder, "user/slam", evaluations=[]).text
+    assert "This model has not been evaluated." in render_model_card(folder, "user/slam", evaluations=[]).text
     file = folder / "evaluation" / "sblimp.json"
     other = json.loads(file.read_text())
     file.write_text(json.dumps(other | {"model": other["model"] | {"weights": "0" * 64}}))
@@ -151,8 +151,8 @@ def test_nothing_private_is_on_a_card(folder, tmp_path, tiny_codec, monkeypatch)
     assert "secret" not in card
     assert str(tmp_path) not in card
     assert "- `corpus` (local)" in card
-    assert "It started from `model` (local)." in card
-    assert "those of the codec `my-codec` (local): pass its folder." in card
+    assert "It was initialised from `model` (local)." in card
+    assert "come from the codec `my-codec` (local): pass the folder of that codec." in card
     assert 'codec="path/to/my-codec")' in card
     assert ModelCard(card).data.base_model is None
     assert ModelCard(card).data.datasets is None
@@ -169,7 +169,9 @@ def test_the_base_model_of_the_metadata_is_the_last_one_that_others_have():
     )
     metadata = make_metadata(model)
     assert (metadata.base_model, metadata.datasets) == ("org/text-lm", ["org/pairs"])
-    assert "It started from [`org/text-lm`](https://huggingface.co/org/text-lm)." in make_model_card(model).text
+    assert (
+        "It was initialised from [`org/text-lm`](https://huggingface.co/org/text-lm)." in make_model_card(model).text
+    )
 
 
 def test_a_repository_has_a_valid_name(folder):
@@ -241,5 +243,5 @@ def test_a_text_lm_is_named_without_its_path(folder):
     config |= {"twist_init": True, "base_model_name": "/home/user/text-lm"}
     (folder / "config.json").write_text(json.dumps(config))
     card = render_model_card(folder, "user/slam")
-    assert "It started from the text language model `text-lm` (local) (TWIST initialisation)." in card.text
+    assert "It was initialised from the text language model `text-lm` (local) (TWIST initialisation)." in card.text
     assert "hassid2023textually" in card.text

@@ -1,4 +1,4 @@
-"""Readers of foreign checkpoints. Whatever they read, no pickle is executed."""
+"""Readers of checkpoints of other toolkits. None of them executes a pickle."""
 
 from .hifigan import read_hifigan
 from .hubert import read_hubert

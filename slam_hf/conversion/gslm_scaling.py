@@ -29,9 +29,9 @@ def read_gslm_scaling(folder: str | os.PathLike) -> SpeechLMForCausalLM:
     r"""
     Read a model of https://huggingface.co/collections/tiagoCuervo/gslm-scaling as a Llama of transformers.
 
-    Its ids are the units, then the end-of-sequence token, which also begins a sequence, then the padding token: 500
-    and 501 for 500 units (`src/slm_data` and `notebooks` of https://github.com/tiagoCuervo/slm_scaling). They are
-    put in the order of [`HubertUnitTokenizer`].
+    Its ids are the units, then the end-of-sequence token, which also starts a sequence, then the padding token: 500
+    and 501 for 500 units (see `src/slm_data` and `notebooks` in https://github.com/tiagoCuervo/slm_scaling). They are
+    reordered for [`HubertUnitTokenizer`].
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -42,7 +42,7 @@ def read_gslm_scaling(folder: str | os.PathLike) -> SpeechLMForCausalLM:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the format is another, a file is damaged, or the weights do not fit the configuration.
+        ValueError: the format is different, a file is damaged, or the weights do not fit the configuration.
     """
     folder = Path(folder)
     content = read_json(folder / "config.json")
@@ -98,5 +98,5 @@ def _rename(weights: dict[str, torch.Tensor], args: dict[str, Any]) -> dict[str,
 
 
 def _split_halves(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Rotary embeddings turn neighbouring dimensions there, and those of the two halves of a head in transformers."""
+    """Reorder for rotary embeddings, which rotate neighbours there and pairs across halves in transformers."""
     return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)

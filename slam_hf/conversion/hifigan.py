@@ -1,4 +1,4 @@
-"""Reads the unit vocoders that textless-lib, fairseq and speech-resynthesis publish."""
+"""Reads the unit vocoders of textless-lib, fairseq and speech-resynthesis."""
 
 import os
 import re
@@ -41,15 +41,15 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
             A PyTorch checkpoint `{"generator": state_dict}`, or a `.safetensors` file with the state dict. Weight
             norm is folded into the weights.
         config (`str`, `os.PathLike` or `dict`):
-            The JSON file beside it, or its content. Whether there are speakers, styles and a duration predictor, and
-            which residual blocks, is read from the weights: the libraries do not agree on what the file says of them.
+            The JSON file beside it, or its content. Speakers, styles, the duration predictor and the type of the
+            residual blocks are taken from the weights: the libraries describe them in different ways.
 
     Returns:
         [`UnitHifiGan`], in evaluation mode.
 
     Raises:
-        ValueError: the checkpoint is not of this kind or holds more than tensors, it needs an input besides units,
-            speaker and style, or it does not fit its configuration.
+        ValueError: the checkpoint is of another kind, holds more than tensors or does not fit its configuration, or
+            the vocoder needs an input other than units, speaker and style.
     """
     source = "the configuration"
     if not isinstance(config, Mapping):
@@ -73,7 +73,7 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
 
 
 def _read_generator(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The state dict, of which every value is in the file: views and compression do not make it larger."""
+    """Read the state dict. Its tensors are no larger than the file, so that memory is bounded."""
     size = checkpoint.stat().st_size
     if checkpoint.suffix == ".safetensors":
         check_content(checkpoint)
@@ -85,7 +85,7 @@ def _read_generator(checkpoint: Path) -> dict[str, torch.Tensor]:
                     if sum(entry.file_size for entry in archive.infolist()) > size:
                         raise ValueError("Its archive is compressed.")
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)  # noqa: TID251 (weights_only)
-        except Exception as error:  # whatever a damaged file makes torch.load raise
+        except Exception as error:  # torch.load raises many types for damaged files
             raise ValueError(f"{checkpoint}: not a PyTorch checkpoint of tensors alone. {error}") from error
         generator = content.get("generator") if isinstance(content, dict) else None
         if not isinstance(generator, dict) or not all(map(torch.is_tensor, generator.values())):

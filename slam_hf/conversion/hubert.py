@@ -1,4 +1,4 @@
-"""Loads HuBERT checkpoints, strictly."""
+"""Loads HuBERT checkpoints, and checks that they are complete."""
 
 import os
 
@@ -10,7 +10,7 @@ from ..loading_utils import naming_damaged_files
 
 def read_hubert(name: str | os.PathLike, revision: str = "main") -> HubertModel:
     r"""
-    Load a HuBERT in float32, and refuse what `HubertModel.from_pretrained` would only warn about.
+    Load a HuBERT in float32. Unlike `HubertModel.from_pretrained`, it raises an error if weights are missing.
 
     Args:
         name (`str` or `os.PathLike`):
@@ -22,7 +22,7 @@ def read_hubert(name: str | os.PathLike, revision: str = "main") -> HubertModel:
         [`~transformers.HubertModel`], in evaluation mode.
 
     Raises:
-        ValueError: the checkpoint is of another kind of model, or weights are missing from it.
+        ValueError: the checkpoint is of another model type, lacks weights, or a file is damaged.
     """
     with naming_damaged_files(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
@@ -31,7 +31,7 @@ def read_hubert(name: str | os.PathLike, revision: str = "main") -> HubertModel:
         hubert, loading = HubertModel.from_pretrained(
             name, revision=revision, dtype=torch.float32, output_loading_info=True
         )
-    missing = set(loading["missing_keys"]) - {"masked_spec_embed"}  # which only training uses
+    missing = set(loading["missing_keys"]) - {"masked_spec_embed"}  # only used in training
     if missing:
         raise ValueError(f"{os.fspath(name)!r} lacks weights of its HuBERT: {', '.join(sorted(missing))}.")
     return hubert

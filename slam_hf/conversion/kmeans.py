@@ -1,7 +1,7 @@
 """Reads the centroids out of a pickled scikit-learn KMeans without executing the pickle.
 
-A pickle is a program: it names functions, and calls them. Here it gets classes that do nothing in their place, it may
-name only what a KMeans is made of, and it may use only the instructions that build data, a bounded number of them.
+A pickle is a program that names functions and calls them. This reader replaces them by classes that do nothing, admits
+only the names that a KMeans needs, and only a limited number of instructions that build data.
 """
 
 import io
@@ -38,17 +38,18 @@ _ADMITTED = {
     "numpy.random._pickle.__randomstate_ctor",
 }
 _MAX_DECOMPRESSED = 2**28
-"""Bytes that a compressed file may grow to: 256 MiB, some hundred times the largest codebook in use."""
+"""Maximum size of a decompressed file, in bytes: some hundred times the largest codebook in use."""
 
 _INSTRUCTIONS = """
     PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINBYTES
     SHORT_BINBYTES BINBYTES8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM
     SETITEMS MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE NEWOBJ
 """
-"""What pickles of data use: neither persistent ids nor extension codes, nor the old ways to call something."""
+"""The instructions that build data: no persistent ids, extension codes or old instructions for calls."""
 
 _MAX_INSTRUCTIONS = 20_000
-"""Some twenty times as many as a KMeans takes: a list costs a byte in the file, and sixty in memory."""
+"""Maximum number of instructions, some twenty times what a KMeans needs: an empty list takes one byte in the file and
+sixty in memory."""
 
 
 def read_kmeans(path: str | os.PathLike) -> torch.Tensor:
@@ -112,7 +113,7 @@ def _check_centroids(centroids: Any) -> torch.Tensor:
 
 
 class _Object:
-    """In place of every object of a pickle: keeps what it would have been made of."""
+    """Replaces every object of a pickle, and keeps its arguments and its state."""
 
     name = ""
 
@@ -126,7 +127,7 @@ class _Object:
 
 
 class _Instructions(dict):
-    """The instructions of an unpickler by their code, of which it may carry out some, and not too many."""
+    """The admitted instructions of an unpickler by their code, which counts them."""
 
     left = _MAX_INSTRUCTIONS
 
@@ -140,7 +141,7 @@ class _Instructions(dict):
 
 
 class _Reader(pickle._Unpickler):
-    """Python's own unpickler, as joblib uses it: the one in C cannot stop where the data of an array follow."""
+    """Based on the unpickler in Python, as in joblib: that in C cannot stop where the data of an array follows."""
 
     def __init__(self, data: bytes):
         self.file, self.size = io.BytesIO(data), len(data)
@@ -148,7 +149,9 @@ class _Reader(pickle._Unpickler):
         codes = [getattr(pickle, name)[0] for name in _INSTRUCTIONS.split()]
         self.dispatch = _Instructions({code: self.dispatch[code] for code in codes})
         self.dispatch[pickle.BUILD[0]] = _Reader.load_build
-        self.dispatch[pickle.FRAME[0]] = lambda self: self.read(8)  # the length of a part, to read it ahead
+        self.dispatch[pickle.FRAME[0]] = lambda self: self.read(
+            8
+        )  # the size of the next part, which need not be known
 
     def find_class(self, module: str, name: str) -> type[_Object]:
         name = f"{module}.{name}"
@@ -166,7 +169,7 @@ class _Reader(pickle._Unpickler):
             self.stack[-1] = _to_array(data, shape, dtype, "F" if is_fortran else "C")
 
     def _read_array(self, wrapper: dict[str, Any]) -> np.ndarray:
-        """The array behind a joblib wrapper: its raw data follow in the file, outside of the pickle."""
+        """Read the array of a joblib wrapper: its raw data follows in the file, outside of the pickle."""
         if wrapper.get("numpy_array_alignment_bytes") is not None:  # since joblib 1.2
             self.file.seek(self.file.read(1)[0], os.SEEK_CUR)
         shape, itemsize = wrapper["shape"], _to_dtype(wrapper["dtype"]).itemsize
@@ -184,7 +187,7 @@ def _to_array(data: bytes, shape: tuple[int, ...], dtype: Any, order: str) -> np
 
 
 def _to_dtype(dtype: Any) -> np.dtype:
-    """The number type that a pickled `numpy.dtype` describes, such as `("f4", False, True)` with byte order `"<"`."""
+    """The numeric type of a pickled `numpy.dtype`, such as `("f4", False, True)` with byte order `"<"`."""
     if not (
         isinstance(dtype, _Object) and dtype.name == "numpy.dtype" and re.fullmatch("[fiub][1248]", dtype.args[0])
     ):

@@ -1,4 +1,4 @@
-"""The codec of the published speech language models, put together from the places where its parts are published."""
+"""Downloads and converts the codec of the published speech language models."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from ..modeling_hubert_unit_codec import HubertUnitCodec
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file on the web and the SHA-256 of its content, which is checked before anything reads it."""
+    """A file on the web with its SHA-256, which is checked before the file is read."""
 
     url: str
     sha256: str
@@ -29,7 +29,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class PublishedCodec:
-    """The parts of a codec: a HuBERT on the Hub at a commit, and the files that belong to it."""
+    """The parts of a codec: a HuBERT on the Hub at a commit, and its k-means and vocoder files."""
 
     hubert: str
     hubert_revision: str
@@ -40,7 +40,7 @@ class PublishedCodec:
 
     @property
     def name(self) -> str:
-        """A name that depends on the content of every part, so that no two quantisers share it."""
+        """A name that depends on the content of all parts, so that different codecs have different names."""
         files = (self.kmeans.sha256, self.vocoder.sha256, self.vocoder_config.sha256)
         identity = "\n".join((self.hubert, self.hubert_revision, str(self.layer), *files))
         return f"hubert-unit-codec-{hashlib.sha256(identity.encode()).hexdigest()}"
@@ -80,24 +80,24 @@ MHUBERT_25HZ = PublishedCodec(
 
 def published_codec() -> HubertUnitCodec:
     r"""
-    The codec that `slprl/slam` and its relatives were trained on: mHuBERT-25Hz (`slprl/mhubert-base-25hz`), layer 11,
-    with the 500 units and the vocoder of TWIST (https://huggingface.co/papers/2305.13009).
+    The codec of `slprl/slam` and related models: mHuBERT-25Hz (`slprl/mhubert-base-25hz`), layer 11, with the 500
+    units and the vocoder of TWIST (https://huggingface.co/papers/2305.13009).
 
-    The first call downloads the parts, checks them and saves the converted codec under `HF_HOME`; later calls load it
+    The first call downloads and checks the parts, and saves the converted codec under `HF_HOME`. Later calls load it
     from there.
 
     Returns:
         [`HubertUnitCodec`], in evaluation mode.
 
     Raises:
-        OSError: the codec has not been converted before and its parts cannot be reached.
-        ValueError: a part is not the file that was published.
+        OSError: the codec has not been converted yet, and its parts cannot be downloaded.
+        ValueError: a downloaded file has the wrong hash.
     """
     return HubertUnitCodec.from_pretrained(cache_codec(MHUBERT_25HZ, Path(constants.HF_HOME) / "slam_hf"))
 
 
 def cache_codec(published: PublishedCodec, cache_dir: Path) -> Path:
-    """The folder in `cache_dir` with the converted codec; it is converted first where that has not happened before."""
+    """The folder in `cache_dir` with the converted codec, which is converted first if it does not exist."""
     folder = cache_dir / published.name
     if folder.is_dir():
         return folder
@@ -120,7 +120,7 @@ def cache_codec(published: PublishedCodec, cache_dir: Path) -> Path:
 
 
 def _move_folder(source: Path, target: Path) -> None:
-    """Put `source` in the place of `target` in one step, unless another process has already done so."""
+    """Rename `source` to `target`, unless another process has already created it."""
     try:
         os.rename(source, target)
     except OSError:

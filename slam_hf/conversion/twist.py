@@ -1,4 +1,4 @@
-"""Reads the speech language models that TWIST released (https://huggingface.co/papers/2305.13009)."""
+"""Reads the speech language models of TWIST (https://huggingface.co/papers/2305.13009)."""
 
 import copy
 import os
@@ -13,13 +13,13 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 
 def read_twist(folder: str | os.PathLike, num_units: int | None = None) -> SpeechLMForCausalLM:
     r"""
-    Read a model of `https://dl.fbaipublicfiles.com/textless_nlp/twist/lms/`, unpacked: a causal LM of transformers
-    (OPT, Llama) whose `config.json` gives as `offset` the id of unit 0, as
-    https://github.com/facebookresearch/textlesslib (`examples/twist/speech_lm.py`) uses it.
+    Read an unpacked model of `https://dl.fbaipublicfiles.com/textless_nlp/twist/lms/`: a causal LM of transformers
+    (OPT, Llama) with the id of unit 0 as `offset` in `config.json`, as used in
+    https://github.com/facebookresearch/textlesslib (`examples/twist/speech_lm.py`).
 
-    The rows of the embedding and of the head are put in the order of [`HubertUnitTokenizer`]: those of the padding
-    and the end-of-sequence token, then the units. TWIST continues and scores units without anything in front of them:
-    use a tokenizer with `add_bos_token=False`.
+    The rows of the embedding and of the head are reordered for [`HubertUnitTokenizer`]: the padding token, the
+    end-of-sequence token, then the units. TWIST puts no token in front of the units: use a tokenizer with
+    `add_bos_token=False`.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -31,7 +31,7 @@ def read_twist(folder: str | os.PathLike, num_units: int | None = None) -> Speec
         [`SpeechLMForCausalLM`], in evaluation mode.
 
     Raises:
-        ValueError: `config.json` has no `offset`, or the ids of the tokens are not where they are expected.
+        ValueError: `config.json` has no `offset`, the special tokens are among the units, or a file is damaged.
     """
     with naming_damaged_files(folder):
         config = AutoConfig.from_pretrained(folder)
@@ -59,7 +59,7 @@ def _reorder(lm: torch.nn.Module, ids: torch.Tensor) -> SpeechLMForCausalLM:
     """The model whose token `i` is token `ids[i]` of `lm`."""
     base_config = copy.deepcopy(lm.config).to_dict()
     del base_config["offset"]
-    base_config["_name_or_path"] = ""  # of a folder that nobody else has
+    base_config["_name_or_path"] = ""  # a path of this machine
     config = SpeechLMConfig(base_config=base_config, twist_init=True, vocab_size=len(ids))
     rows = {id(lm.get_input_embeddings().weight), id(lm.get_output_embeddings().weight)}
     names = {name for name, weight in lm.named_parameters(remove_duplicate=False) if id(weight) in rows}

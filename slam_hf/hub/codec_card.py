@@ -13,15 +13,15 @@ from .markdown import TEMPLATES, count_parameters, front_matter
 
 def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> ModelCard:
     r"""
-    Render the card of a [`HubertUnitCodec`], of what its configuration and weights show.
+    Render the card of a [`HubertUnitCodec`] from its configuration and weights.
 
     Args:
         folder (`str` or `os.PathLike`):
-            Folder of the codec, as `save_pretrained` writes it.
+            Folder of the codec, as written by `save_pretrained`.
         repo_id (`str`):
-            The repository that it goes to, which the examples name.
+            Repository that the codec is published to. The examples use this name.
         license (`str`, *optional*):
-            Its licence, as the Hub names it. The card says so where there is none.
+            Licence, as an identifier of the Hub. Without one, the card says that none was given.
 
     Returns:
         [`~huggingface_hub.ModelCard`]

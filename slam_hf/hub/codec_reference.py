@@ -1,4 +1,4 @@
-"""Which codec a published processor names: a repository, at a commit."""
+"""Sets the codec that a published processor loads: a repository on the Hub, at a commit."""
 
 import hashlib
 import json
@@ -20,21 +20,21 @@ from ..unit_vocabulary import count_units
 
 def pin_codec(folder: Path, codec: str | None = None) -> str | None:
     r"""
-    Make a saved processor name its codec as others can load it, and as it will always be.
+    Set the codec of a saved processor to a repository that others can load, at a fixed commit.
 
     Args:
         folder (`Path`):
-            Folder of the model and its processor.
+            Folder of the model with its processor.
         codec (`str`, *optional*):
-            Repository of the codec, possibly with a revision: `user/codec` or `user/codec@revision`. Defaults to the
-            one that `processor_config.json` names.
+            Repository of the codec: `user/codec` or `user/codec@revision`. Defaults to the one in
+            `processor_config.json`.
 
     Returns:
-        `str`: `user/codec@commit`; or `None` where there is no codec.
+        `str`: `user/codec@commit`, or `None` if the processor has no codec.
 
     Raises:
-        ConnectionError: the repository or its revision cannot be found.
-        ValueError: the processor names a folder of this machine, or the codec is not that of the model.
+        ConnectionError: the repository or the revision is not found.
+        ValueError: the processor names a local folder, or the codec does not fit the model.
     """
     path = folder / "processor_config.json"
     config = read_json(path)
@@ -68,7 +68,7 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
 
 
 def drop_local_codec(folder: Path) -> None:
-    """Take a codec's path out of a saved processor: it leads nowhere on other machines, and stays private."""
+    """Remove the path of a local codec from a saved processor: it is private, and does not exist on other machines."""
     path = folder / "processor_config.json"
     config = read_json(path)
     codec = config.get("codec") or {}
@@ -89,13 +89,13 @@ def _parse(codec: str) -> dict[str, str | None]:
 def _check_units(folder: Path, codec: str, revision: str) -> None:
     codec_config = read_json(Path(hf_hub_download(codec, "config.json", revision=revision)))
     if codec_config.get("model_type") != "hubert_unit_codec":
-        raise ValueError(f"{codec} holds a model of type {codec_config.get('model_type')!r}, no unit codec.")
+        raise ValueError(f"{codec} holds a model of type {codec_config.get('model_type')!r}, not a unit codec.")
     config = HubertUnitCodecConfig.from_dict({**codec_config, "name_or_path": codec})
     check_codec(config, count_units(read_json(folder / "config.json")))
 
 
 def _check_weights(local: Path, codec: str, revision: str) -> None:
-    """Where the processor named a folder that is still there, the published codec must be the same."""
+    """If the processor was saved with a codec in a folder that still exists, the published codec must be the same."""
     if not local.is_dir():
         return
     paths = weight_files(local)

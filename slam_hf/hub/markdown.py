@@ -1,8 +1,7 @@
-"""What the cards have in common: their templates, and how they write names and figures.
+"""The templates of the cards, and how names and figures are written in them.
 
-What a card says comes from files that others may have written, such as the `training_run.json` of a base model. Every
-string is therefore escaped on its way into a template, unless it is [`Markdown`], which only the functions here and in
-the modules of the cards make.
+The content of a card comes from files that others may have written, such as the `training_run.json` of a base model.
+The templates therefore escape every string that is not [`Markdown`].
 """
 
 import math
@@ -24,17 +23,17 @@ HUB = "https://huggingface.co"
 
 
 class Markdown(str):
-    """Text that is put into a card as it is."""
+    """Text that is not escaped."""
 
 
 def escape(value: Any) -> Markdown:
-    """Any value as one line of Markdown that says just that: no HTML, links, tables or code."""
+    """Escape a value to one line of plain text: no HTML, links, tables or code."""
     return value if isinstance(value, Markdown) else Markdown(re.sub(r"([\\`|\[\]])", r"\\\1", _one_line(value)))
 
 
 def code(value: Any) -> Markdown:
-    """Any value as code in a line of Markdown."""
-    text = re.sub(r"\\*\|", r"\\|", _one_line(value).replace("`", "'"))  # a cell of a table ends at a bare |
+    """Format a value as inline code."""
+    text = re.sub(r"\\*\|", r"\\|", _one_line(value).replace("`", "'"))  # a bare | ends the cell of a table
     return Markdown(f"`{text}`")
 
 
@@ -53,13 +52,13 @@ TEMPLATES = jinja2.Environment(  # noqa: S701 (`finalize` escapes: this is Markd
 
 
 def front_matter(data: CardData) -> Markdown:
-    """The YAML of a card."""
+    """Format the metadata of a card as YAML."""
     return Markdown(data.to_yaml())
 
 
 def link(reference: Reference, kind: str = "") -> Markdown:
     r"""
-    Name a model or a dataset, with a link to it on the Hub.
+    Format the name of a model or a dataset, with a link to the Hub.
 
     Args:
         reference ([`Reference`]):
@@ -78,7 +77,7 @@ def link(reference: Reference, kind: str = "") -> Markdown:
 
 
 def format_duration(seconds: float) -> str:
-    """Such as `"23 h 30 min"` or `"5 min 12 s"`."""
+    """Format a duration, such as `"23 h 30 min"` or `"5 min 12 s"`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
@@ -86,12 +85,12 @@ def format_duration(seconds: float) -> str:
 
 
 def format_number(number: float) -> str:
-    """Whole numbers with all their digits, and others as rounded as people write them: `"1.4B"`."""
+    """Format a number: integers with all their digits, others rounded, such as `"1.4B"`."""
     return f"{number:,}" if isinstance(number, int) else format_count(number)
 
 
 def format_value(value: Any) -> Markdown:
-    """A value of a recipe: numbers as people write them, names as code."""
+    """Format a value of a recipe: strings are inline code."""
     if isinstance(value, Mapping):
         return Markdown(", ".join(f"{code(name)} {format_value(item)}" for name, item in value.items()))
     if isinstance(value, list | tuple):
@@ -104,7 +103,7 @@ def format_value(value: Any) -> Markdown:
 
 
 def table(rows: Iterable[Sequence[Any]]) -> Markdown:
-    """A table in Markdown, whose first row is the heading."""
+    """Format rows as a table. The first row is the heading."""
     heading, *body = rows
     return Markdown(
         "\n".join(f"| {' | '.join(map(escape, row))} |" for row in (heading, ["---"] * len(heading), *body))
@@ -113,16 +112,16 @@ def table(rows: Iterable[Sequence[Any]]) -> Markdown:
 
 def count_parameters(folder: Path, prefix: str = "") -> int:
     r"""
-    Number of values in the safetensors files of a folder, tied weights being in them once.
+    Count the parameters in the safetensors files of a folder. Tied weights are stored, and counted, once.
 
     Args:
         folder (`Path`):
             Folder of a model.
         prefix (`str`, *optional*, defaults to `""`):
-            What the names of the tensors begin with.
+            Count only tensors whose names start with this.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the folder has no safetensors file.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:

@@ -1,4 +1,4 @@
-"""Spaces for metrics: what `evaluate.load` takes and the Hub shows, made of a metric's own module."""
+"""Makes Spaces for metrics, which `evaluate.load` loads and the Hub shows, from the modules of the metrics."""
 
 import ast
 import importlib
@@ -20,20 +20,20 @@ from .markdown import TEMPLATES, Markdown
 METRICS = Path(metrics.__file__).parent
 
 GRADIO = "6.31.0"
-"""The release of gradio that the demo was tried with."""
+"""The version of gradio that the demo was tested with."""
 
 
 def metric_space(name: str, output_dir: str | os.PathLike, repo_id: str | None = None) -> Path:
     r"""
-    Write the folder of a metric's Space: the module, its documentation, a demo and what they need.
+    Write the folder of a metric's Space: the module, its documentation, a demo and their requirements.
 
     Args:
         name (`str`):
-            The metric, a folder of `slam_hf/metrics`.
+            Name of the metric: a folder in `slam_hf/metrics`.
         output_dir (`str` or `os.PathLike`):
-            The folder to write. `evaluate.load` takes it if it has the metric's name.
+            The folder to write. `evaluate.load` can load it if it has the metric's name.
         repo_id (`str`, *optional*):
-            The Space that it goes to, which the example names. Defaults to the metric's name: a folder.
+            The Space that it is published to. The example uses this name. Defaults to the metric's name.
 
     Returns:
         `Path` of the folder.
@@ -63,7 +63,7 @@ def metric_space(name: str, output_dir: str | os.PathLike, repo_id: str | None =
 
 
 def list_requirements(module: Path) -> list[str]:
-    """The packages that a module imports, Python's own left out; each has the name of what is imported."""
+    """List the packages that a module imports, without the standard library."""
     imported = set()
     for node in ast.walk(ast.parse(module.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -96,7 +96,7 @@ def _readme(module: ModuleType, name: str, title: str, repo_id: str) -> str:
 
 
 def _document(module: ModuleType, name: str, repo_id: str) -> dict[str, Markdown]:
-    """The sections of the inputs' docstring, as lists in Markdown, and its example."""
+    """Split the docstring of the inputs into lists in Markdown and an example."""
     text = module._KWARGS_DESCRIPTION.replace(f"slam_hf/metrics/{name}", repo_id)
     sections = re.split(r"^(Args|Returns|Example):\n", text, flags=re.MULTILINE)
     bodies = dict(zip(sections[1::2], map(inspect.cleandoc, sections[2::2]), strict=True))
@@ -108,7 +108,7 @@ def _document(module: ModuleType, name: str, repo_id: str) -> dict[str, Markdown
 
 
 def _list_items(section: str) -> Markdown:
-    """``name (`type`):`` and what is indented below it, as the items of a list."""
+    """Turn ``name (`type`):`` with an indented text into the items of a list."""
     items = re.split(r"^(\S.*):\n", section, flags=re.MULTILINE)[1:]
     lines = []
     for heading, body in zip(items[::2], items[1::2], strict=True):

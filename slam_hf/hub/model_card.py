@@ -1,4 +1,4 @@
-"""Cards of speech language models, rendered from what their folders hold or from what a paper reports."""
+"""Renders model cards of speech language models, from their folders or from the results of a paper."""
 
 import os
 import re
@@ -43,7 +43,7 @@ TAGS = ["speech", "speech-language-model", "slam-hf"]
 @dataclass
 class ModelDescription:
     r"""
-    What a model card says. What is `None` is not known.
+    The content of a model card. `None` means not known.
 
     Args:
         title (`str`):
@@ -53,23 +53,23 @@ class ModelDescription:
         architecture (`str`):
             Type of its transformer, such as `"qwen2"`.
         num_parameters, num_units (`int`):
-            Its size, and the size of its codec's codebook.
+            Number of parameters, and of units.
         twist_base ([`Reference`] or `dict`, *optional*):
             The text LM of its TWIST initialisation.
         codec ([`Reference`] or `dict`, *optional*):
-            The codec that its processor names.
+            The codec that its processor loads.
         has_remote_code, has_curve (`bool`, *optional*, default to `False`):
-            Whether it loads with `trust_remote_code=True`, and whether there is a picture of its training.
+            Whether it can be loaded with `trust_remote_code=True`, and whether there is a plot of its training.
         records (`list` of [`RunRecord`] or `dict`):
-            The runs that made it.
+            Its training runs, the first one first.
         scores (`dict[str, Score]`), notes (`dict[str, str]`):
-            Its results, and what to know about them in Markdown, by task.
+            Its results and notes on them (Markdown), by task.
         about, training_command (`str`, *optional*):
-            More about it, in a sentence or two; and what trains it.
+            A sentence or two about the model, and the command that trains it.
         reported_by (`str`, *optional*):
-            URL of the paper that reports all of it; `None` where it was measured.
+            URL of the paper that reports the results; `None` if they were measured.
         license, language (`str`, *optional*):
-            As the metadata of the Hub has them.
+            As in the metadata of the Hub.
     """
 
     title: str
@@ -98,7 +98,7 @@ class ModelDescription:
 
     @property
     def codec_to_pass(self) -> str | None:
-        """The folder to pass to the pipeline, where it does not find a codec by itself."""
+        """The folder to pass to the pipeline, if it does not find a codec by itself."""
         if self.codec is None:
             return None if self.repo_id in PUBLISHED_MODELS else "path/to/codec"
         is_elsewhere = not self.codec.is_local or self.codec.name.startswith(PREFIX)
@@ -113,19 +113,19 @@ def render_model_card(
     loaded: SpeechLMForCausalLM | None = None,
 ) -> ModelCard:
     r"""
-    Render the card of a speech language model: from the record of its training where its folder has one, the picture
-    of its training, and the results of its evaluations. Nothing on it is a path or the name of a user.
+    Render the card of a speech language model from the record and the plot of its training, if its folder has them,
+    and from its evaluations. The card contains no paths and no names of users.
 
     Args:
         folder (`str` or `os.PathLike`):
             Folder of the model.
         repo_id (`str`):
-            The repository that it goes to, which the examples name.
+            Repository that the model is published to. The examples use this name.
         evaluations (sequence of `str` or `os.PathLike`, *optional*):
             Summaries that `hub_scripts/evaluate_model.py` wrote, or folders with them. Defaults to those in
             `evaluation` of the model's folder.
         license (`str`, *optional*):
-            Its licence, as the Hub names it. The card says so where there is none.
+            Licence, as an identifier of the Hub. Without one, the card says that none was given.
         loaded ([`SpeechLMForCausalLM`], *optional*):
             The model of the folder in float32, if it is in memory. Otherwise evaluations have it loaded.
 
@@ -133,7 +133,7 @@ def render_model_card(
         [`~huggingface_hub.ModelCard`]
 
     Raises:
-        FileNotFoundError: the folder has no weights, or there is no summary at a path.
+        FileNotFoundError: the folder has no weights, or a path has no summary.
         ValueError: an evaluation is of other weights than the folder's.
     """
     validate_repo_id(repo_id)
@@ -166,7 +166,7 @@ def save_model_card(
     trainer: Trainer, evaluations: Sequence[str | os.PathLike] = (), loaded: SpeechLMForCausalLM | None = None
 ) -> None:
     r"""
-    Write the card of the model that a trainer has saved beside it.
+    Write the card of a trained model into the output folder of its trainer.
 
     Args:
         trainer ([`~transformers.Trainer`]):
@@ -184,16 +184,16 @@ def save_model_card(
 
 def describe_published(path: str | os.PathLike) -> dict[str, ModelDescription]:
     r"""
-    Read what a paper reports of its models.
+    Read the results that a paper reports.
 
     Args:
         path (`str` or `os.PathLike`):
-            A YAML file: under `models`, for each card its arguments of [`ModelDescription`], and under `row` the
-            model's name in the results table of the Slamming paper, which has the scores; under `common`, the
-            arguments that the models share.
+            A YAML file. `models` has the arguments of [`ModelDescription`] for each card, and as `row` the name of
+            the model in the results table of the Slamming paper, which has the scores. `common` has the arguments
+            that all models share.
 
     Returns:
-        `dict[str, ModelDescription]`: by the name of the card.
+        `dict[str, ModelDescription]`: the descriptions, by the name of the card.
     """
     content = yaml.safe_load(Path(path).read_text("utf-8"))
     scores = {row.model: row.scores for row in PUBLISHED}
@@ -204,7 +204,7 @@ def describe_published(path: str | os.PathLike) -> dict[str, ModelDescription]:
 
 
 def make_model_card(model: ModelDescription) -> ModelCard:
-    """The card of what is known about a model."""
+    """Make the card of a model from its description."""
     content = TEMPLATES.get_template("model_card.md").render(
         metadata=front_matter(make_metadata(model)),
         model=model,
@@ -223,7 +223,7 @@ def make_model_card(model: ModelDescription) -> ModelCard:
 
 
 def make_metadata(model: ModelDescription) -> ModelCardData:
-    """The card's YAML: only what the Hub can look up, so nothing local."""
+    """Make the metadata of a card. It names only what is on the Hub."""
     results = [_eval_result(model, task) for task in TASKS if task in model.scores] or None
     bases = [record.base_model for record in model.records] + [model.twist_base]
     base_models = [base.name for base in bases if base is not None and base.is_on_hub]
@@ -256,7 +256,9 @@ def _codec(folder: Path) -> Reference | None:
     if codec is None:
         return None
     name, revision = str(codec["name_or_path"]), codec.get("revision")
-    return Reference(public_name(name, revision), revision, is_local=revision is None)  # one of the Hub has a commit
+    return Reference(
+        public_name(name, revision), revision, is_local=revision is None
+    )  # a codec from the Hub has a commit
 
 
 def _read_evaluations(
@@ -279,7 +281,7 @@ def _read_evaluations(
 
 
 def _note(summary: dict[str, Any]) -> str:
-    """What was scored, and by which models, in Markdown."""
+    """The data and the models behind a score, in Markdown."""
     name, settings = summary["data"]["name"], summary["settings"]
     note = f"data {code(name if name.startswith(PREFIX) else public_name(f'/{name}'))}"
     if "asr_model" in settings:
@@ -311,7 +313,7 @@ def _benchmark(model: ModelDescription, task: str) -> str:
 
 
 def _result_rows(model: ModelDescription) -> Iterator[list[str]]:
-    """The heading and a row for each result; results of papers have neither intervals nor counts."""
+    """The heading and a row for each result. Results of papers have no intervals and no counts."""
     yield ["benchmark", "value"] if model.reported_by else ["benchmark", "value", "95 % interval", "items scored"]
     for task in TASKS:
         if task in model.scores:
@@ -349,7 +351,7 @@ def _describe_corpus(corpus: CorpusRecord) -> Markdown:
 
 
 def _run_rows(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """Names and figures of a run, of those that are known."""
+    """The known figures of a run, with their names."""
     if record.hardware is not None:
         yield "hardware", _hardware(record)
     if record.seconds is not None:

@@ -1,8 +1,7 @@
-"""What a repository needs to load by `trust_remote_code=True` where this package is not installed.
+"""Adds the code to a repository that loads it with `trust_remote_code=True` if this package is not installed.
 
-`save_pretrained` writes the code of each class beside what it saves, as transformers does for every class with an
-`_auto_class`. That leaves out the pipeline and the second names of a class, such as `AutoModel`, and all of it is
-missing where another toolkit saved the folder.
+`save_pretrained` copies the code of each class with an `_auto_class`. It leaves out the pipeline and further Auto
+classes, such as `AutoModel`; and other toolkits save no code at all.
 """
 
 import json
@@ -36,21 +35,21 @@ TOKENIZER = "tokenization_hubert_unit.HubertUnitTokenizer"
 
 def export_remote_code(folder: str | os.PathLike) -> list[Path]:
     r"""
-    Complete a saved model or codec so that it loads without this package, by `trust_remote_code=True`: copy the code
-    of its classes beside it, and name them in `config.json`, `tokenizer_config.json` and `processor_config.json`.
+    Make a saved model or codec load without this package, with `trust_remote_code=True`: copy the code of its classes
+    into the folder, and name the classes in `config.json`, `tokenizer_config.json` and `processor_config.json`.
 
-    With the package imported, its own classes go before those of the folder, and need no `trust_remote_code`.
+    If the package is imported, its own classes are used instead, without `trust_remote_code`.
 
     Args:
         folder (`str` or `os.PathLike`):
-            The folder, as `save_pretrained` writes it.
+            The folder, as written by `save_pretrained`.
 
     Returns:
-        `list[Path]`: the files of code, in the folder.
+        `list[Path]`: the copied files.
 
     Raises:
-        FileNotFoundError: there is no `config.json`.
-        ValueError: it is of another type of model.
+        FileNotFoundError: the folder has no `config.json`.
+        ValueError: the folder holds another type of model.
     """
     folder = Path(folder)
     config = _read(folder / "config.json")
@@ -73,7 +72,7 @@ def export_remote_code(folder: str | os.PathLike) -> list[Path]:
 
 
 def code_files(classes: list[str]) -> list[Path]:
-    """The files of this package that classes, such as `"modeling_speech_lm.SpeechLMForCausalLM"`, are made of."""
+    """List the files of this package that define classes, such as `"modeling_speech_lm.SpeechLMForCausalLM"`."""
     modules = {PACKAGE / f"{name.split('.')[0]}.py" for name in classes}
     imported = {Path(file) for module in modules for file in get_relative_import_files(module)}
     return sorted(modules | imported)

@@ -1,4 +1,4 @@
-"""Which files of a folder belong in a repository, whether they are what their names say, and how they get there."""
+"""Selects, checks and stages the files of a folder that are published."""
 
 import os
 import re
@@ -28,15 +28,15 @@ OPTIONAL_FILES = ("preprocessor_config.json", "training_run.json", "training_cur
 
 def publishable_files(folder: Path) -> list[Path]:
     r"""
-    The files of a model or a codec that belong in its repository: the weights, what loads them, and the record of the
-    training. Checkpoints, optimizer states, logs and whatever else a training leaves in its folder do not.
+    List the files of a model or a codec that belong in its repository: the weights, what is needed to load them, and
+    the record of the training. Checkpoints, optimizer states, logs and any other files are left out.
 
     Args:
         folder (`Path`):
-            The folder of a [`SpeechLMForCausalLM`], its tokenizer and its processor; or of a [`HubertUnitCodec`].
+            Folder of a [`SpeechLMForCausalLM`] with its tokenizer and processor, or of a [`HubertUnitCodec`].
 
     Returns:
-        `list[Path]`: the files, all directly in `folder`. [`stage`] checks what they are.
+        `list[Path]`: the files, all directly in `folder`. [`stage`] checks their content.
 
     Raises:
         FileNotFoundError: files are missing; the message names them.
@@ -61,8 +61,7 @@ def publishable_files(folder: Path) -> list[Path]:
 
 def stage_corpus(corpus: Path, folder: Path, with_reports: bool = False) -> list[str]:
     r"""
-    Put the card and the shards of a tokenised corpus in a folder of their own: those of the splits that the card
-    names, and nothing else.
+    Copy the card of a tokenised corpus, and the shards of the splits that the card names, into a folder.
 
     Args:
         corpus (`Path`):
@@ -70,14 +69,14 @@ def stage_corpus(corpus: Path, folder: Path, with_reports: bool = False) -> list
         folder (`Path`):
             An empty folder.
         with_reports (`bool`, *optional*, defaults to `False`):
-            Whether the reports of what was left out go there too.
+            Whether to copy the reports of skipped recordings too.
 
     Returns:
-        `list[str]`: patterns of the files that these shards replace in a repository.
+        `list[str]`: patterns of the files in a repository that these shards replace.
 
     Raises:
         FileNotFoundError: the card or a shard is missing.
-        ValueError: a file is a link, damaged, or does not hold what the card says.
+        ValueError: a file is a link or damaged, or the shards do not fit the card.
     """
     if not (corpus / "data").is_dir():
         raise FileNotFoundError(f"'{corpus}' lacks data/*.parquet, which `tokenize_corpus.py` writes.")
@@ -101,24 +100,24 @@ def stage_corpus(corpus: Path, folder: Path, with_reports: bool = False) -> list
         if with_reports:
             stage([corpus / "skipped" / f"{split}.jsonl"], folder / "skipped")
             report = folder / "skipped" / f"{split}.jsonl"
-            text = re.sub(r"(?<![\w.])/(?:[^/\s'\"]+/)+", "", report.read_text("utf-8"))  # details that name a path
+            text = re.sub(r"(?<![\w.])/(?:[^/\s'\"]+/)+", "", report.read_text("utf-8"))  # no paths of this machine
             report.write_text(text, encoding="utf-8")
     return [f"data/{split}-*" for split in num_rows]
 
 
 def stage(files: Sequence[Path], folder: Path) -> None:
     r"""
-    Put files in a folder of their own, as copies that can be changed; large ones as hard links where that is possible.
+    Copy files into a folder. Weights and Parquet files become hard links if possible.
 
     Args:
         files (sequence of `Path`):
             The files.
         folder (`Path`):
-            Where to put them. It is created where there is none.
+            The folder. It is created if it does not exist.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is a link or otherwise not a regular file, or is not what its name says.
+        ValueError: a file is a link or not a regular file, or its content does not fit its name.
     """
     folder.mkdir(exist_ok=True)
     for file in files:
@@ -127,16 +126,16 @@ def stage(files: Sequence[Path], folder: Path) -> None:
 
 
 def _take(file: Path, target: Path) -> None:
-    """Copy or link a file that is in its folder itself: nothing here follows a link, even one that is just made."""
+    """Copy a regular file. No link is followed, even if it replaces the file at this very moment."""
     for path in (file.parent, file):
         if path.is_symlink():
-            raise ValueError(f"'{path}' is a link, which may lead out of the folder: put a file in its place.")
+            raise ValueError(f"'{path}' is a link, which may lead out of the folder: replace it with the file itself.")
     with _opened(file.parent, os.O_DIRECTORY) as parent, _opened(file.name, os.O_NONBLOCK, parent) as descriptor:
         opened = os.fstat(descriptor)
         if not stat.S_ISREG(opened.st_mode):
             raise ValueError(f"'{file}' is not a regular file.")
         if file.suffix in (".safetensors", ".parquet"):
-            with suppress(OSError):  # such as another file system
+            with suppress(OSError):  # such as: on another file system
                 os.link(file.name, target, src_dir_fd=parent, follow_symlinks=False)
             if os.path.lexists(target):
                 if os.path.samestat(opened, target.lstat()):

@@ -20,34 +20,34 @@ def publish_folder(
     delete_patterns: list[str] | None = None,
 ) -> CommitInfo:
     r"""
-    Upload a folder in one commit, which is there whole or not at all: interrupted, start it again.
+    Upload a folder in one commit. After an interruption, nothing is published: call it again.
 
     Args:
         folder (`Path`):
-            The folder. Hidden files stay where they are.
+            The folder. Hidden files are left out.
         repo_id (`str`):
-            Repository, `user/name`. It is created where there is none.
+            Repository, `user/name`. It is created if it does not exist.
         repo_type (`"model"`, `"dataset"` or `"space"`, *optional*, defaults to `"model"`):
-            What it is.
+            Type of the repository.
         private (`bool`, *optional*, defaults to `False`):
-            Whether only its owner may see it.
+            Whether only the owner can see the repository.
         revision (`str`, *optional*, defaults to `"main"`):
-            Branch. It is created where there is none.
+            Branch. It is created if it does not exist.
         tag (`str`, *optional*):
-            Name to give to the commit.
+            Tag for the commit.
         message (`str`, *optional*):
-            Message of the commit.
+            Commit message.
         delete_patterns (`list[str]`, *optional*):
-            Files that the same commit removes from the repository unless the folder has them.
+            Patterns of files that the same commit removes from the repository, unless the folder has them.
 
     Returns:
         [`~huggingface_hub.CommitInfo`]: the commit.
 
     Raises:
-        PermissionError: there is no token, or it may not write there.
-        ValueError: the name is not that of a repository, a file is a link or holds the token, the tag is taken, or the
-            repository should be private and exists in public.
-        ConnectionError: the Hub did not take the upload.
+        PermissionError: there is no token, or it has no write access.
+        ValueError: the name of the repository is not valid, a file is a link or contains the token, the tag exists, or
+            `private` is set and the repository is public.
+        ConnectionError: the Hub did not accept the upload.
     """
     validate_repo_id(repo_id)
     token = get_token()
@@ -63,9 +63,11 @@ def publish_folder(
             repo_id, repo_type=repo_type, private=private, space_sdk=space_sdk, exist_ok=True
         ).repo_id
         if private and not api.repo_info(repo_id, repo_type=repo_type).private:
-            raise ValueError(f"{repo_id} exists and is public: make it private on its page first, or take another.")
+            raise ValueError(
+                f"{repo_id} exists and is public: make it private on its page first, or use another repository."
+            )
         if tag is not None and tag in (ref.name for ref in api.list_repo_refs(repo_id, repo_type=repo_type).tags):
-            raise ValueError(f"{repo_id} has a tag {tag!r} already: take another name, or delete it first.")
+            raise ValueError(f"{repo_id} has a tag {tag!r} already: choose another name, or delete the tag first.")
         if revision != "main":
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         commit = api.upload_folder(
@@ -80,32 +82,36 @@ def publish_folder(
         if tag is not None:
             api.create_tag(repo_id, tag=tag, revision=commit.oid, repo_type=repo_type)
     except HTTPError as error:
-        raise _explain(error, repo_id) from None  # what the server says may repeat what it was sent
+        raise _explain(error, repo_id) from None  # the server's message may repeat the request
     return commit
 
 
 def _check_files(folder: Path, token: str) -> None:
-    """Refuse links, which an upload would follow, and files of text that hold the token."""
+    """Refuse links, which an upload would follow, and files that contain the token."""
     for path in folder.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ValueError(f"'{path}' is not a regular file: only such files are published.")
         is_text = path.is_file() and path.suffix not in (".safetensors", ".parquet")
         if is_text and token.encode() in path.read_bytes():
-            raise ValueError(f"'{path.relative_to(folder)}' holds your token of the Hub: remove it from the file.")
+            raise ValueError(
+                f"'{path.relative_to(folder)}' holds your token of the Hub: remove the token from the file."
+            )
 
 
 def _explain(error: HTTPError, repo_id: str) -> OSError:
     if not isinstance(error, HfHubHTTPError):
-        return ConnectionError(f"The Hub cannot be reached ({type(error).__name__}): start the same command again.")
+        return ConnectionError(
+            f"The Hub cannot be reached ({type(error).__name__}): run the same command again later."
+        )
     status = error.response.status_code
     if status == 401:
         return PermissionError("The Hub does not know your token: log in again with `hf auth login`.")
     if status == 403:
         return PermissionError(
-            f"Your token may not write to {repo_id}: take one with write access, or a repository of your own."
+            f"Your token may not write to {repo_id}: use a token with write access, or a repository of your own."
         )
     reason = re.sub(r"hf_\w+", "<token>", (error.server_message or "no reason given").replace(get_token(), "<token>"))
     return ConnectionError(
-        f"The Hub did not take the upload to {repo_id} (HTTP {status}: {reason}). Start the same command again: files "
+        f"The Hub did not accept the upload to {repo_id} (HTTP {status}: {reason}). Run the same command again: files "
         "that it already has are not sent twice."
     )
