@@ -82,8 +82,6 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
             "held-out reward margin": "eval_rewards/margins",
         }
         save_records(recorder, trainer, validation)
-        for name, (first, last) in recorder.records[-1].validation.items():
-            print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")
     trainer.end()

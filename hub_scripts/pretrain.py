@@ -20,7 +20,7 @@ from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import ChecksumCallback, train_or_resume
-from slam_hf.training.continuation import continue_document, continue_recording
+from slam_hf.training.continuation import describe_continuation
 from slam_hf.training.corpus_codecs import check_codecs
 from slam_hf.training.cpu_threads import use_all_cores
 from slam_hf.training.curve import save_training_curve
@@ -102,21 +102,10 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
             print(describe_results(evaluation))
 
     if trainer.is_world_process_zero():
-        for name, (first, last) in recorder.records[-1].validation.items():
-            print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
         save_model_card(trainer, summaries, model)
         print(f"Model, tokenizer, processor and card: {output_dir}")
-        audio, seed = output_dir / "continuation.wav", training_args.seed
-        if args.prompt is None:
-            document = next(iter(validation))["units"]
-            prompt, continuation = continue_document(model, processor, document, seed, audio)
-            print(f"Prompt: {prompt}")
-            print(f"Continuation: {continuation}")
-        else:
-            transcript = continue_recording(model, processor, args.prompt, seed, audio, args.asr_model)
-            print(f"Continuation of {args.prompt}: {audio}")
-            if transcript is not None:
-                print(f"Transcript: {transcript}")
+        audio = output_dir / "continuation.wav"
+        print(describe_continuation(args, model, processor, validation, training_args.seed, audio))
     trainer.end()
     return publisher
 

@@ -5,18 +5,56 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from datasets import Dataset, IterableDataset
 from transformers import pipeline
 
 from ..evaluation.transcription import load_recogniser, transcribe_waveforms
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PAPER_SAMPLING
 from ..processing_speech_lm import SpeechLMProcessor
+from .arguments import PretrainArguments
 
 
 PROMPT_UNITS = 60
 """About three seconds of speech at 25 frames a second."""
 
 PROMPT_SECONDS = 3.0
+
+
+def describe_continuation(
+    args: PretrainArguments,
+    model: SpeechLMForCausalLM,
+    processor: SpeechLMProcessor,
+    documents: Dataset | IterableDataset,
+    seed: int,
+    path: Path,
+) -> str:
+    r"""
+    Let a model continue the recording `args.prompt`, or else the first of the held-out documents.
+
+    Args:
+        args ([`PretrainArguments`]):
+            The recording and the speech recogniser.
+        model ([`SpeechLMForCausalLM`]):
+            The model, in evaluation mode.
+        processor ([`SpeechLMProcessor`]):
+            Its processor.
+        documents (`Dataset` or `IterableDataset`):
+            Held-out documents, with the column `units`.
+        seed (`int`):
+            Seed of the sampling.
+        path (`Path`):
+            The audio file to write, if the processor has a codec with a vocoder.
+
+    Returns:
+        `str`: the units of the prompt and the continuation, or where the audio is and its transcript.
+    """
+    if args.prompt is None:
+        prompt, continuation = continue_document(model, processor, next(iter(documents))["units"], seed, path)
+        return f"Prompt: {prompt}\nContinuation: {continuation}"
+    transcript = continue_recording(model, processor, args.prompt, seed, path, args.asr_model)
+    lines = [f"Continuation of {args.prompt}: {path}"] + ([] if transcript is None else [f"Transcript: {transcript}"])
+    return "\n".join(lines)
 
 
 def continue_document(

@@ -138,7 +138,7 @@ def begin_records(
 
 def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, str]) -> None:
     r"""
-    Add the measurements to the last record, and write the records to the output folder.
+    Add the measurements to the last record, write the records to the output folder, and print those on held-out data.
 
     Args:
         recorder ([`RunRecorder`]):
@@ -161,7 +161,9 @@ def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, 
         record.mfu = statistics.median(log["mfu"] for log in speeds) / 100
     for name, key in validation.items():
         scale = 100 if name.endswith("(%)") else 1
-        record.validation[name] = [scale * evaluations[0][key], scale * evaluations[-1][key]]
+        first, last = scale * evaluations[0][key], scale * evaluations[-1][key]
+        record.validation[name] = [first, last]
+        print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
     record.validation_steps = [evaluations[0]["step"], evaluations[-1]["step"]]
     record.emissions = read_emissions(Path(args.output_dir), recorder.started_at)
     save_run_records(recorder.records, args.output_dir)
