@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import replace
 
 import pyarrow as pa
@@ -139,25 +138,34 @@ def test_a_damaged_summary_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("name", "content"),
     [
-        (
-            lambda shard: shard.unlink(),
-            "'.*/data' has 0 rows of 'train', but 3 were tokenised.*remove '.*summary.json'",
-        ),
-        (lambda shard: shard.write_bytes(shard.read_bytes()[:-5]), "'.*/train-00000-of-00001.parquet' is damaged"),
-        (
-            lambda shard: shutil.copy(shard, shard.with_name("train-00001-of-00002.parquet")),
-            "has 6 rows of 'train', but 3 were tokenised",
-        ),
+        ("data/train-00000-of-00001.parquet", None),
+        ("data/train-00000-of-00001.parquet", b"PAR1"),
+        ("data/train-00001-of-00002.parquet", b"PAR1"),
+        ("skipped/train.jsonl", b"{"),
+        ("skipped/train.jsonl", None),
     ],
 )
-def test_a_finished_split_is_checked_against_its_summary(tmp_path, add_chunks, damage, message):
+def test_the_files_of_a_finished_split_are_checked(tmp_path, add_chunks, name, content):
     finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
-    damage(tmp_path / "data" / "train-00000-of-00001.parquet")
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^'{tmp_path}/{name}' is not as .* Remove it and '.*/train/summary.json'"):
         publish_split(tmp_path, "train", CODEC)
+
+
+def test_a_summary_of_an_earlier_version_names_no_files(tmp_path, add_chunks):
+    finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
+    path = job_folder(tmp_path, "train") / "summary.json"
+    summary = json.loads(path.read_text())
+    del summary["files"]
+    path.write_text(json.dumps(summary))
+
+    publish_split(tmp_path, "train", CODEC)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -401,6 +403,44 @@ def test_damaged_chunks_are_encoded_again(tiny_codec, recordings, tmp_path, dama
 
     assert "2 damaged chunks are encoded again" in caplog.text
     assert read_folder(tmp_path / "units") == read_folder(tmp_path / "expected")
+
+
+DAMAGES = [
+    lambda content: b"",
+    lambda content: content[: len(content) // 2],
+    lambda content: b'{"codec": 1, "split": []}',
+    lambda content: b"\xff" + content[1:],
+    lambda content: content[:60] + b"\xff" + content[61:],
+    lambda content: None,  # removed
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_no_damage_to_the_state_or_the_output_loses_rows(tiny_codec, recordings, tmp_path, is_finished):
+    tokenize(recordings, tiny_codec, tmp_path / "expected")
+    expected = read_folder(tmp_path / "expected")
+    if is_finished:
+        shutil.copytree(tmp_path / "expected", tmp_path / "before")
+    else:
+        start(run_and_die, recordings, tiny_codec, tmp_path / "before", 12).join()
+    outcomes = Counter()
+    for name in read_folder(tmp_path / "before"):
+        for damage in DAMAGES:
+            output_dir = tmp_path / "units"
+            shutil.copytree(tmp_path / "before", output_dir)
+            content = damage((output_dir / name).read_bytes())
+            (output_dir / name).write_bytes(content) if content is not None else (output_dir / name).unlink()
+            try:
+                tokenize(recordings, tiny_codec, output_dir)
+                outcomes["mended"] += 1
+                assert read_folder(output_dir) == expected, name
+            except ValueError as error:
+                outcomes["refused"] += 1
+                assert name in str(error) or Path(name).parent.name in str(error)
+            shutil.rmtree(output_dir)
+    assert outcomes.total() >= 30
+    assert outcomes["mended"] > outcomes["refused"] or is_finished
 
 
 def test_files_of_others_are_left_alone(tiny_codec, recordings, tmp_path):

@@ -1,7 +1,7 @@
 """Cards of tokenised corpora: what made them, how much they hold, what was left out."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import DatasetInfo, Features, SplitDict, SplitInfo
@@ -17,7 +17,8 @@ from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """A finished split. `skipped` counts what was left out by reason; `seconds` is the rest of the audio."""
+    """A finished split. `skipped` counts what was left out by reason; `seconds` is the rest of the audio; `files` has
+    the SHA-256 of shards and report."""
 
     split: str
     num_rows: int
@@ -27,6 +28,7 @@ class SplitSummary:
     num_bytes: int
     has_pairs: bool
     skipped: dict[str, int]
+    files: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCard:

@@ -1,5 +1,6 @@
 """The finished dataset: chunks put together as the shards that `load_dataset` reads, the skip report and the card."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..encoding.atomic_write import atomic_write, remove_unfinished
 from ..encoding.codec_identity import CodecDescription
@@ -38,7 +38,8 @@ def read_summary(output_dir: str | os.PathLike, split: str) -> SplitSummary | No
     path = job_folder(output_dir, split) / "summary.json"
     if not path.exists():
         return None
-    return SplitSummary(**read_state(path, [field.name for field in fields(SplitSummary)]))
+    state = read_state(path, [field.name for field in fields(SplitSummary) if field.name != "files"])
+    return SplitSummary(**{field.name: state[field.name] for field in fields(SplitSummary) if field.name in state})
 
 
 def check_vacant(output_dir: str | os.PathLike, split: str) -> None:
@@ -50,7 +51,7 @@ def check_vacant(output_dir: str | os.PathLike, split: str) -> None:
     """
     output_dir = Path(output_dir)
     foreign = []
-    if not any(output_dir.glob(".tokenization/*/summary.json")):
+    if not any(output_dir.glob(".tokenization/*/")):
         foreign += output_dir.glob("README.md")
     if not job_folder(output_dir, split).exists():
         foreign += [*sorted(output_dir.glob(f"data/{split}-*")), *output_dir.glob(f"skipped/{split}.jsonl")]
@@ -104,21 +105,24 @@ def finish_split(
         nums_rows[key], left_out = _count_rows(ledger, key, has_pairs)
         skipped += left_out
     report = output_dir / "skipped" / f"{split}.jsonl"
-    atomic_write(report, "".join(map(_report_line, skipped)).encode())
+    lines = "".join(map(_report_line, skipped)).encode()
+    atomic_write(report, lines)
     reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
     if not any(nums_rows.values()):
         raise ValueError(f"Nothing could be tokenised: {reasons}. '{report}' has the details.")
     records = [ledger.records[key] for key in keys]
     filled = [key for key in keys if nums_rows[key]]
+    num_bytes, shards = _write_shards(output_dir, split, ledger, filled, has_pairs)
     summary = SplitSummary(
         split=split,
         num_rows=sum(nums_rows.values()),
         num_units=sum(record.num_units for record in records),
         num_frames=sum(record.num_frames for record in records),
         seconds=sum(record.seconds for record in records),
-        num_bytes=_write_shards(output_dir / "data", split, ledger, filled, has_pairs),
+        num_bytes=num_bytes,
         has_pairs=has_pairs,
         skipped=reasons,
+        files={f"skipped/{split}.jsonl": _hash(lines), **shards},
     )
     atomic_write(job_folder(output_dir, split) / "summary.json", json.dumps(asdict(summary), indent=2).encode())
     publish_split(output_dir, split, codec)
@@ -127,9 +131,9 @@ def finish_split(
 
 def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescription) -> None:
     """Write the card of the splits that are finished, and remove what is no longer needed of one of them. A
-    `ValueError` says where its shards do not hold what its summary says."""
+    `ValueError` names a file of it that is damaged."""
     output_dir = Path(output_dir)
-    _check_shards(output_dir, read_summary(output_dir, split))
+    _check_files(output_dir, read_summary(output_dir, split))
     atomic_write(output_dir / "README.md", make_card(codec, _summaries(output_dir)).content.encode())
     shutil.rmtree(job_folder(output_dir, split) / "chunks", ignore_errors=True)
     remove_unfinished(output_dir / "data", f"{split}-")
@@ -138,19 +142,21 @@ def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescrip
     remove_unfinished(output_dir, "README.md")
 
 
-def _check_shards(output_dir: Path, summary: SplitSummary) -> None:
-    num_rows = 0
-    for path in sorted((output_dir / "data").glob(f"{summary.split}-*.parquet")):
-        try:
-            num_rows += pq.read_metadata(path).num_rows
-        except pa.ArrowException as error:
-            raise ValueError(f"'{path}' is damaged: {error}") from error
-    if num_rows != summary.num_rows:
-        state = job_folder(output_dir, summary.split) / "summary.json"
-        raise ValueError(
-            f"'{output_dir}/data' has {num_rows} rows of '{summary.split}', but {summary.num_rows} were tokenised. To "
-            f"tokenise it again, remove '{state}' and start the same command."
-        )
+def _check_files(output_dir: Path, summary: SplitSummary) -> None:
+    """Check that the shards and the report are those that were written, and that no other shards are among them."""
+    split, state = summary.split, job_folder(output_dir, summary.split) / "summary.json"
+    shards = {f"data/{path.name}" for path in (output_dir / "data").glob(f"{split}-*.parquet")}
+    for name in sorted(summary.files.keys() | shards if summary.files else ()):
+        path = output_dir / name
+        if not path.is_file() or _hash(path.read_bytes()) != summary.files.get(name):
+            raise ValueError(
+                f"'{path}' is not as the tokenisation of '{split}' wrote it. Remove it and '{state}', and start the "
+                "same command to tokenise it again."
+            )
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _summaries(output_dir: Path) -> list[SplitSummary]:
@@ -177,15 +183,20 @@ def _make_pairs(ledger: Ledger, key: ChunkKey) -> tuple[list[dict[str, Any]], li
     return pair_rows(ledger.read_rows(key).to_pylist(), ledger.records[key].skipped)
 
 
-def _write_shards(folder: Path, split: str, ledger: Ledger, keys: list[ChunkKey], has_pairs: bool) -> int:
-    """Write the rows of chunks, and return their size in memory, in bytes."""
+def _write_shards(
+    output_dir: Path, split: str, ledger: Ledger, keys: list[ChunkKey], has_pairs: bool
+) -> tuple[int, dict[str, str]]:
+    """Write the rows of chunks. Returns their size in memory, in bytes, and the hash of each shard by its path."""
     groups = list(_group_chunks(ledger, keys))
-    num_bytes = 0
+    num_bytes, shards = 0, {}
     for number, group in enumerate(groups):
         rows = pa.concat_tables([_read_rows(ledger, key, has_pairs) for key in group])
         num_bytes += rows.nbytes
-        atomic_write(folder / f"{split}-{number:05d}-of-{len(groups):05d}.parquet", to_parquet(rows))
-    return num_bytes
+        content = to_parquet(rows)
+        name = f"data/{split}-{number:05d}-of-{len(groups):05d}.parquet"
+        atomic_write(output_dir / name, content)
+        shards[name] = _hash(content)
+    return num_bytes, shards
 
 
 def _group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKey]]:

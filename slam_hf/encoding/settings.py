@@ -75,8 +75,10 @@ def read_state(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     """
     try:
         state = json.loads(path.read_bytes())
-        return {key: state[key] for key in keys}
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        if missing := set(keys) - set(state.keys()):
+            raise KeyError(*missing)
+        return state
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"'{path}' is damaged ({type(error).__name__}: {error}). Remove it and start the same command again."
         ) from error
