@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.overrides import TorchFunctionMode
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedConfig
 from transformers.pipelines.base import Pipeline
 
 from .audio_utils import describe, load_audio
@@ -184,8 +183,9 @@ class AudioToAudioPipeline(Pipeline):
             num_frames = math.ceil(min_new_seconds * self.processor.audio_tokenizer.frame_rate)
             limit = settings.get("max_new_tokens") or settings.get("max_length", math.inf) - input_ids.shape[1]
             options = self._prepare_generate_kwargs(options, min_new_tokens=max(0, min(num_frames, limit)))
-        with _OwnGenerator(seed, self.device):
-            output = self.model.generate(**model_inputs, **options)
+        if seed is not None and settings.get("do_sample"):
+            options["logits_processor"] = [*(options.get("logits_processor") or []), _DrawWithSeed(seed, self.device)]
+        output = self.model.generate(**model_inputs, **options)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         continuations = sequences[:, input_ids.shape[1] :]
         return {"input_ids": input_ids, "continuations": continuations.unflatten(0, (len(input_ids), -1))}
@@ -222,21 +222,27 @@ class _Recording:
     index: int
 
 
-class _OwnGenerator(TorchFunctionMode):
+class _DrawWithSeed(LogitsProcessor):
     """
-    With a seed, sampling within the block draws from a generator of its own, and gives what it would give after
+    Makes `generate()` sample with a generator of its own, which gives what the global one would after
     `torch.manual_seed(seed)`. `generate()` has no argument for it, and other threads use the global generator.
     """
 
-    def __init__(self, seed: int | None, device: torch.device):
-        super().__init__()
-        self.generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    def __init__(self, seed: int, device: torch.device):
+        generator = torch.Generator(device).manual_seed(seed)
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is torch.multinomial and self.generator is not None:
-            kwargs = {**kwargs, "generator": self.generator}
-        return func(*args, **kwargs)
+        class Scores(torch.Tensor):
+            @classmethod
+            def __torch_function__(cls, func, types, args=(), kwargs=None):
+                if func is torch.multinomial:
+                    with torch._C.DisableTorchFunctionSubclass():  # what is drawn is an ordinary tensor again
+                        return func(*args, **(kwargs or {}), generator=generator)
+                return super().__torch_function__(func, types, args, kwargs)
+
+        self.scores_class = Scores
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        return scores.as_subclass(self.scores_class)
 
 
 def published_codec(config: PreTrainedConfig) -> HubertUnitCodec:

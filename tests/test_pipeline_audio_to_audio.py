@@ -235,14 +235,20 @@ def test_a_seed_gives_the_same_in_several_threads(speak, recordings):
     assert len(set(map(tuple, alone))) == 4
 
 
-def test_a_seed_draws_as_the_global_generator_would(speak, recordings):
-    result = speak(recordings[0], prompt_duration=0.5, max_new_tokens=20, seed=5)
-    ids = torch.cat([torch.tensor([1]), torch.from_numpy(result["prompt_units"]) + 2])[None]
+@pytest.mark.parametrize(
+    "options", [{}, {"num_return_sequences": 2, "top_p": 0.9}, {"num_beams": 2}, {"do_sample": False}]
+)
+def test_a_seed_draws_as_the_global_generator_would(speak, recordings, options):
+    options = {"max_new_tokens": 20, **options}
+    results = speak(recordings[0], prompt_duration=0.5, seed=5, **options)
+    results = results if isinstance(results, list) else [results]
+    ids = torch.cat([torch.tensor([1]), torch.from_numpy(results[0]["prompt_units"]) + 2])[None]
     torch.manual_seed(5)
     expected = speak.model.generate(
-        ids, generation_config=PAPER_SAMPLING, max_new_tokens=20, min_new_tokens=20, pad_token_id=0
+        ids, generation_config=PAPER_SAMPLING, min_new_tokens=20, pad_token_id=0, **options
     )
-    assert result["units"].tolist() == speak.tokenizer.decode_units(expected[0, ids.shape[1] :]).tolist()
+    for result, sequence in zip(results, expected[:, ids.shape[1] :], strict=True):
+        assert result["units"].tolist() == speak.tokenizer.decode_units(sequence).tolist()
 
 
 def test_without_a_model_there_is_a_default_one(caplog):
