@@ -77,7 +77,7 @@ def test_an_entry_is_in_the_table_and_on_the_card(probe, checkpoint):
     assert "| Probe ↓ |" in table and "| 0.25 [-0.75, 1.25] |" in table
     card = render_model_card(checkpoint / "model", "user/model", [file])
     assert "| Probe ↓ | 0.25 | -0.75 to 1.25 |" in card.text
-    assert "In percent, except for GenPPL and Probe;" in card.text
+    assert "in percent, except for GenPPL and Probe." in card.text
     assert [(result.dataset_type, result.metric_type) for result in card.data.eval_results] == [("probe", "margin")]
 
 
