@@ -1,12 +1,26 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
+import slam_hf
 from slam_hf.encoding.ledger import Ledger
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.sources import FilePart, file_source
 from slam_hf.encoding.worker import encode_parts, share_parts
+
+
+@pytest.mark.parametrize(
+    ("room", "others"), [("encoding", {"corpora", "evaluation", "training", "hub"}), ("evaluation", {"corpora"})]
+)
+def test_encoding_is_a_room_below_corpora_and_evaluation(room, others):
+    folder = Path(slam_hf.__file__).parent / room
+    imports = {path.name: set(re.findall(r"from \.\.(\w+)", path.read_text("utf-8"))) for path in folder.glob("*.py")}
+
+    assert {name: imported & others for name, imported in imports.items() if imported & others} == {}
 
 
 @pytest.fixture

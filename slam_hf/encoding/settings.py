@@ -75,13 +75,13 @@ def read_state(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     """
     try:
         state = json.loads(path.read_bytes())
-        if missing := set(keys) - set(state.keys()):
-            raise KeyError(*missing)
-        return state
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"'{path}' is damaged ({error}). Remove it and start the same command again.") from error
+    if not isinstance(state, dict) or not set(keys) <= state.keys():
         raise ValueError(
-            f"'{path}' is damaged ({type(error).__name__}: {error}). Remove it and start the same command again."
-        ) from error
+            f"'{path}' is damaged (it should have {', '.join(keys)}). Remove it and start the same command again."
+        )
+    return state
 
 
 def list_changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
