@@ -156,7 +156,7 @@ def test_lora_is_merged_into_the_model(align, checkpoint, tmp_path):
     assert changed == {f"lm.model.layers.{layer}.self_attn.{name}_proj.weight" for layer in range(2) for name in "qv"}
 
 
-def test_an_interrupted_alignment_goes_on_to_the_same_weights(align, tmp_path, monkeypatch):
+def test_an_interrupted_alignment_continues_to_the_same_weights(align, tmp_path, monkeypatch):
     whole = align(tmp_path / "whole", max_steps=6, save_strategy="no")
 
     def interrupt(trainer):

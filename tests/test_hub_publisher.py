@@ -50,7 +50,7 @@ def test_only_the_files_of_the_model_are_published(tmp_path, published, strategy
     assert (tmp_path / "training_args.bin").is_file()
 
 
-def test_training_goes_on_where_the_hub_does_not_answer(tmp_path, published, monkeypatch, capsys):
+def test_training_continues_where_the_hub_does_not_answer(tmp_path, published, monkeypatch, capsys):
     def publish_folder(folder, repo_id, message, **options):
         if "step" in message:
             raise ConnectionError("The Hub cannot be reached.")

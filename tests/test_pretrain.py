@@ -142,7 +142,7 @@ def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
 
-def test_training_goes_on_from_a_speech_lm_with_lora(pretrain, tmp_path):
+def test_training_continues_from_a_speech_lm_with_lora(pretrain, tmp_path):
     pretrain("--output_dir", tmp_path / "base", "--max_steps", 1)
     without_base = ["--base_config", "null", "--model_name_or_path", tmp_path / "base"]
     lora = ["--use_peft", "True", "--lora_target_modules", "q_proj", "v_proj", "--lora_r", 2]
@@ -186,7 +186,7 @@ def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("streaming", ["False", "True"])
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, processes, streaming):
+def test_a_killed_run_continues_to_the_same_weights(tmp_path, processes, streaming):
     arguments = ["--per_device_train_batch_size", str(4 // processes), "--gradient_accumulation_steps", "2"]
     arguments += ["--streaming", streaming, "--max_steps", "11", "--save_steps", "4"]
     saving = [*arguments, "--save_strategy", "steps", "--resume_from_checkpoint", "latest"]

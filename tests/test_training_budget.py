@@ -47,7 +47,7 @@ def test_steps_need_no_callback():
     assert training_args.max_steps == 10
 
 
-def test_epochs_need_no_callback_but_a_stream_has_none():
+def test_epochs_need_no_callback_but_a_stream_has_no_epochs():
     assert set_budget(PretrainArguments(), TrainingArguments()) == []
     with pytest.raises(ValueError, match="give one of max_steps, max_train_tokens, max_train_hours"):
         set_budget(PretrainArguments(streaming=True), TrainingArguments())
@@ -162,7 +162,7 @@ def test_a_budget_shorter_than_a_step_ends_with_it():
     assert simulate(TimeBudget(1.0, clock=clock), clock) == [1.0]
 
 
-def test_a_time_budget_goes_on_where_it_stopped(tmp_path):
+def test_a_time_budget_continues_where_it_stopped(tmp_path):
     def step_seconds(step):
         return 1.0 if step < 20 else 1.5
 
@@ -178,7 +178,7 @@ def test_a_time_budget_goes_on_where_it_stopped(tmp_path):
         assert torch.equal(resumed.model.state_dict()[name], weight), name
 
 
-def test_a_token_budget_goes_on_where_it_stopped(tmp_path):
+def test_a_token_budget_continues_where_it_stopped(tmp_path):
     whole = make_trainer(tmp_path / "whole", [TokenBudget(1500)], max_steps=HORIZON)
     whole.train()
     arguments = {"max_steps": HORIZON, "save_strategy": "steps", "save_steps": 13}

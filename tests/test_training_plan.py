@@ -57,7 +57,7 @@ def test_a_plan_of_time():
     assert plan(max_train_hours=24)["length"] == "as many steps as fit into 24 h, known after the first steps"
 
 
-def test_what_a_stream_holds_is_not_said():
+def test_the_plan_of_a_stream_says_nothing_about_its_data():
     assert "data" not in plan(SEQUENCES.to_iterable_dataset(), max_steps=50)
 
 

@@ -37,7 +37,7 @@ def test_records_are_read_as_they_were_written(tmp_path):
     assert json.loads((tmp_path / RUN_RECORD_NAME).read_text())[0]["base_model"]["revision"] == "0123abc"
 
 
-def test_a_model_without_records_has_none(tmp_path):
+def test_a_model_without_records_has_an_empty_list(tmp_path):
     assert HF_HUB_OFFLINE
     assert read_run_records(tmp_path) == []
 

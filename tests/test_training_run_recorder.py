@@ -97,7 +97,7 @@ def test_a_run_is_not_continued_with_other_data(tmp_path):
         make_trainer(tmp_path, [recorder("def")], max_steps=6, **saving).train(resume_from_checkpoint=True)
 
 
-def test_the_records_of_the_model_that_was_trained_further_come_first(tmp_path):
+def test_the_records_of_the_base_model_come_first(tmp_path):
     base = tmp_path / "base"
     recorder = RunRecorder()
     trainer = train(tmp_path / "aligned", recorder, max_steps=1, eval_steps=1)
@@ -129,7 +129,7 @@ def test_unreadable_records_of_the_base_model_are_named_before_training(tmp_path
         begin_records("pretraining", trainer.args, ModelConfig(model_name_or_path=str(tmp_path / "base")), [], {})
 
 
-def test_a_fingerprint_tells_rows_and_not_how_they_are_stored():
+def test_a_fingerprint_depends_on_the_rows_and_not_on_their_storage():
     rows = [[3, 1], [], [2, 7, 4]]
     fingerprint, num_units = fingerprint_rows(Dataset.from_dict({"units": rows}))
     assert num_units == 5
@@ -161,7 +161,7 @@ def test_a_local_corpus_is_named_by_its_card(tmp_path):
     assert (record.source, record.codec) == (Reference("my-corpus", is_local=True), None)
 
 
-def test_of_a_stream_the_size_is_not_known(tmp_path):
+def test_the_size_of_a_stream_is_not_known(tmp_path):
     record = record_corpus(CorpusConfig(str(tmp_path)), IterableDataset.from_generator(lambda: iter([])))
     assert (record.num_rows, record.num_units, record.fingerprint) == (None, None, None)
 
@@ -189,7 +189,7 @@ print("recorded")
     assert run_with_hub(script, tmp_path).split()[-1] == "recorded"
 
 
-def test_energy_is_that_of_the_run(tmp_path):
+def test_only_the_energy_of_the_run_is_counted(tmp_path):
     start = datetime(2026, 1, 1, 12).timestamp()
     (tmp_path / "emissions.csv").write_text(
         "timestamp,duration,emissions,energy_consumed,country_name\n"

@@ -53,7 +53,7 @@ def train_or_resume(trainer: Trainer) -> None:
 def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
     r"""
     Find the checkpoint to resume from, as `resume_from_checkpoint` says. `"latest"` (or `true`) is the newest complete
-    checkpoint in the output folder. It is no error if there is none yet, so one command both starts and continues a
+    checkpoint in the output folder. There may be none yet, so that one command both starts and continues a
     run. The main process searches, and prints a line for each checkpoint that it skips.
 
     Args:

@@ -14,7 +14,7 @@ BYTES_PER_TRAINED_PARAMETER = 16
 """A weight, its gradient and the two moments of AdamW in float32."""
 
 SAMPLED_SEQUENCES = 1000
-"""Number of packed sequences that are looked at for how full they are and how many documents they cut."""
+"""Number of packed sequences in the sample that shows how full they are and how many documents they cut."""
 
 
 def tokens_per_step(args: PretrainArguments, training_args: TrainingArguments) -> int:
