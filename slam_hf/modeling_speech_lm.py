@@ -52,8 +52,10 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
 
     Attributes:
         max_positions (`int`, *optional*):
-            Maximum length of a sequence, where the base model keeps a table of positions: OPT and GPT-2 learn one.
-            `None` where nothing breaks at any length, as with rotary embeddings.
+            Maximum length of a sequence, for base models with a table of positions, such as OPT and GPT-2. `None`
+            where there is no limit, as with rotary embeddings.
+
+    With PEFT, prompt and prefix tuning need no further settings, and LoRA needs `target_modules="all-linear"`.
     """
 
     config_class = SpeechLMConfig
@@ -170,9 +172,15 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         """
         if position_ids is not None and attention_mask is None and cache is None:
             use_cache = bool(use_cache)
-            if find_packed_sequence_indices(position_ids) is not None:
-                inputs = input_ids if inputs_embeds is None else inputs_embeds
-                attention_mask = self._masks_of_packed(position_ids, inputs)
+            inputs = input_ids if inputs_embeds is None else inputs_embeds
+            way = self._way_to_pack(num_rows=2 if len(inputs) > 1 else 1)
+            if way != "positions" and find_packed_sequence_indices(position_ids) is not None:
+                if way is None:
+                    raise ValueError(
+                        f"{type(self.lm).__name__} with {self.lm.config._attn_implementation!r} attention cannot keep "
+                        "the documents of a packed sequence apart: train with `packing: false`, one document per row."
+                    )
+                attention_mask = self._create_masks(position_ids, inputs)
         elif labels is not None and use_cache is None:
             use_cache = False
         return self.lm(
@@ -187,18 +195,11 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             **kwargs,
         )
 
-    def _masks_of_packed(self, position_ids: torch.LongTensor, inputs: torch.Tensor) -> Any:
-        """The attention mask of packed sequences, or masks by type of layer; None where the base model makes them."""
-        way = self._way_to_pack(num_rows=2 if len(inputs) > 1 else 1)
-        if way is None:
-            raise ValueError(
-                f"{type(self.lm).__name__} with {self.lm.config._attn_implementation!r} attention cannot keep the "
-                "documents of a packed sequence apart: train with `packing: false`, one document per row."
-            )
-        return self._create_masks(position_ids, inputs) if way == "masks" else None
-
     def _create_masks(self, position_ids: torch.LongTensor, inputs: torch.Tensor) -> Any:
-        """The masks that `generate` passes beside a compiled cache, with the windows and chunks of the layers."""
+        """
+        The attention mask of packed sequences, or a `dict` with one for each type of layer: what `generate` passes
+        with a static cache.
+        """
         create_masks = getattr(self.lm, "create_masks_for_generate", create_masks_for_generate)
         return create_masks(
             config=self.lm.config,
@@ -211,11 +212,12 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
     @torch.compiler.assume_constant_result
     def _way_to_pack(self, num_rows: int) -> Literal["positions", "masks"] | None:
         """
-        What keeps the documents of packed sequences apart in the base model: restarting positions alone, masks beside
-        them, or nothing.
+        What keeps the documents of packed sequences apart in the base model: positions that restart, masks in
+        addition, or nothing.
 
-        Recurrent and convolutional layers carry states across documents; some base models make their masks without
-        the positions, or take neither. No configuration tells which: the model itself is tried, once, on eight tokens.
+        Recurrent and convolutional layers carry a state from one document to the next, and some base models ignore
+        positions or masks. No field of the configuration says so, and a list of names would be out of date with the
+        next release of transformers. The model itself is tried, once, on eight tokens.
         """
         key = (self.lm.config._attn_implementation, num_rows)
         if key not in self._ways_to_pack:
@@ -227,12 +229,12 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             finally:
                 for module, mode in training.items():
                     module.training = mode
-                torch.clear_autocast_cache()  # it holds casts of the weights, here without gradients
+                torch.clear_autocast_cache()  # weights that were cast without gradients
         return self._ways_to_pack[key]
 
     @torch.no_grad()
     def _keeps_documents_apart(self, way: Literal["positions", "masks"], num_rows: int) -> bool:
-        """Whether a document gets the logits that it gets alone, whatever stands before it in a packed sequence."""
+        """Whether a document in a packed sequence gets the logits that it gets alone, whatever comes before it."""
         rows = torch.tensor([[1, 1, 1, 1, 2, 1, 1, 2], [2, 2, 2, 2, 2, 1, 1, 2]], device=self.device)
         positions = torch.arange(4, device=self.device).repeat(len(rows), 2)
 
@@ -247,9 +249,10 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         parts = zip(rows.split(num_rows), positions.split(num_rows), strict=True)
         try:
             packed = torch.cat([packed_logits(*part) for part in parts])
-        except Exception:  # a base model that takes no such masks or positions fails in a way of its own
+        except Exception:  # base models that do not take such masks fail in many ways
             return False
-        # Without a leak, equal shapes give equal logits. Other shapes round otherwise, but wrong positions show.
+        # Inputs of the same shape give the same logits if nothing leaks. Another shape gives other rounding errors,
+        # which are far smaller than the effect of wrong positions.
         leaks = (packed[0] - packed[1]).abs().max() > 1e-4 * (joined[0] - joined[1]).abs().max()
         differs = (packed - alone).abs().max() > 0.3 * (joined - alone).abs().max()
         return not (leaks or differs)
@@ -263,7 +266,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
     ) -> torch.FloatTensor:
         r"""
         Log-likelihood of each sequence given its first token: of `units <S>` for `<S> units <S>`, as the published
-        scores are defined. Padding on either side does not change it.
+        scores are defined. Padding does not change it, neither of the sequences nor of the vocabulary.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`):
@@ -277,7 +280,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             `torch.FloatTensor` of shape `(batch,)`, float32.
 
         Raises:
-            ValueError: another `reduction`, a wrong shape, or a sequence with fewer than two tokens.
+            ValueError: another `reduction`, a wrong shape, a sequence with fewer than two tokens, an id that is not
+                in the vocabulary, or more tokens than the model has positions.
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
@@ -296,10 +300,18 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             rows = (lengths == 0).nonzero().flatten().tolist()
             raise ValueError(f"Sequences {rows} have fewer than two tokens: there is nothing to score.")
 
-        # With all padding on the right, no token sees any: base models need neither to know masks nor positions.
+        num_ids = self.config.num_units + NUM_SPECIAL_TOKENS
+        if (wrong := (mask & (input_ids >= num_ids)).nonzero()).numel():
+            row, column = wrong[0].tolist()
+            raise ValueError(
+                f"Sequence {row} holds the id {input_ids[row, column]}, but the model has the ids 0 to {num_ids - 1}."
+            )
+
+        # Tokens attend to earlier ones only: with all padding moved to the right, no mask or positions are needed,
+        # which some base models ignore.
         order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
         input_ids, scored = input_ids.gather(1, order), scored.gather(1, order)[:, 1:]
-        logits = self(input_ids, use_cache=False).logits[:, :-1, : self.config.num_units + NUM_SPECIAL_TOKENS]
+        logits = self(input_ids, use_cache=False).logits[:, :-1, :num_ids]
         losses = F.cross_entropy(logits.float().transpose(1, 2), input_ids[:, 1:], reduction="none")
         log_likelihoods = -losses.where(scored, 0.0).sum(dim=1)
         return log_likelihoods / lengths if reduction == "mean" else log_likelihoods
@@ -316,29 +328,35 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> ModelOutput | torch.LongTensor:
         r"""
-        Generation as of the base model, which prepares its inputs, caches and states in its own way; takes and returns
-        what [`~transformers.GenerationMixin.generate`] does. Rows that pad the vocabulary are never generated.
+        Generate with the base model, which prepares its inputs and its cache in its own way. Arguments and output are
+        those of [`~transformers.GenerationMixin.generate`]. Ids that only pad the vocabulary are never generated.
 
         Args:
             stop_strings (`str` or `list[str]`, *optional*):
                 Unit strings, such as `"<Un3><Un49>"`, each of which ends a sequence.
             tokenizer ([`HubertUnitTokenizer`], *optional*):
-                What reads `stop_strings`.
+                The tokenizer that encodes `stop_strings`.
+
+        Raises:
+            ValueError: `stop_strings` without a `tokenizer`, or a sequence longer than the model's positions.
         """
+        text_lm = self.to_text_lm()
         num_ids = self.config.num_units + NUM_SPECIAL_TOKENS
         if num_ids < self.config.vocab_size:
             logits_processor = LogitsProcessorList([*(logits_processor or []), _PaddingBan(num_ids)])
+        stop_strings = stop_strings or (generation_config or self.generation_config).stop_strings
         if stop_strings:
             if tokenizer is None:
                 raise ValueError("`stop_strings` needs the tokenizer: pass `tokenizer=...` too.")
             strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings
             ends = tokenizer(strings, add_special_tokens=False)["input_ids"]
             stopping_criteria = StoppingCriteriaList([*(stopping_criteria or []), _StopUnits(ends)])
-        return self.to_text_lm().generate(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
+            kwargs["stop_strings"] = text_lm.generation_config.stop_strings = None
+        return text_lm.generate(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
 
     @property
     def prepare_inputs_for_generation(self) -> Any:
-        """The base model's own. PEFT puts one that adds its virtual tokens in its place."""
+        """That of the base model. PEFT replaces it by one that adds its virtual tokens."""
         return self.lm.prepare_inputs_for_generation
 
     @prepare_inputs_for_generation.setter
@@ -351,6 +369,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         `save_pretrained` writes is an ordinary checkpoint, which engines such as vLLM serve unchanged.
         """
         self.lm.generation_config = GenerationConfig.from_dict(self.generation_config.to_dict())
+        padding = range(self.config.num_units + NUM_SPECIAL_TOKENS, self.config.vocab_size)
+        self.lm.generation_config.update(defaults_only=True, suppress_tokens=list(padding) or None)
         return self.lm
 
     def adjust_generation_fn(self, *args, **kwargs):
@@ -394,7 +414,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
 
 
 class _PaddingBan(LogitsProcessor):
-    """Bans the rows behind the first `num_ids`, which pad the vocabulary."""
+    """Bans all ids but the first `num_ids`: the others pad the vocabulary."""
 
     def __init__(self, num_ids: int):
         self.num_ids = num_ids
@@ -404,7 +424,10 @@ class _PaddingBan(LogitsProcessor):
 
 
 class _StopUnits(StoppingCriteria):
-    """Ends sequences that end with one of `ends`. That of transformers tries the tokenizer on text without units."""
+    """
+    Stops at one of the id sequences `ends`. `StopStringCriteria` of transformers also has the tokenizer encode
+    letters, which this tokenizer refuses.
+    """
 
     def __init__(self, ends: list[list[int]]):
         self.ends = ends
@@ -418,7 +441,7 @@ class _StopUnits(StoppingCriteria):
 
 
 class _PositionCheck:
-    """A hook before the base model's forward pass, whose lookup of positions would fail without naming them."""
+    """A forward pre-hook that names the length of a sequence with more tokens than there are positions."""
 
     def __init__(self, max_positions: int):
         self.max_positions = max_positions
@@ -439,7 +462,7 @@ class _PositionCheck:
 
 
 def _size_of_position_table(lm: PreTrainedModel) -> int | None:
-    """How many positions a model has learned or computed once and for all; None for any number of them."""
+    """Number of positions that a model has learned, or computed in advance; None where there is no limit."""
     maximum = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
     if maximum is None:
         return None

@@ -187,6 +187,8 @@ def test_log_likelihood_names_what_is_wrong():
         model.log_likelihood(IDS, reduction="max")
     with pytest.raises(ValueError, match=r"got \(2, 9\) and \(2, 8\)"):
         model.log_likelihood(IDS, IDS[:, 1:])
+    with pytest.raises(ValueError, match="Sequence 1 holds the id 62, but the model has the ids 0 to 61"):
+        model.log_likelihood(torch.tensor([[1, 2, 1], [1, 62, 1]]))
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -403,6 +405,7 @@ def test_rows_that_pad_the_vocabulary_are_not_generated(tmp_path):
     assert (padded.lm.generate(IDS[:1], **kwargs) >= 52).any()
     assert torch.equal(padded.generate(IDS[:1], **kwargs), model.generate(IDS[:1], **kwargs))
     assert (padded.generate(IDS[:1], do_sample=True, num_return_sequences=8, max_new_tokens=20) < 52).all()
+    assert torch.equal(padded.to_text_lm().generate(IDS[:1], **kwargs), model.generate(IDS[:1], **kwargs))
     padded.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert loaded.config.num_units == 50
@@ -430,6 +433,8 @@ def test_stop_strings_end_a_sequence():
     stopped = model.generate(IDS[:1], stop_strings=[string, "<Un59><Un59><Un59>"], tokenizer=tokenizer, **kwargs)
     end = next(n for n in range(10, 18) if free[n - 2 : n] == free[11:13])
     assert stopped[0].tolist() == free[:end]
+    model.generation_config.stop_strings = string
+    assert model.generate(IDS[:1], tokenizer=tokenizer, **kwargs)[0].tolist() == free[:end]
     with pytest.raises(ValueError, match="pass `tokenizer=...` too"):
         model.generate(IDS[:1], stop_strings="<Un3>", **kwargs)
     with pytest.raises(ValueError, match="'stop' at character 0 is not a unit"):
