@@ -229,21 +229,34 @@ def test_preference_units_pass_over_blank_lines_and_a_byte_order_mark(load, tmp_
         ("[" * 100_000, "recursion"),
     ],
 )
-def test_a_wrong_preference_pair_is_named(tmp_path, line, message):
+def test_a_wrong_preference_pair_is_named(load, tmp_path, line, message):
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(f"{json.dumps(PAIR)}\n\n{line}\n".encode(errors="surrogateescape"))
-    dataset = load_dataset("preference_units", data_files=str(path), split="train", streaming=True)
 
     with pytest.raises(ValueError, match=f"'{path}', line 3: .*{message}"):
-        list(dataset)
+        load("preference_units", data_files=str(path))
 
 
-def test_a_wrong_preference_pair_in_parquet_is_named(tmp_path):
+def test_a_wrong_preference_pair_in_parquet_is_named(load, tmp_path):
     Dataset.from_list([{"prompt": "<Un1>", "chosen": "<Un2>"}]).to_parquet(tmp_path / "train.parquet")
-    dataset = load_dataset("preference_units", data_dir=str(tmp_path), split="train", streaming=True)
 
     with pytest.raises(ValueError, match=r"train.parquet', row 0: a pair needs .*, and has no rejected"):
-        list(dataset)
+        load("preference_units", data_dir=str(tmp_path))
+
+
+def test_a_wrong_line_of_slamkit_is_named(load, tmp_path):
+    (tmp_path / "features.jsonl").write_text('\n{"units": [1], "duration": [0], "file_name": "a"}\n')
+
+    with pytest.raises(ValueError, match=r"features.jsonl', line 2: unit 1 of 0 frames"):
+        load("slamkit_units", data_files=str(tmp_path / "features.jsonl"))
+
+
+def test_a_wrong_metadata_file_is_named(load, tmp_path):
+    write_audio(tmp_path / "small" / "960" / "book" / "01.flac")
+    (tmp_path / "small" / "960" / "book" / "01.json").write_text('{"snr": "loud"}')
+
+    with pytest.raises(ValueError, match=r"01.json' is not a file of Libri-Light"):
+        load("librilight", data_dir=str(tmp_path))
 
 
 def test_recordings_are_read_without_an_audio_library_of_datasets(librispeech, tmp_path):

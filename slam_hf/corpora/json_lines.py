@@ -5,6 +5,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from datasets.exceptions import DatasetGenerationError
+
+
+class InvalidRowError(DatasetGenerationError, ValueError):
+    """A row of a file is not what it should be. `load_dataset` passes it on, where it hides the text of others."""
+
 
 def parse_json_lines(
     lines: Iterable[bytes], name: str, parse: Callable[[Any], dict[str, Any]]
@@ -24,7 +30,7 @@ def parse_json_lines(
         `dict`: a row per line.
 
     Raises:
-        ValueError: a line is not JSON, or `parse` raised one. It names the file and the line.
+        InvalidRowError: a line is not JSON, or `parse` raised a `ValueError`. It names the file and the line.
     """
     for number, line in enumerate(lines, start=1):
         line = line.removeprefix(codecs.BOM_UTF8).strip()
@@ -32,4 +38,4 @@ def parse_json_lines(
             try:
                 yield parse(json.loads(line))
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"'{name}', line {number}: {error}") from error
+                raise InvalidRowError(f"'{name}', line {number}: {error}") from error

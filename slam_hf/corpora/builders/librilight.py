@@ -7,6 +7,7 @@ import datasets
 import pyarrow as pa
 
 from slam_hf.corpora.builders.named_dataset import NamedDataset
+from slam_hf.corpora.json_lines import InvalidRowError
 
 
 class LibriLight(NamedDataset, datasets.ArrowBasedBuilder):
@@ -52,7 +53,7 @@ class LibriLight(NamedDataset, datasets.ArrowBasedBuilder):
                 row = _as_row(name, path, json.loads(metadata))
                 table = pa.Table.from_pylist([row], self.info.features.arrow_schema)
             except (AttributeError, TypeError, ValueError) as error:
-                raise ValueError(f"'{metadata_path or name}' is not a file of Libri-Light: {error}") from error
+                raise InvalidRowError(f"'{metadata_path or name}' is not a file of Libri-Light: {error}") from error
             yield datasets.builder.Key(number, 0), table
 
 

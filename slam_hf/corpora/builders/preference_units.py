@@ -1,19 +1,14 @@
 """Preference pairs of units in Parquet or JSON lines, as TRL's `DPOTrainer` takes them."""
 
-import itertools
-
 import datasets
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slam_hf.corpora.builders.named_dataset import NamedDataset
-from slam_hf.corpora.json_lines import parse_json_lines
+from slam_hf.corpora.builders.tables import ROWS_PER_TABLE, as_tables
+from slam_hf.corpora.json_lines import InvalidRowError, parse_json_lines
 from slam_hf.corpora.preference_pairs import as_unit_string
 from slam_hf.corpora.schema import PREFERENCE_FEATURES
 from slam_hf.encoding.recordings import PAIR_CLIPS
-
-
-ROWS_PER_TABLE = 1000
 
 
 class PreferenceUnits(NamedDataset, datasets.ArrowBasedBuilder):
@@ -36,12 +31,7 @@ class PreferenceUnits(NamedDataset, datasets.ArrowBasedBuilder):
             with open(path, "rb") as file:
                 read = _read_parquet if name.endswith(".parquet") else parse_json_lines
                 pairs = ({"id": f"{n:09d}", **pair} for n, pair in enumerate(read(file, name, _as_pair)))
-                for number in itertools.count():
-                    batch = list(itertools.islice(pairs, ROWS_PER_TABLE))
-                    if not batch:
-                        break
-                    table = pa.Table.from_pylist(batch, schema=PREFERENCE_FEATURES.arrow_schema)
-                    yield datasets.builder.Key(path_number, number), table
+                yield from as_tables(path_number, pairs, PREFERENCE_FEATURES)
 
 
 def _read_parquet(file, name, parse):
@@ -50,7 +40,7 @@ def _read_parquet(file, name, parse):
         try:
             yield parse(row)
         except ValueError as error:
-            raise ValueError(f"'{name}', row {number}: {error}") from error
+            raise InvalidRowError(f"'{name}', row {number}: {error}") from error
 
 
 def _as_pair(row):
