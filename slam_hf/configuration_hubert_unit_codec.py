@@ -19,9 +19,9 @@ class UnitHifiGanConfig(PreTrainedConfig):
 
     Args:
         num_units (`int`, *optional*, defaults to 500):
-            Number of units that the vocoder knows.
+            Number of units.
         unit_embed_dim (`int`, *optional*, defaults to 128):
-            Width of an embedding, of units as well as of speakers and styles.
+            Width of the embeddings of units, speakers and styles.
         num_speakers (`int`, *optional*, defaults to 0):
             Number of speakers to choose from; 0 for a vocoder of one voice.
         num_styles (`int`, *optional*, defaults to 0):
@@ -41,15 +41,15 @@ class UnitHifiGanConfig(PreTrainedConfig):
         resblock_type (`int`, *optional*, defaults to 1):
             HiFi-GAN's residual block: 1 (two convolutions per dilation) or 2 (one convolution per dilation).
         resblock_kernel_sizes (`list[int]`, *optional*, defaults to `(3, 7, 11)`):
-            Kernel size of each residual block behind an upsampling layer.
+            Kernel size of each residual block after an upsampling layer.
         resblock_dilation_sizes (`list[list[int]]`, *optional*, defaults to `((1, 3, 5), (1, 3, 5), (1, 3, 5))`):
             Dilations of each residual block.
         leaky_relu_slope (`float`, *optional*, defaults to 0.1):
-            Negative slope of the leaky ReLUs before the last one, which has PyTorch's 0.01.
+            Negative slope of the leaky ReLUs, except for the last one, whose slope is 0.01.
         sampling_rate (`int`, *optional*, defaults to 16000):
             Sampling rate of the waveform, in Hz.
         initializer_range (`float`, *optional*, defaults to 0.01):
-            Standard deviation of freshly drawn weights.
+            Standard deviation of randomly initialised weights.
 
     The defaults are HiFi-GAN V1 (https://huggingface.co/papers/2010.05646) at 25 units a second.
     """
@@ -75,6 +75,7 @@ class UnitHifiGanConfig(PreTrainedConfig):
 
     def validate_layers(self) -> None:
         """Refuses lists that the generator of transformers takes and fails on; `@strict` calls it."""
+        check_num_units(self.num_units)
         rows = [(name, getattr(self, name)) for name in ("upsample_rates", "upsample_kernel_sizes")]
         rows += [("resblock_kernel_sizes", self.resblock_kernel_sizes)]
         rows += [("resblock_dilation_sizes", row) for row in self.resblock_dilation_sizes or [[]]]
@@ -130,12 +131,12 @@ class HubertUnitCodecConfig(PreTrainedConfig):
         vocoder_config ([`UnitHifiGanConfig`] or `dict`, *optional*):
             The vocoder, or `None` for a codec that only encodes.
         num_units (`int`, *optional*, defaults to 500):
-            Number of units: of the codebook's centroids.
+            Number of units, which is the number of centroids in the codebook.
         sampling_rate (`int`, *optional*, defaults to 16000):
             Sampling rate of the audio, in Hz.
         pad (`int`, *optional*):
-            Zeros put before and after a waveform, in samples. The default makes the first and the last frame look
-            equally far beyond the waveform, so that `n` samples give `n // hop_length` frames; it is 40 for HuBERT
+            Number of zeros added before and after a waveform. With the default, the first and the last frame reach
+            equally far beyond the waveform, and `n` samples give `n // hop_length` frames; it is 40 for HuBERT
             at 50 and at 25 frames a second.
     """
 

@@ -26,14 +26,14 @@ class SpeechLMConfig(PreTrainedConfig):
             tokens and the tying of the embeddings that are set here. Defaults to the architecture of Qwen2.5-0.5B,
             the one of the Slam models.
         base_model_name (`str`, *optional*):
-            The text LM that the weights came from, for the record: it is never downloaded.
+            Name of the text LM that the weights came from, for information only: it is never downloaded.
         twist_init (`bool`, *optional*, defaults to `False`):
-            Whether the weights started from that text LM (TWIST initialisation, arXiv 2305.13009), for the record.
+            Whether training started from that text LM (TWIST, arXiv 2305.13009), for information only.
         vocab_size (`int`, *optional*, defaults to 502):
             Number of rows of the embedding.
         num_units (`int`, *optional*):
-            Number of speech units. Defaults to `vocab_size - 2`; where it is less, the last rows of the embedding are
-            padding: they are never generated, and take no probability in `log_likelihood`.
+            Number of speech units. Defaults to `vocab_size - 2`. If it is less, the last rows of the embedding are
+            padding: they are never generated, and have no probability in `log_likelihood`.
         tie_word_embeddings (`bool`, *optional*):
             Whether the head shares the weights of the embedding. Defaults to what `base_config` says.
 
@@ -78,7 +78,7 @@ class SpeechLMConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if __name__.startswith("slam_hf."):
-            # Installed, the package has the pipeline that a repository brings along as code, and takes its own.
+            # The installed package has its own pipeline, and does not load the one in the repository.
             kwargs.pop("custom_pipelines", None)
         kwargs.pop("text_config", None)
         super().__post_init__(**kwargs)
@@ -94,11 +94,11 @@ class SpeechLMConfig(PreTrainedConfig):
 
     def __setattr__(self, name: str, value: Any):
         if name == "base_config":
-            value = copy.deepcopy(value)  # the caller's own stays as it is
+            value = copy.deepcopy(value)  # do not change the caller's
         if name == "vocab_size" and self.num_units == self.vocab_size - NUM_SPECIAL_TOKENS:
             super().__setattr__("num_units", value - NUM_SPECIAL_TOKENS)
         super().__setattr__(name, value)
-        # `from_pretrained(..., vocab_size=...)` sets the attributes of a finished configuration.
+        # `from_pretrained(..., vocab_size=...)` sets attributes after initialisation: the base model follows.
         base_config = self.__dict__.get("base_config")
         if name in ("base_config", *self._shared_with_base) and isinstance(base_config, PreTrainedConfig):
             for shared in self._shared_with_base:
@@ -128,7 +128,7 @@ class SpeechLMConfig(PreTrainedConfig):
         rope_parameters = output["base_config"].get("rope_parameters") or {}
         if "rope_theta" in rope_parameters:
             output["base_config"]["rope_theta"] = rope_parameters["rope_theta"]
-        # PEFT reads the sizes of the language model there, for prompt and prefix tuning.
+        # For prompt and prefix tuning, PEFT reads the sizes of the model there.
         output["text_config"] = output["base_config"]
         return output
 

@@ -30,7 +30,7 @@ PART_LOADING_OPTIONS = ("auto_map", "quantization_config")
 
 
 def check_finite(model: nn.Module, name: str) -> None:
-    """Raises a `ValueError` that names a tensor with NaN or infinite weights: whatever comes of them is noise."""
+    """Raise a `ValueError` that names a tensor with NaN or infinite weights."""
     for key, tensor in model.state_dict().items():
         is_read = tensor.is_floating_point() and tensor.numel() > 0 and tensor.device.type != "meta"
         if is_read and not torch.stack(tensor.aminmax()).isfinite().all():

@@ -80,7 +80,7 @@ class HubertUnitCodecOutput(ModelOutput):
 class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     r"""
     A codec between audio and discrete units. The encoder is a HuBERT (https://huggingface.co/papers/2106.07447) up to
-    the layer whose states a k-means codebook quantises; the decoder, which a codec may lack, is a [`UnitHifiGan`].
+    the layer whose states a k-means codebook quantises. The decoder, which is optional, is a [`UnitHifiGan`].
 
     The units of a clip never depend on what else is in the batch. On a CPU each clip goes through HuBERT alone and
     without padding, which is also the faster way there. On an accelerator clips share padded batches, and a masked
@@ -138,7 +138,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         hubert_revision: str = "main",
     ) -> "HubertUnitCodec":
         r"""
-        Put a codec together from parts that were published, or trained, one by one.
+        Build a codec from parts that were published or trained separately.
 
         Args:
             hubert (`str`, `os.PathLike` or [`~transformers.HubertModel`]):
@@ -200,7 +200,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         return codec
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """As for every model. A codec that was built, not loaded, is known by this folder from now on."""
+        """Save the codec. One that was built, not loaded, has the name of this folder from now on."""
         super().save_pretrained(save_directory, **kwargs)
         self.name_or_path = self.name_or_path or os.fspath(save_directory)
 
@@ -249,7 +249,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             [`HubertUnitCodecEncoderOutput`]: `audio_codes` and `lengths`.
 
         Raises:
-            ValueError: the audio is of another kind or shape, the mask does not fit it, or a clip is empty, shorter
+            ValueError: the audio has the wrong type or shape, the mask does not fit it, or a clip is empty, shorter
                 than a frame, or holds NaN or infinite samples.
         """
         first_frame = self.config.receptive_field - 2 * self.config.pad
@@ -289,7 +289,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
 
         Raises:
             ValueError: the codec has no vocoder, or the vocoder no duration predictor and there are no `durations`;
-                a sequence is empty or holds what is no unit; or a shape, speaker or style does not fit.
+                a sequence is empty or holds a number that is not a unit; or a shape, speaker or style does not fit.
         """
         if self.vocoder is None:
             raise ValueError(
@@ -395,7 +395,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
 
 
 def _padded_length(num_samples: int, hop_length: int) -> int:
-    """The length that a clip is padded to, in samples: one of a few, so that few shapes of batches occur."""
+    """Length in samples that a clip is padded to. There are few such lengths, so that batches have few shapes."""
     num_frames = -(-num_samples // hop_length)
     step = 2 ** max(0, num_frames.bit_length() - _STEPS_PER_OCTAVE.bit_length())
     return -(-num_frames // step) * step * hop_length

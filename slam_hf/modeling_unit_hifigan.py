@@ -124,8 +124,10 @@ class UnitHifiGan(PreTrainedModel):
             ValueError: the vocoder has no duration predictor.
         """
         if self.duration_predictor is None:
-            raise ValueError("This vocoder predicts no durations: pass `durations`, the frames that each unit lasts.")
-        with torch.autocast(self.device.type, enabled=False):  # under which units would get other durations
+            raise ValueError(
+                "This vocoder does not predict durations: pass `durations`, the frames that each unit lasts."
+            )
+        with torch.autocast(self.device.type, enabled=False):  # autocast would change durations
             log_durations = self.duration_predictor(self.unit_embedding(units)).float()
         return (log_durations.exp() - 1).round().clamp(min=1).long()
 

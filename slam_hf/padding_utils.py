@@ -1,6 +1,6 @@
-"""Splits padded batches into their rows, and says which row is wrong where one is.
+"""Splits padded batches into their rows. Errors name the row.
 
-The codec works on rows: padding reaches whatever normalises over time or convolves.
+The codec works on rows, since padding would change what normalises over time or convolves.
 """
 
 import torch
@@ -16,13 +16,13 @@ def split_clips(input_values: torch.Tensor, padding_mask: torch.Tensor | None, m
         padding_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
             1 for audio and 0 for padding; without it, all is audio.
         min_samples (`int`):
-            The fewest samples that a clip may have.
+            Minimum number of samples in a clip.
 
     Returns:
         `list[torch.FloatTensor]` of shape `(num_samples,)` each.
 
     Raises:
-        ValueError: the waveforms are of another kind or shape, the mask does not fit them, or a clip is too short or
+        ValueError: the waveforms have the wrong type or shape, the mask does not fit them, or a clip is too short or
             holds NaN or infinite samples.
     """
     if not input_values.is_floating_point():
@@ -52,13 +52,13 @@ def split_units(audio_codes: torch.Tensor, num_units: int) -> list[torch.LongTen
         audio_codes (`torch.LongTensor` of shape `(batch_size, 1, length)` or `(batch_size, length)`):
             Units, padded on the right with -1.
         num_units (`int`):
-            How many units there are.
+            Number of units in the codebook.
 
     Returns:
         `list[torch.LongTensor]` of shape `(length,)` each.
 
     Raises:
-        ValueError: the units are of another kind or shape, or a sequence is empty or holds what is no unit.
+        ValueError: the units have the wrong type or shape, or a sequence is empty or holds what is not a unit.
     """
     if audio_codes.is_floating_point() or (audio_codes.ndim == 3 and audio_codes.shape[1] != 1):
         raise ValueError(f"`audio_codes` must be integers of one codebook, got {_describe(audio_codes)}.")
@@ -79,7 +79,7 @@ def split_durations(durations: torch.Tensor, sequences: list[torch.LongTensor]) 
 
     Args:
         durations (`torch.LongTensor` of shape `(batch_size, length)`):
-            Frames that each unit lasts; what stands behind a sequence is padding.
+            Frames that each unit lasts; anything after the end of a sequence is padding.
         sequences (`list[torch.LongTensor]`):
             The sequences that [`split_units`] returns.
 
@@ -87,7 +87,7 @@ def split_durations(durations: torch.Tensor, sequences: list[torch.LongTensor]) 
         `list[torch.LongTensor]` of shape `(length,)` each.
 
     Raises:
-        ValueError: the durations are of another kind or shape, or a unit lasts less than a frame.
+        ValueError: the durations have the wrong type or shape, or a unit lasts less than a frame.
     """
     count, longest = len(sequences), max(len(units) for units in sequences)
     if durations.is_floating_point() or durations.ndim != 2 or len(durations) != count or durations.shape[1] < longest:
@@ -109,7 +109,7 @@ def _flatten(batch: torch.Tensor, name: str, last: str) -> torch.Tensor:
 
 
 def _read_mask(padding_mask: torch.Tensor, shape: torch.Size) -> list[int]:
-    """How many samples each row of `padding_mask` keeps."""
+    """Number of samples in each row of `padding_mask`."""
     if padding_mask.shape != shape:
         raise ValueError(f"`padding_mask` must have shape {tuple(shape)}, got {tuple(padding_mask.shape)}.")
     mask = padding_mask.bool()

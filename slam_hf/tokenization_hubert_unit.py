@@ -45,10 +45,10 @@ class HubertUnitTokenizer(TokenizersBackend):
         pad_token, bos_token, eos_token (`str`, *optional*):
             Fixed by the vocabulary: `<PAD>`, `<S>`, `<S>`.
         kwargs:
-            What every tokenizer of transformers takes, such as `padding_side` or `model_max_length`.
+            Arguments of every tokenizer of transformers, such as `padding_side` or `model_max_length`.
     """
 
-    # A repository without tokenizer files gives the vocabulary by its model's configuration.
+    # In a repository without tokenizer files, the vocabulary follows from the configuration of the model.
     vocab_files_names = {"tokenizer_file": "tokenizer.json", "config_file": "config.json"}
     model_input_names = ["input_ids", "attention_mask"]
     model = WordLevel
@@ -67,7 +67,7 @@ class HubertUnitTokenizer(TokenizersBackend):
         check_num_units(num_units)
         tokens = [*SPECIAL_TOKENS, *(unit_string([unit]) for unit in range(num_units))]
         self._tokenizer = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}))
-        # Isolated, what stands between units remains a piece of its own, which is in no vocabulary and so an error.
+        # Text between units stays a piece of its own, which is not in the vocabulary and so an error.
         self._tokenizer.pre_tokenizer = Split(Regex("<[^<>]*>"), behavior="isolated")
         self._tokenizer.decoder = Fuse()
         super().__init__(
@@ -178,7 +178,7 @@ class HubertUnitTokenizer(TokenizersBackend):
         try:
             return super()._encode_plus(text, text_pair, **kwargs)
         except Exception as error:
-            # The backend stops at a token that it does not know, and does not say which.
+            # The error of the backend does not name the unknown token.
             sequences = _strings(text) + _strings(text_pair)
             for index, sequence in enumerate(sequences):
                 self._check_text(sequence, f"text {index}: " if len(sequences) > 1 else "", error)

@@ -20,12 +20,12 @@ def unit_string(units: Iterable[int]) -> str:
 
 
 def count_units(config: Mapping[str, Any]) -> int:
-    """Number of units of a speech LM's `config.json`, which names it where further rows pad the vocabulary."""
+    """Number of units in a speech LM's `config.json`, which has `num_units` only if the vocabulary is padded."""
     return config.get("num_units") or config["vocab_size"] - NUM_SPECIAL_TOKENS
 
 
 def check_num_units(num_units: int) -> None:
-    """Raises a `ValueError` unless there can be so many units."""
+    """Raise a `ValueError` if a corpus cannot store this number of units."""
     if num_units < 1:
         raise ValueError(f"`num_units` must be at least 1, got {num_units}.")
     if num_units > MAX_UNITS:
