@@ -12,8 +12,6 @@ with `trust_remote_code=True`: their code is published too. Checkpoints, optimiz
 are refused.
 """
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +27,7 @@ from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.metric_space import metric_space
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.remote_code import export_remote_code
-from slam_hf.hub.repository_files import publishable_files, stage, stage_corpus
+from slam_hf.hub.repository_files import publishable_files, stage, stage_corpus, staging_folder
 from slam_hf.hub.upload import publish_folder
 
 
@@ -101,13 +99,6 @@ def save_card(args: PushArguments, folder: Path, render: Callable[[], RepoCard])
         check_content(Path(args.card))
     card = render() if args.card is None else RepoCard(Path(args.card).read_text(encoding="utf-8"))
     card.save(folder / "README.md")
-
-
-def staging_folder(source: str | None) -> tempfile.TemporaryDirectory:
-    """A temporary folder beside the source if possible, so that large files can be hard links."""
-    parent = None if source is None else Path(source).resolve().parent
-    is_writable = parent is not None and os.access(parent, os.W_OK)
-    return tempfile.TemporaryDirectory(prefix=".push_to_hub-", dir=parent if is_writable else None)
 
 
 def describe(folder: Path) -> str:

@@ -11,7 +11,6 @@ for several on CPUs, use `torchrun --nproc_per_node`.
 """
 
 import hashlib
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -28,7 +27,7 @@ from slam_hf.encoding.manifest import read_manifest
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.sources import CHUNK_SECONDS, Source, file_source
-from slam_hf.hub.repository_files import stage_corpus
+from slam_hf.hub.repository_files import stage_corpus, staging_folder
 from slam_hf.hub.upload import publish_folder
 from slam_hf.processes import get_process_state
 from slam_hf.processing_speech_lm import load_codec
@@ -130,7 +129,7 @@ def identify_dataset(builder: DatasetBuilder, split: str) -> dict[str, str]:
 
 
 def push(folder: Path, repo_id: str, private: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix=".push_to_hub-", dir=folder.parent) as scratch:
+    with staging_folder(folder) as scratch:
         staged = Path(scratch)
         replaced = stage_corpus(folder, staged, with_reports=True)  # an earlier version may have had other shards
         render_dataset_card(staged, repo_id).save(staged / "README.md")

@@ -37,6 +37,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object as transformers does."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def weight_files(folder: Path) -> list[Path]:
     r"""
     List the safetensors files of a folder, after checking that each is complete.

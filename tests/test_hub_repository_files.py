@@ -11,7 +11,14 @@ from transformers import EncodecFeatureExtractor
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.checkpoint_files import weight_files
-from slam_hf.hub.repository_files import MODEL_FILES, OPTIONAL_FILES, publishable_files, stage, stage_corpus
+from slam_hf.hub.repository_files import (
+    MODEL_FILES,
+    OPTIONAL_FILES,
+    publishable_files,
+    stage,
+    stage_corpus,
+    staging_folder,
+)
 
 
 PNG, WAV = b"\x89PNG\r\n\x1a\n and so on", b"RIFF\x00\x00\x00\x00WAVE and so on"
@@ -184,3 +191,13 @@ def test_a_corpus_that_is_not_what_its_card_says_is_refused(corpus, tmp_path):
     for card in ("", "---\ndataset_info: 3\n---\n", "---\n{\n---\n"):
         (corpus / "README.md").write_text(card)
         assert "README.md' does not list the splits" in error()
+
+
+def test_the_staging_folder_lies_beside_the_source_where_one_may_write(folder, monkeypatch):
+    with staging_folder(folder) as staging:
+        assert Path(staging).parent == folder.parent
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for source in (folder, None):
+        with staging_folder(source) as staging:
+            assert Path(staging).parent != folder.parent
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]

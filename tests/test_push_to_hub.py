@@ -287,8 +287,8 @@ def attacked(folder, tmp_path_factory):
     """A Hub after folders with planted files, and folders with a file replaced by a link, were pushed; the errors."""
     root = tmp_path_factory.mktemp("attacked")
     shutil.copytree(folder / "model", root / "folder-planted")
-    for name in OPTIONAL_FILES:
-        content = {".png": b"\x89PNG\r\n\x1a\n", ".wav": b"RIFF\0\0\0\0WAVE"}.get(Path(name).suffix, b"[]")
+    contents = (b"{}", b"[]", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WAVE")
+    for name, content in zip(OPTIONAL_FILES, contents, strict=True):
         (root / "folder-planted" / name).write_bytes(content)
     corpus = root / "corpus-planted"
     (corpus / "data").mkdir(parents=True)

@@ -1,16 +1,14 @@
 """Sets the codec that a published processor loads: a repository on the Hub, at a commit."""
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HTTPError
 
-from ..checkpoint_files import read_json, weight_files
+from ..checkpoint_files import read_json, weight_files, write_json
 from ..configuration_hubert_unit_codec import HubertUnitCodecConfig
 from ..processing_speech_lm import check_codec, check_codec_reference
 from ..public_names import is_local
@@ -63,7 +61,7 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
         if named is not None:
             _check_weights(Path(resolve_path(named["name_or_path"])), name, revision)
     config["codec"] = {"name_or_path": name, "revision": revision}
-    _write_json(path, config)
+    write_json(path, config)
     return f"{name}@{revision}"
 
 
@@ -74,11 +72,7 @@ def drop_local_codec(folder: Path) -> None:
     codec = config.get("codec") or {}
     if codec.get("revision") is None and is_local(str(codec.get("name_or_path", ""))):
         config.pop("codec", None)
-        _write_json(path, config)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(path, config)
 
 
 def _parse(codec: str) -> dict[str, str | None]:

@@ -4,7 +4,6 @@
 classes, such as `AutoModel`; and other toolkits save no code at all.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import auto
+from ..checkpoint_files import read_json, write_json
 
 
 PACKAGE = Path(auto.__file__).parent
@@ -52,7 +52,7 @@ def export_remote_code(folder: str | os.PathLike) -> list[Path]:
         ValueError: the folder holds another type of model.
     """
     folder = Path(folder)
-    config = _read(folder / "config.json")
+    config = read_json(folder / "config.json")
     model_type = config.get("model_type")
     if model_type not in MODELS:
         raise ValueError(
@@ -67,7 +67,7 @@ def export_remote_code(folder: str | os.PathLike) -> list[Path]:
         classes += [PIPELINE, TOKENIZER, PROCESSOR]
         _add_auto_map(folder / "tokenizer_config.json", AutoTokenizer=[TOKENIZER, None])
         _add_auto_map(folder / "processor_config.json", AutoProcessor=PROCESSOR)
-    _write(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     return [Path(shutil.copyfile(source, folder / source.name)) for source in code_files(classes)]
 
 
@@ -80,13 +80,5 @@ def code_files(classes: list[str]) -> list[Path]:
 
 def _add_auto_map(path: Path, **classes: Any) -> None:
     if path.is_file():
-        content = _read(path)
-        _write(path, {**content, "auto_map": {**content.get("auto_map", {}), **classes}})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = read_json(path)
+        write_json(path, {**content, "auto_map": {**content.get("auto_map", {}), **classes}})

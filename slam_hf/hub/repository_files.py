@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import yaml
@@ -103,6 +104,13 @@ def stage_corpus(corpus: Path, folder: Path, with_reports: bool = False) -> list
             text = re.sub(r"(?<![\w.])/(?:[^/\s'\"]+/)+", "", report.read_text("utf-8"))  # no paths of this machine
             report.write_text(text, encoding="utf-8")
     return [f"data/{split}-*" for split in num_rows]
+
+
+def staging_folder(source: str | os.PathLike | None) -> TemporaryDirectory:
+    """A temporary folder beside the source if possible, so that large files can be hard links."""
+    parent = None if source is None else Path(source).resolve().parent
+    is_writable = parent is not None and os.access(parent, os.W_OK)
+    return TemporaryDirectory(prefix=".push_to_hub-", dir=parent if is_writable else None)
 
 
 def stage(files: Sequence[Path], folder: Path) -> None:
