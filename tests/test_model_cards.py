@@ -81,10 +81,10 @@ vocoder = UnitHifiGan(UnitHifiGanConfig(upsample_initial_channel=32))
 codec = HubertUnitCodec.from_parts({hubert!r}, torch.randn(500, 48), layer=3, vocoder=vocoder)
 patch("slam_hf.conversion.mhubert_25hz.published_codec", lambda: codec).start()
 for name in ("slam", "slam_scaled"):
-    SpeechLMForCausalLM.from_pretrained({checkpoint!r}).push_to_hub(f"user/{{name}}")
+    SpeechLMForCausalLM.from_pretrained({checkpoint!r}).push_to_hub(f"slprl/{{name}}")
     card = ModelCard.load(Path({cards!r}) / f"{{name}}.md")
     card.validate()
-    blocks = re.findall(r"```python\\n(.*?)```", card.text.replace("slprl/", "user/"), flags=re.DOTALL)
+    blocks = re.findall(r"```python\\n(.*?)```", card.text, flags=re.DOTALL)
     scope = {{}}
     for block in blocks:
         exec(block, scope)
