@@ -11,18 +11,10 @@ class DiskFullError(OSError):
 
 
 def atomic_write(path: str | os.PathLike, content: bytes) -> None:
-    r"""
-    Write a file so that, whenever the process is killed, it either has all its content or is as it was before.
+    """Write a file so that, whenever the process is killed, it either has all its content or is as it was before.
 
-    Args:
-        path (`str` or `os.PathLike`):
-            The file. Its folder is created where it is missing. A killed process may leave a hidden file beside it,
-            which [`remove_unfinished`] removes.
-        content (`bytes`):
-            Content of the file.
-
-    Raises:
-        DiskFullError: the disk or the quota is full.
+    Its folder is created where it is missing. A killed process may leave a hidden file beside it, which
+    [`remove_unfinished`] removes. [`DiskFullError`] is raised when the disk or the quota is full.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -30,23 +30,8 @@ ENCODER_SETTINGS = (
 
 @dataclass(frozen=True)
 class CodecDescription:
-    r"""
-    What a card says of the codec.
-
-    Args:
-        name (`str`):
-            Its repository, or the name of its folder.
-        revision (`str`, *optional*):
-            Commit of the repository, where it was loaded from one.
-        weights (`str`):
-            SHA-256 of the weights that the units depend on.
-        num_units (`int`):
-            Size of its codebook.
-        sampling_rate (`int`):
-            Samples per second of the audio that it takes.
-        frame_rate (`float`):
-            Units per second, before deduplication.
-    """
+    """What a card says of a codec: its repository and commit (or the name of its folder), the SHA-256 of the weights
+    that its units depend on, their number, the samples per second of its audio, and its frames per second."""
 
     name: str
     revision: str | None
@@ -57,12 +42,17 @@ class CodecDescription:
 
 
 def describe_codec(codec: "HubertUnitCodec") -> CodecDescription:
-    """Describe a codec by what its units depend on."""
+    """Describe a codec by what its units depend on. The hash does not cover the vocoder, settings that only training
+    reads, or the version of transformers."""
     name, revision = codec.name_or_path, getattr(codec.config, "_commit_hash", None)
+    settings = {name: getattr(codec.config.encoder_config, name) for name in ENCODER_SETTINGS}
+    hash = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    weights = {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("vocoder.")}
+    update_with_tensors(hash, weights)
     return CodecDescription(
         name=public_name(name, revision) or "unnamed",
         revision=revision,
-        weights=_hash_weights(codec),
+        weights=hash.hexdigest(),
         num_units=codec.config.num_units,
         sampling_rate=codec.sampling_rate,
         frame_rate=codec.frame_rate,
@@ -74,13 +64,3 @@ def update_with_tensors(hash: Any, tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in sorted(tensors.items()):
         hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         hash.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-
-
-def _hash_weights(codec: "HubertUnitCodec") -> str:
-    """SHA-256 of what units depend on: weights with their names, types and shapes, and how the encoder uses them. It
-    does not cover the vocoder, settings that only training reads, or the version of transformers."""
-    settings = {name: getattr(codec.config.encoder_config, name) for name in ENCODER_SETTINGS}
-    hash = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    weights = {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("vocoder.")}
-    update_with_tensors(hash, weights)
-    return hash.hexdigest()

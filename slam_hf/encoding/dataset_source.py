@@ -135,20 +135,7 @@ def dataset_source(
 
 
 def load_split(builder: DatasetBuilder, split: str, identity: dict[str, Any]) -> Dataset:
-    r"""
-    Prepare and load a split of a dataset, without decoding its audio.
-
-    Args:
-        builder ([`~datasets.DatasetBuilder`]):
-            The dataset.
-        split (`str`):
-            Name of the split.
-        identity (`dict`):
-            What distinguishes this version of the dataset from others.
-
-    Returns:
-        [`~datasets.Dataset`]
-    """
+    """Prepare and load a split without decoding its audio. `identity` distinguishes this version of the dataset."""
     if not isinstance(builder, GeneratorBasedBuilder):
         builder.download_and_prepare()
         return builder.as_dataset(split)
@@ -161,9 +148,9 @@ def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Da
     dataset = dataset.with_format(None)
     # The columns of a stream may only be known from its first row.
     present = set(dataset.column_names or next(iter(dataset.take(1)), {}))
-    wanted = {*reader.audio_columns, *([] if reader.id_column is None else [reader.id_column])}
-    if wanted - present:
-        raise ValueError(f"The dataset has no column {min(wanted - present)!r}; it has {sorted(present)}.")
+    required = {*reader.audio_columns, *filter(None, [reader.id_column])}
+    if required - present:
+        raise ValueError(f"The dataset has no column {min(required - present)!r}; it has {sorted(present)}.")
     texts = {f"{clip}_text" for clip in PAIR_CLIPS} if reader.has_pairs else {reader.text_column}
     times = set() if reader.has_pairs else {"aligned_text"}
     if dataset.features is not None:
@@ -175,7 +162,7 @@ def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Da
         for column in reader.audio_columns:
             _check_audio(column, dataset.features[column])
     if dataset.column_names is not None:
-        dataset = dataset.select_columns(sorted(wanted | ((texts | times) & present)))
+        dataset = dataset.select_columns(sorted(required | ((texts | times) & present)))
     if isinstance(dataset, IterableDataset):
         return _without_types(dataset)
     for column in reader.audio_columns:
@@ -205,10 +192,8 @@ def _check_audio(column: str, feature: Any) -> None:
 
 
 def _as_recording(id: Any, audio: Any, text: Any, words: Any, position: str) -> Recording | Skipped:
-    if isinstance(audio, bytes):
+    if audio is None or isinstance(audio, bytes):
         audio = {"bytes": audio, "path": None}
-    elif audio is None:
-        audio = {"bytes": None, "path": None}
     try:
         return Recording(id, audio, text=text, aligned_text=words)
     except ValueError as error:

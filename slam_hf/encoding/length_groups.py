@@ -4,19 +4,8 @@ from collections.abc import Iterator, Sequence
 
 
 def group_by_length(lengths: Sequence[int], max_total: int) -> Iterator[list[int]]:
-    r"""
-    Group items of similar lengths, the longest first.
-
-    Args:
-        lengths (sequence of `int`):
-            Lengths of the items.
-        max_total (`int`):
-            Maximum sum of a group once its items are padded to the longest. An item that is longer makes a group of
-            its own.
-
-    Yields:
-        `list[int]`: the positions of a group's items in `lengths`.
-    """
+    """Positions of items of similar lengths, the longest first. The sum of a group, padded to its longest item, is at
+    most `max_total`; an item that is longer makes a group of its own."""
     group: list[int] = []
     for position in _longest_first(lengths):
         if group and lengths[group[0]] * (len(group) + 1) > max_total:
@@ -28,19 +17,8 @@ def group_by_length(lengths: Sequence[int], max_total: int) -> Iterator[list[int
 
 
 def fullest_group(lengths: Sequence[int], max_total: int) -> list[int]:
-    r"""
-    Choose the group with the largest sum among those with little padding: no item is shorter than 0.8 of the longest.
-
-    Args:
-        lengths (sequence of `int`):
-            Lengths of the items.
-        max_total (`int`):
-            Maximum sum of the group once its items are padded to the longest. An item that is longer makes a group of
-            its own.
-
-    Returns:
-        `list[int]`: the positions of its items in `lengths`, the longest first.
-    """
+    """Positions of the group with the largest sum among those with little padding: no item is shorter than 0.8 of the
+    longest, which comes first. `max_total` is as in [`group_by_length`]."""
     order = _longest_first(lengths)
     groups = []
     for first, longest in enumerate(order):

@@ -3,7 +3,6 @@
 import mimetypes
 import os
 import re
-import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -138,14 +137,6 @@ def _printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _kind(entry: os.DirEntry) -> int:
-    """The file type of a folder's entry, links resolved; 0 if it is neither a file nor a folder."""
-    try:
-        return stat.S_IFDIR if entry.is_dir() else stat.S_IFREG if entry.is_file() else 0
-    except OSError:  # a link to itself
-        return 0
-
-
 def _walk(root: str | os.PathLike) -> tuple[list[str], list[Recording | Skipped]]:
     """Sorted paths of the files below `root`, relative to it, and what could not be listed."""
     if not os.path.isdir(root):
@@ -167,10 +158,13 @@ def _walk(root: str | os.PathLike) -> tuple[list[str], list[Recording | Skipped]
                     path = os.path.join(folder, entry.name)
                     if entry.name.startswith("."):
                         continue
-                    kind = _kind(entry)
-                    if stat.S_ISDIR(kind):
+                    try:
+                        is_folder, is_file = entry.is_dir(), entry.is_file()
+                    except OSError:  # a link to itself
+                        is_folder = is_file = False
+                    if is_folder:
                         subfolders.append(path)
-                    elif stat.S_ISREG(kind):
+                    elif is_file:
                         paths.append(path)
                     elif _may_be_audio(path) or path.endswith(".trans.txt"):  # reading a named pipe would wait forever
                         skipped.append(Skipped(_printable(path), SkipReason.UNREADABLE, "not a regular file"))

@@ -89,17 +89,14 @@ def _read_table(file: TextIO, path: Path) -> Iterator[tuple[int, Any]]:
     while True:
         first = rows.line_num + 1
         try:
-            values = next(rows)
+            values = [value.strip() for value in next(rows)]
         except StopIteration:
             return
         except csv.Error as error:
             yield rows.line_num, ValueError(f"lines {first} to {rows.line_num} are not a row: {error}")
             continue
         if len(values) == len(columns):
-            yield (
-                rows.line_num,
-                {key: value.strip() for key, value in zip(columns, values, strict=True) if value.strip()},
-            )
+            yield rows.line_num, {key: value for key, value in zip(columns, values, strict=True) if value}
         elif values:
             yield rows.line_num, ValueError(f"{len(values)} fields for {len(columns)} columns")
 

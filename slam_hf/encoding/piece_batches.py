@@ -65,35 +65,17 @@ class ChunkEnd:
 
 @dataclass(eq=False)
 class PieceBatches(torch.utils.data.IterableDataset):
-    r"""
-    Iterates over parts of the input as batches of pieces, chunk by chunk.
+    """Iterates over the pending parts of the input, chunk by chunk: yields each [`Batch`] and then its [`ChunkEnd`].
+    Each DataLoader worker takes its share of the parts. An `OSError` or `ValueError` is the last item: a DataLoader
+    would raise it with a traceback for its message.
 
-    A batch comes as soon as a batch's worth of audio waits: those pieces of it whose lengths are similar. The others
-    wait for more of their kind, until the chunk ends. On the lengths of LibriSpeech, 8 % of what the batches hold is
-    padding, against 23 % if the pieces were taken as they come.
+    A chunk ends once it has `chunk_seconds` of audio, or with its part. A batch has at most `batch_seconds`, padding
+    included; a longer piece is a batch of its own. It comes as soon as that much audio waits: those pieces of it whose
+    lengths are similar. The others wait for more of their kind, until the chunk ends. On the lengths of LibriSpeech,
+    8 % of what the batches hold is padding, against 23 % if the pieces were taken as they come.
 
     What a batch holds depends on the chunk alone, so that even an encoder whose results depended on the batch would
     give the same units in any number of processes and after any interruption.
-
-    Args:
-        parts (sequence of [`Part`]):
-            All parts of the input.
-        pending (sequence of [`PendingPart`]):
-            Where to begin in those that are to be read. Each DataLoader worker takes its share.
-        rules ([`PieceRules`]):
-            How recordings are cut, and which pieces are left out.
-        sampling_rate (`int`):
-            Sampling rate of the codec, in Hz.
-        frame_rate (`float`):
-            Frames per second of the codec.
-        chunk_seconds (`float`):
-            A chunk ends once it has this much audio, or with its part.
-        batch_seconds (`float`):
-            Maximum audio in a batch, padding included. A longer piece is a batch of its own.
-
-    Yields:
-        [`Batch`] and, after those of a chunk, its [`ChunkEnd`]. An `OSError` or `ValueError` is the last item:
-        a DataLoader would raise it with a traceback for its message.
     """
 
     parts: Sequence[Part]
@@ -114,42 +96,38 @@ class PieceBatches(torch.utils.data.IterableDataset):
             yield error
 
     def _read_part(self, pending: PendingPart) -> Iterator[Batch | ChunkEnd]:
-        chunk = ChunkEnd(pending.next_chunk, pending.first_row)
+        end = ChunkEnd(pending.next_chunk, pending.first_row)
         waiting: dict[int, np.ndarray] = {}  # waveforms by their position in the chunk
         load = 0.0
-        for row in self.parts[chunk.chunk.part].read(chunk.next_row):
+        for row in self.parts[end.chunk.part].read(end.next_row):
             if load >= self.chunk_seconds:
-                yield from self._end_chunk(chunk, waiting)
-                chunk = ChunkEnd(chunk.chunk._replace(chunk=chunk.chunk.chunk + 1), chunk.next_row)
+                yield from self._batches(end, waiting)
+                yield end
+                end = ChunkEnd(end.chunk._replace(chunk=end.chunk.chunk + 1), end.next_row)
                 load = 0.0
-            seconds_before = chunk.seconds
+            seconds_before = end.seconds
             for item in self._read_row(row):
                 if isinstance(item, Skipped):
-                    chunk.skipped.append(item)
+                    end.skipped.append(item)
                     continue
-                waiting[len(chunk.pieces)] = item.waveform
-                chunk.pieces.append(replace(item, waveform=None))
-                chunk.seconds += len(item.waveform) / self.sampling_rate
-                while waiting and sum(map(len, waiting.values())) >= self.batch_seconds * self.sampling_rate:
-                    yield self._batch(chunk, waiting)
-            chunk.next_row += 1
-            load += load_seconds(chunk.seconds - seconds_before)
-        chunk.is_last = True
-        yield from self._end_chunk(chunk, waiting)
+                waiting[len(end.pieces)] = item.waveform
+                end.pieces.append(replace(item, waveform=None))
+                end.seconds += len(item.waveform) / self.sampling_rate
+                yield from self._batches(end, waiting, min_samples=self.batch_seconds * self.sampling_rate)
+            end.next_row += 1
+            load += load_seconds(end.seconds - seconds_before)
+        end.is_last = True
+        yield from self._batches(end, waiting)
+        yield end
 
-    def _end_chunk(self, chunk: ChunkEnd, waiting: dict[int, np.ndarray]) -> Iterator[Batch | ChunkEnd]:
-        while waiting:
-            yield self._batch(chunk, waiting)
-        yield chunk
-
-    def _batch(self, chunk: ChunkEnd, waiting: dict[int, np.ndarray]) -> Batch:
-        """Make a batch of some of the waveforms, which wait no longer."""
-        lengths = [len(waveform) for waveform in waiting.values()]
-        group = fullest_group(lengths, max_total=int(self.batch_seconds * self.sampling_rate))
-        positions = list(map(list(waiting).__getitem__, group))
-        waveforms = [torch.from_numpy(waiting.pop(position)) for position in positions]
-        padded = pad_sequence(waveforms, batch_first=True).numpy()
-        return Batch(chunk.chunk, positions, padded, np.array(lengths)[group])
+    def _batches(self, end: ChunkEnd, waiting: dict[int, np.ndarray], min_samples: float = 0) -> Iterator[Batch]:
+        """Batches of the waveforms that wait, while they have at least this many samples in all."""
+        while waiting and sum(map(len, waiting.values())) >= min_samples:
+            lengths = [len(waveform) for waveform in waiting.values()]
+            group = fullest_group(lengths, max_total=int(self.batch_seconds * self.sampling_rate))
+            positions = list(map(list(waiting).__getitem__, group))
+            padded = pad_sequence([torch.from_numpy(waiting.pop(p)) for p in positions], batch_first=True).numpy()
+            yield Batch(end.chunk, positions, padded, np.array(lengths)[group])
 
     def _read_row(self, row: Row) -> Iterator[Piece | Skipped]:
         for recording in row:

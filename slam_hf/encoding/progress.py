@@ -14,31 +14,19 @@ from .sources import Part
 
 
 class HoursBar(tqdm):
-    r"""
-    Progress bar in hours of audio.
-
-    Args:
-        seconds_before (`float`):
-            Audio that earlier runs have encoded.
-        total_seconds (`float`, *optional*):
-            Length of all audio, where that is known.
-        disable (`bool`, *optional*, defaults to `False`):
-            Whether to show nothing.
-    """
+    """Progress bar in hours of audio, those that earlier runs have encoded included."""
 
     def __init__(self, seconds_before: float, total_seconds: float | None = None, disable: bool = False):
-        self.hours_before = seconds_before / 3600
-        self.started_at = time.monotonic()
         super().__init__(
             desc="Encoding",
             total=None if total_seconds is None else total_seconds / 3600,
-            initial=self.hours_before,
+            initial=seconds_before / 3600,
             bar_format="{l_bar}{bar}| {hours} h done, {hours_per_hour:.1f} h per hour, {time_left} left",
             disable=disable,
         )
 
     def show(self, seconds: float, total_seconds: float | None) -> None:
-        """Move the bar to `seconds` of audio, those of earlier runs included. The total may change."""
+        """Move the bar to `seconds` of audio. The total may change."""
         if total_seconds is not None:
             self.total = max(total_seconds, seconds) / 3600
         self.update(seconds / 3600 - self.n)
@@ -50,28 +38,16 @@ class HoursBar(tqdm):
     @property
     def format_dict(self) -> dict[str, Any]:
         fields = super().format_dict
-        hours_elapsed = max(time.monotonic() - self.started_at, 1e-6) / 3600
-        hours_per_hour = (self.n - self.hours_before) / hours_elapsed
-        fields["hours"] = self.hours
-        fields["hours_per_hour"] = hours_per_hour
-        fields["time_left"] = "?"
+        hours_per_hour = (self.n - fields["initial"]) / max(fields["elapsed"], 1e-6) * 3600
+        time_left = "?"
         if self.total is not None and hours_per_hour > 0:
-            fields["time_left"] = self.format_interval(max(0.0, self.total - self.n) / hours_per_hour * 3600)
-        return fields
+            time_left = self.format_interval(max(0.0, self.total - self.n) / hours_per_hour * 3600)
+        return fields | {"hours": self.hours, "hours_per_hour": hours_per_hour, "time_left": time_left}
 
 
 class JobProgress:
-    r"""
-    Progress of all processes, in a `with` block: what the ledger has, and what this process has encoded since.
-
-    Args:
-        parts (sequence of [`Part`]):
-            The input. Where its length is not known, it is estimated from its number of rows.
-        ledger ([`Ledger`]):
-            The finished chunks.
-        disable (`bool`):
-            Whether to show nothing.
-    """
+    """Progress of all processes, in a `with` block: what the ledger has, and what this process has encoded since.
+    Where the length of the parts is not known, it is estimated from their numbers of rows."""
 
     def __init__(self, parts: Sequence[Part], ledger: Ledger, disable: bool):
         self.parts = parts
@@ -110,8 +86,7 @@ class JobProgress:
         rows: Counter[int] = Counter()  # of each part, up to the end of its last finished chunk
         for key, record in self.ledger.records.items():
             rows[key.part] = max(rows[key.part], record.next_row)
-        lengths = [part.seconds for part in self.parts]
-        nums_rows = [part.num_rows for part in self.parts]
+        lengths, nums_rows = [part.seconds for part in self.parts], [part.num_rows for part in self.parts]
         self.total_seconds = None
         if None not in lengths:
             self.total_seconds = sum(lengths)

@@ -64,26 +64,11 @@ class _LeftOut:
 def read_pieces(
     recording: Recording, rules: PieceRules, sampling_rate: int, frame_rate: float
 ) -> Iterator[Piece | Skipped]:
-    r"""
-    Read a recording piece by piece.
+    """Read a recording piece by piece, at the sampling rate (in Hz) and with the frame rate of the codec.
 
-    Args:
-        recording ([`Recording`]):
-            What to read.
-        rules ([`PieceRules`]):
-            Rules for its pieces.
-        sampling_rate (`int`):
-            Sampling rate of the codec, in Hz.
-        frame_rate (`float`):
-            Frames per second of the codec.
-
-    Yields:
-        [`Piece`] and [`Skipped`], in order; one [`Skipped`] for consecutive pieces that are left out for the same
-        reason. If a file turns out to be damaged, the pieces before the damage are good, and the last item says where
-        the damage begins.
-
-    Raises:
-        AudioDownloadError: a server could not be reached, or refused the file, in several tries.
+    Yields [`Piece`] and [`Skipped`], in order; one [`Skipped`] for consecutive pieces that are left out for the same
+    reason. If a file turns out to be damaged, the pieces before the damage are good, and the last item says where the
+    damage begins. [`AudioDownloadError`] is raised if a server could not be reached, or refused the file.
     """
     items = _read_items(recording, rules, sampling_rate, frame_rate)
     for reason, group in groupby(items, key=lambda item: item.reason if isinstance(item, _LeftOut) else None):
@@ -99,21 +84,24 @@ def read_pieces(
 def _read_items(
     recording: Recording, rules: PieceRules, sampling_rate: int, frame_rate: float
 ) -> Iterator[Piece | _LeftOut | Skipped]:
+    min_peak, min_seconds = 10 ** (rules.min_peak_dbfs / 20), max(rules.min_seconds, 1 / frame_rate)
     frames_read = 0
     try:
         with open_audio(recording.audio) as file:
             check_convertible(file.sampling_rate, sampling_rate, file.name)
             blocks = file.blocks(recording.offset, recording.duration)
             for segment in cut_segments(blocks, file.sampling_rate, frame_rate, rules.segmentation):
-                left_out = _check_level(segment, rules.min_peak_dbfs)
-                if left_out is not None:
-                    yield left_out
+                bounds, peak = (segment.keep_from, segment.keep_to), float(np.abs(segment.waveform).max())
+                if not math.isfinite(peak):
+                    yield _LeftOut(*bounds, SkipReason.NOT_FINITE, "NaN or infinite samples")
+                elif peak < min_peak:
+                    detail = f"peak {20 * math.log10(peak):.0f} dBFS" if peak else "all zeros"
+                    yield _LeftOut(*bounds, SkipReason.SILENT, detail, peak)
                 else:
                     waveform = resample(segment.waveform, file.sampling_rate, sampling_rate)
                     seconds = len(waveform) / sampling_rate
-                    if seconds < max(rules.min_seconds, 1 / frame_rate):
-                        detail = f"{seconds:.3f} s"
-                        yield _LeftOut(segment.keep_from, segment.keep_to, SkipReason.TOO_SHORT, detail)
+                    if seconds < min_seconds:
+                        yield _LeftOut(*bounds, SkipReason.TOO_SHORT, f"{seconds:.3f} s")
                     else:
                         yield _make_piece(recording, segment, waveform, frame_rate)
                 frames_read = segment.keep_to or 0
@@ -122,14 +110,14 @@ def _read_items(
         yield Skipped(recording.id, SkipReason(error.reason), where + error.detail)
 
 
-def _check_level(segment: Segment, min_peak_dbfs: float) -> _LeftOut | None:
-    peak = float(np.abs(segment.waveform).max())
-    if not math.isfinite(peak):
-        return _LeftOut(segment.keep_from, segment.keep_to, SkipReason.NOT_FINITE, "NaN or infinite samples")
-    if peak < 10 ** (min_peak_dbfs / 20):
-        detail = f"peak {20 * math.log10(peak):.0f} dBFS" if peak else "all zeros"
-        return _LeftOut(segment.keep_from, segment.keep_to, SkipReason.SILENT, detail, peak)
-    return None
+def _make_piece(recording: Recording, segment: Segment, waveform: np.ndarray, frame_rate: float) -> Piece:
+    keep_from, keep_to, text, words = segment.keep_from, segment.keep_to, recording.text, recording.aligned_text
+    id = _piece_id(recording, keep_from, keep_to, frame_rate)
+    if keep_from or keep_to is not None:  # not the whole recording, whose text cannot be cut without the words' times
+        end = math.inf if keep_to is None else keep_to / frame_rate
+        text, words = None, words and _words_between(words, keep_from / frame_rate, end)
+    first = segment.first_frame
+    return Piece(id, waveform, keep_from - first, None if keep_to is None else keep_to - first, text, words)
 
 
 def _piece_id(recording: Recording, keep_from: int, keep_to: int | None, frame_rate: float) -> str:
@@ -140,20 +128,6 @@ def _piece_id(recording: Recording, keep_from: int, keep_to: int | None, frame_r
     if end is None and recording.duration is not None:
         end = recording.offset + recording.duration
     return piece_id(recording.id, recording.offset if start is None else start, end)
-
-
-def _make_piece(recording: Recording, segment: Segment, waveform: np.ndarray, frame_rate: float) -> Piece:
-    id = _piece_id(recording, segment.keep_from, segment.keep_to, frame_rate)
-    keep_from = segment.keep_from - segment.first_frame
-    keep_to = None if segment.keep_to is None else segment.keep_to - segment.first_frame
-    if segment.keep_from == 0 and segment.keep_to is None:
-        return Piece(id, waveform, keep_from, keep_to, recording.text, recording.aligned_text)
-    words = recording.aligned_text and _words_between(
-        recording.aligned_text,
-        segment.keep_from / frame_rate,
-        math.inf if segment.keep_to is None else segment.keep_to / frame_rate,
-    )
-    return Piece(id, waveform, keep_from, keep_to, None, words)
 
 
 def _words_between(words: list[dict[str, Any]], start: float, end: float) -> list[dict[str, Any]]:

@@ -65,10 +65,10 @@ class Recording:
         if not self.id:
             raise ValueError("'id' is empty")
         check_seconds("offset", self.offset)
+        if self.duration == 0:
+            raise ValueError("'duration' is 0")
         if self.duration is not None:
             check_seconds("duration", self.duration)
-            if self.duration == 0:
-                raise ValueError("'duration' is 0")
         if self.text is not None:
             _check_text("text", self.text)
         if self.aligned_text is not None:
@@ -108,9 +108,8 @@ def check_seconds(name: str, value: Any) -> None:
 
 
 def _check_words(words: Any) -> None:
-    if not isinstance(words, list) or not all(
-        isinstance(word, dict) and {"word", "start_time", "end_time"} <= word.keys() for word in words
-    ):
+    keys = {"word", "start_time", "end_time"}
+    if not isinstance(words, list) or not all(isinstance(word, dict) and keys <= word.keys() for word in words):
         raise ValueError("'aligned_text' is not a list of words with 'start_time' and 'end_time'")
     latest = 0.0
     for word in words:

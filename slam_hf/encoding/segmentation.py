@@ -71,22 +71,8 @@ class Segment:
 def cut_segments(
     blocks: Iterable[np.ndarray], sampling_rate: int, frame_rate: float, rule: Segmentation
 ) -> Iterator[Segment]:
-    r"""
-    Cut a waveform, given in blocks, into segments of at most `rule.max_seconds`.
-
-    Args:
-        blocks (iterable of `np.ndarray`):
-            Consecutive parts of a mono waveform, each of shape `(samples,)`.
-        sampling_rate (`int`):
-            Samples per second of the blocks.
-        frame_rate (`float`):
-            Frames per second of the codec.
-        rule ([`Segmentation`]):
-            Where to cut.
-
-    Yields:
-        [`Segment`], in order. Where they do not overlap, their waveforms put together are the input.
-    """
+    """Cut a mono waveform, given as consecutive blocks of shape `(samples,)`, into segments of at most
+    `rule.max_seconds`. Where they do not overlap, their waveforms put together are the input."""
 
     def sample(frame: int) -> int:
         return round(frame * sampling_rate / frame_rate)

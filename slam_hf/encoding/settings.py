@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,26 +25,14 @@ def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) ->
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    r"""
-    Write the settings of a split's tokenisation to its folder, or check that they are those that it was begun with.
-
-    Args:
-        folder (`Path`):
-            Folder with the state of the split's tokenisation, beside those of the other splits.
-        settings (`dict`):
-            From [`make_settings`].
-
-    Raises:
-        ValueError: the split was begun with other settings, or another split with another codec.
-    """
+    """Write the settings of a split's tokenisation to its folder. A `ValueError` says that the split was begun with
+    other settings, or that another split, in a folder beside it, was begun with another codec."""
     settings = json.loads(json.dumps(settings))
     for path in sorted(folder.parent.glob("*/settings.json")):
-        earlier = read_state(path, settings.keys())
-        if path.parent == folder:
-            changes = list_changes(earlier, settings)
-        else:
-            changes = list_changes({"codec": earlier["codec"]}, {"codec": settings["codec"]})
-        if changes:
+        earlier, now = read_state(path, settings.keys()), settings
+        if path.parent != folder:
+            earlier, now = {"codec": earlier["codec"]}, {"codec": now["codec"]}
+        if changes := list_changes(earlier, now):
             raise ValueError(
                 f"'{path.parent}' holds a tokenisation that was begun with other settings. "
                 "Use those to continue it, or write to another folder:\n" + "\n".join(changes)
@@ -57,30 +45,14 @@ def job_name(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def read_state(path: Path, keys: Iterable[str]) -> dict[str, Any]:
-    r"""
-    Read a JSON file of a job's state.
-
-    Args:
-        path (`Path`):
-            The file.
-        keys (iterable of `str`):
-            What it must have.
-
-    Returns:
-        `dict`: the content.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+def read_state(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    """Read a JSON file of a job's state. A `ValueError` says that it is damaged, or lacks one of the keys."""
     try:
         state = json.loads(path.read_bytes())
+        if not isinstance(state, dict) or not set(keys) <= state.keys():
+            raise ValueError(f"it should have {', '.join(keys)}")
     except (RecursionError, ValueError) as error:
         raise ValueError(f"'{path}' is damaged ({error}). Remove it and start the same command again.") from error
-    if not isinstance(state, dict) or not set(keys) <= state.keys():
-        raise ValueError(
-            f"'{path}' is damaged (it should have {', '.join(keys)}). Remove it and start the same command again."
-        )
     return state
 
 

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..audio_utils import AudioError, open_audio
+from ..audio_utils import open_audio
 from .recordings import Recording, Skipped, SkipReason
 
 
@@ -83,18 +85,24 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
     recordings = _skip_duplicates(recordings)
     with ThreadPoolExecutor(max_workers=16) as pool:
         probes = list(pool.map(_probe, recordings))
+    listing = hashlib.sha256()
     parts, rows, seconds, load = [], [], 0.0, 0.0
-    for recording, probe in zip(recordings, probes, strict=True):
+    for recording, (size, length) in zip(recordings, probes, strict=True):
+        if isinstance(recording, Skipped):
+            line = [recording.id, recording.reason]
+        else:
+            excerpt = (recording.offset, recording.duration)
+            line = [recording.id, *excerpt, recording.text, recording.aligned_text, size]
+        listing.update(json.dumps(line).encode() + b"\n")
         rows.append(recording)
-        seconds += probe.seconds
-        load += load_seconds(probe.seconds)
+        seconds += length
+        load += load_seconds(length)
         if load >= chunk_seconds:
             parts.append(FilePart(tuple(rows), seconds))
             rows, seconds, load = [], 0.0, 0.0
     if rows:
         parts.append(FilePart(tuple(rows), seconds))
-    identity = {"files": len(recordings), "listing": _hash_listing(recordings, probes)}
-    return Source(parts, identity, chunk_seconds)
+    return Source(parts, {"files": len(recordings), "listing": listing.hexdigest()}, chunk_seconds)
 
 
 def load_seconds(seconds: float) -> float:
@@ -102,26 +110,16 @@ def load_seconds(seconds: float) -> float:
     return max(seconds, 1.0)
 
 
-@dataclass(frozen=True)
-class _Probe:
-    size: int | None = None
-    seconds: float = 0.0
-
-
-def _probe(recording: Recording | Skipped) -> _Probe:
-    """Size and length of a recording, as far as they are known without decoding it."""
-    if isinstance(recording, Skipped):
-        return _Probe()
-    size = None
-    try:
-        size = os.stat(recording.audio).st_size
-        with open_audio(recording.audio) as file:
-            if file.num_samples is None:
-                return _Probe(size)
-            remaining = max(0.0, file.num_samples / file.sampling_rate - recording.offset)
-    except (AudioError, OSError, ValueError):
-        return _Probe(size)
-    return _Probe(size, remaining if recording.duration is None else min(remaining, recording.duration))
+def _probe(recording: Recording | Skipped) -> tuple[int | None, float]:
+    """Size in bytes and length in seconds of a recording, as far as they are known without decoding it."""
+    size, seconds = None, 0.0
+    if isinstance(recording, Recording):
+        with suppress(OSError, ValueError):  # what cannot be read is reported when its turn comes
+            size = os.stat(recording.audio).st_size
+            with open_audio(recording.audio) as file:
+                remaining = (file.num_samples or 0) / file.sampling_rate - recording.offset
+            seconds = min(max(0.0, remaining), recording.duration or math.inf)
+    return size, seconds
 
 
 def _skip_duplicates(recordings: Sequence[Recording | Skipped]) -> list[Recording | Skipped]:
@@ -132,15 +130,3 @@ def _skip_duplicates(recordings: Sequence[Recording | Skipped]) -> list[Recordin
         taken.add(recording.id)
         kept.append(recording)
     return kept
-
-
-def _hash_listing(recordings: Sequence[Recording | Skipped], probes: Sequence[_Probe]) -> str:
-    listing = hashlib.sha256()
-    for recording, probe in zip(recordings, probes, strict=True):
-        if isinstance(recording, Skipped):
-            line = [recording.id, recording.reason]
-        else:
-            excerpt = (recording.offset, recording.duration)
-            line = [recording.id, *excerpt, recording.text, recording.aligned_text, probe.size]
-        listing.update(json.dumps(line).encode() + b"\n")
-    return listing.hexdigest()

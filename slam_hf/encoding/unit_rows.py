@@ -24,24 +24,10 @@ _FRAGMENT = re.compile(r"#t=(?P<start>\d+(?:\.\d*)?)?(?:,(?P<end>\d+(?:\.\d*)?))
 
 
 def piece_id(source: str, start: float | None, end: float | None) -> str:
-    r"""
-    Id of a piece of a recording: the recording's id and, unless it is the whole recording, the piece's position, as a
-    media fragment (W3C Media Fragments URI 1.0, section 4.2.1).
+    """Id of a piece of a recording: the recording's id and, unless it is the whole recording, the piece's position in
+    seconds, as a media fragment (W3C Media Fragments URI 1.0, section 4.2.1): `book/01.flac#t=12.04,43.52`.
 
-    Args:
-        source (`str`):
-            Id of the recording, possibly of an excerpt (its position gives way to the piece's).
-        start, end (`float`, *optional*):
-            Position in the source, in seconds; `None` is its beginning and its end.
-
-    Example:
-
-    ```python
-    >>> piece_id("small/100/sea_fairies/01.flac", 12.04, 43.52)
-    'small/100/sea_fairies/01.flac#t=12.04,43.52'
-    >>> piece_id("small/100/sea_fairies/01.flac", 43.52, None)
-    'small/100/sea_fairies/01.flac#t=43.52'
-    ```
+    `None` stands for the beginning and the end of the recording. The position of an excerpt gives way to the piece's.
     """
     if start is None and end is None:
         return source

@@ -1,8 +1,8 @@
 """Encodes recordings into the ledger, chunk by chunk: a job that can be killed at any moment."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import torch
 from .ledger import ChunkRecord, Ledger
 from .piece_batches import Batch, ChunkEnd, ChunkKey, PieceBatches, make_loader
 from .progress import JobProgress
-from .reading import Piece, PieceRules
+from .reading import PieceRules
 from .recordings import Skipped, SkipReason
 from .sources import Part, Source
 from .unit_rows import UNIT_ROW_SCHEMA
@@ -67,24 +67,22 @@ def encode_parts(
     batches = PieceBatches(
         source.parts, pending, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds, batch_seconds
     )
+    frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)  # by chunk and position of the piece
     with JobProgress(source.parts, ledger, disable=rank != 0) as progress:
-        encode_chunks(make_loader(batches, num_workers), codec, ledger, progress)
+        for item in make_loader(batches, num_workers):
+            if isinstance(item, OSError | ValueError):
+                raise item
+            if isinstance(item, Batch):
+                frames[item.chunk] |= zip(item.positions, _encode_batch(codec, item), strict=True)
+                progress.add_batch(item.chunk, item.lengths.sum() / codec.sampling_rate)
+            else:
+                ledger.add(item.chunk, *_make_rows(item, frames.pop(item.chunk, {}), codec))
+                progress.end_chunk(item.chunk)
 
 
 def share_parts(parts: Sequence[Part], world_size: int) -> list[list[int]]:
-    r"""
-    Divide parts among ranks so that each has about the same amount of audio.
-
-    Args:
-        parts (sequence of [`Part`]):
-            What to divide. Where the length of one is not known, their numbers of rows count; where that is not known
-            either, all count the same.
-        world_size (`int`):
-            Number of ranks.
-
-    Returns:
-        `list[list[int]]`: the numbers of each rank's parts, in order.
-    """
+    """The numbers of each rank's parts, which have about the same amount of audio. Where the length of a part is not
+    known, their numbers of rows count; where that is not known either, all count the same."""
     loads = [part.seconds for part in parts]
     if None in loads:
         loads = [part.num_rows for part in parts]
@@ -100,28 +98,8 @@ def share_parts(parts: Sequence[Part], world_size: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
-def encode_chunks(
-    items: Iterable[Batch | ChunkEnd | OSError | ValueError],
-    codec: "HubertUnitCodec",
-    ledger: Ledger,
-    progress: JobProgress,
-) -> None:
-    """Encode batches as they come, and write each chunk when its end comes."""
-    frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)
-    for item in items:
-        if isinstance(item, OSError | ValueError):
-            raise item
-        if isinstance(item, Batch):
-            frames[item.chunk] |= zip(item.positions, encode_batch(codec, item), strict=True)
-            progress.add_batch(item.chunk, item.lengths.sum() / codec.sampling_rate)
-        else:
-            rows, record = make_rows(item, frames.pop(item.chunk, {}), codec)
-            ledger.add(item.chunk, rows, record)
-            progress.end_chunk(item.chunk)
-
-
 @torch.inference_mode()
-def encode_batch(codec: "HubertUnitCodec", batch: Batch) -> list[np.ndarray]:
+def _encode_batch(codec: "HubertUnitCodec", batch: Batch) -> list[np.ndarray]:
     """The unit of each frame of the batch's pieces, each of shape `(num_frames,)`."""
     waveforms = torch.from_numpy(batch.waveforms).to(codec.device)
     lengths = torch.from_numpy(batch.lengths).to(codec.device)
@@ -131,15 +109,17 @@ def encode_batch(codec: "HubertUnitCodec", batch: Batch) -> list[np.ndarray]:
     return [units[:length] for units, length in zip(codes, encoded.lengths.tolist(), strict=True)]
 
 
-def make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: "HubertUnitCodec") -> tuple[pa.Table, ChunkRecord]:
-    """The rows of a chunk whose pieces are encoded, and its record."""
+def _make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: "HubertUnitCodec") -> tuple[pa.Table, ChunkRecord]:
+    """The rows of a chunk whose pieces are encoded, deduplicated, and its record."""
     rows, skipped = [], list(end.skipped)
     for position, piece in enumerate(end.pieces):
-        units = frames[position][piece.keep_from : piece.keep_to]
-        if len(units) == 0:
+        kept = torch.from_numpy(frames[position][piece.keep_from : piece.keep_to])
+        if len(kept) == 0:
             skipped.append(Skipped(piece.id, SkipReason.TOO_SHORT, "not one frame of the codec"))
-        else:
-            rows.append(unit_row(piece, units, codec))
+            continue
+        units, durations = codec.deduplicate(kept)
+        row = {"id": piece.id, "units": units.tolist(), "durations": durations.tolist(), "num_frames": len(kept)}
+        rows.append(row | {"text": piece.text, "aligned_text": piece.aligned_text})
     record = ChunkRecord(
         next_row=end.next_row,
         is_last=end.is_last,
@@ -150,16 +130,3 @@ def make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: "HubertUnitCo
         skipped=skipped,
     )
     return pa.Table.from_pylist(rows, schema=UNIT_ROW_SCHEMA), record
-
-
-def unit_row(piece: Piece, frames: np.ndarray, codec: "HubertUnitCodec") -> dict[str, Any]:
-    """A row: a piece with the unit of each of its frames, deduplicated."""
-    units, durations = codec.deduplicate(torch.from_numpy(frames))
-    return {
-        "id": piece.id,
-        "units": units.tolist(),
-        "durations": durations.tolist(),
-        "num_frames": len(frames),
-        "text": piece.text,
-        "aligned_text": piece.aligned_text,
-    }
