@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..audio_utils import AudioError, check_convertible, open_audio, resample
+from ..audio_files import AudioError, check_sampling_rate, open_audio
+from ..audio_utils import resample
 from .recordings import Recording, Skipped, SkipReason
 from .segmentation import Segment, Segmentation, cut_segments
 from .unit_rows import piece_id
@@ -88,7 +89,7 @@ def _read_items(
     frames_read = 0
     try:
         with open_audio(recording.audio) as file:
-            check_convertible(file.sampling_rate, sampling_rate, file.name)
+            check_sampling_rate(file.sampling_rate, file.name, sampling_rate)
             blocks = file.blocks(recording.offset, recording.duration)
             for segment in cut_segments(blocks, file.sampling_rate, frame_rate, rules.segmentation):
                 bounds, peak = (segment.keep_from, segment.keep_to), float(np.abs(segment.waveform).max())

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..audio_utils import open_audio
+from ..audio_files import open_audio
 from .recordings import Recording, Skipped, SkipReason
 
 
