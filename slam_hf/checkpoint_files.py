@@ -15,19 +15,7 @@ SIGNATURES = {".png": rb"\x89PNG\r\n\x1a\n", ".wav": rb"RIFF.{4}WAVE"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    r"""
-    Read a JSON object.
-
-    Args:
-        path (`Path`):
-            The file.
-
-    Returns:
-        `dict`: its content.
-
-    Raises:
-        ValueError: the file does not hold a JSON object.
-    """
+    """Read a JSON object; `ValueError` where the file holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -43,19 +31,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    r"""
-    List the safetensors files of a folder, after checking that each is complete.
-
-    Args:
-        folder (`Path`):
-            Folder with `model.safetensors`, or with an index and the files that it lists.
-
-    Returns:
-        `list[Path]`: the files of weights.
-
-    Raises:
-        FileNotFoundError: there are no safetensors files, or one that the index names is missing.
-        ValueError: a file is cut short or not a safetensors file, or the index names a file elsewhere.
+    """
+    List the safetensors files of a folder, after checking that each is there (else `FileNotFoundError`) and complete
+    (else `ValueError`).
     """
     names = weight_names(folder)
     require_files(folder, names, "`save_pretrained` of the model writes safetensors.")
@@ -65,7 +43,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weight_names(folder: Path) -> list[str]:
-    """List the names of the weight files: `model.safetensors`, or those in the folder's index."""
+    """
+    List the names of the weight files: `model.safetensors`, or those in the folder's index; `ValueError` where it
+    names a file elsewhere.
+    """
     if not (folder / WEIGHTS_INDEX).is_file():
         return [WEIGHTS]
     weight_map = read_json(folder / WEIGHTS_INDEX).get("weight_map")
@@ -79,17 +60,9 @@ def weight_names(folder: Path) -> list[str]:
 
 
 def check_content(path: Path, file: Path | None = None) -> None:
-    r"""
-    Check that the content of a file fits its suffix: JSON, safetensors, Parquet, PNG, WAV or text.
-
-    Args:
-        path (`Path`):
-            The file.
-        file (`Path`, *optional*):
-            The file that the error names, if that is another one.
-
-    Raises:
-        ValueError: the content does not fit.
+    """
+    Check that the content of a file fits its suffix: JSON, safetensors, Parquet, PNG, WAV or text. The `ValueError`
+    names `file`, if that is another one.
     """
     try:
         match path.suffix:

@@ -7,23 +7,10 @@ import torch
 
 
 def split_clips(input_values: torch.Tensor, padding_mask: torch.Tensor | None, min_samples: int) -> list[torch.Tensor]:
-    r"""
-    The clips of a batch of mono audio, without their padding.
-
-    Args:
-        input_values (`torch.FloatTensor` of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`):
-            The waveforms, padded on the right.
-        padding_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
-            1 for audio and 0 for padding; without it, all is audio.
-        min_samples (`int`):
-            Minimum number of samples in a clip.
-
-    Returns:
-        `list[torch.FloatTensor]` of shape `(num_samples,)` each.
-
-    Raises:
-        ValueError: the waveforms have the wrong type or shape, the mask does not fit them, or a clip is too short or
-            holds NaN or infinite samples.
+    """
+    The clips of a batch of mono audio of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`, each
+    without the padding on its right, where the mask of shape `(batch_size, num_samples)` is 0. `ValueError` where a
+    type or a shape does not fit, or where a clip is too short or holds NaN or infinite samples.
     """
     if not input_values.is_floating_point():
         raise ValueError(f"`input_values` must be floating point samples between -1 and 1, got {input_values.dtype}.")
@@ -45,20 +32,10 @@ def split_clips(input_values: torch.Tensor, padding_mask: torch.Tensor | None, m
 
 
 def split_units(audio_codes: torch.Tensor, num_units: int) -> list[torch.LongTensor]:
-    r"""
-    The unit sequences of a batch, without their padding.
-
-    Args:
-        audio_codes (`torch.LongTensor` of shape `(batch_size, 1, length)` or `(batch_size, length)`):
-            Units, padded on the right with -1.
-        num_units (`int`):
-            Number of units in the codebook.
-
-    Returns:
-        `list[torch.LongTensor]` of shape `(length,)` each.
-
-    Raises:
-        ValueError: the units have the wrong type or shape, or a sequence is empty or holds what is not a unit.
+    """
+    The unit sequences of a batch of shape `(batch_size, 1, length)` or `(batch_size, length)`, each without the
+    padding of -1 on its right. `ValueError` where the type or the shape does not fit, or where a sequence is empty or
+    holds what is not a unit.
     """
     if audio_codes.is_floating_point() or (audio_codes.ndim == 3 and audio_codes.shape[1] != 1):
         raise ValueError(f"`audio_codes` must be integers of one codebook, got {_describe(audio_codes)}.")
@@ -74,20 +51,9 @@ def split_units(audio_codes: torch.Tensor, num_units: int) -> list[torch.LongTen
 
 
 def split_durations(durations: torch.Tensor, sequences: list[torch.LongTensor]) -> list[torch.LongTensor]:
-    r"""
-    The durations of unit sequences, without their padding.
-
-    Args:
-        durations (`torch.LongTensor` of shape `(batch_size, length)`):
-            Frames that each unit lasts; anything after the end of a sequence is padding.
-        sequences (`list[torch.LongTensor]`):
-            The sequences that [`split_units`] returns.
-
-    Returns:
-        `list[torch.LongTensor]` of shape `(length,)` each.
-
-    Raises:
-        ValueError: the durations have the wrong type or shape, or a unit lasts less than a frame.
+    """
+    The durations, in frames, of unit sequences from [`split_units`], without what follows the end of each.
+    `ValueError` where the type or the shape does not fit, or where a unit lasts less than a frame.
     """
     count, longest = len(sequences), max(len(units) for units in sequences)
     if durations.is_floating_point() or durations.ndim != 2 or len(durations) != count or durations.shape[1] < longest:

@@ -67,16 +67,13 @@ class SpeechLMProcessor(ProcessorMixin):
             OSError: the codec that the processor names cannot be loaded.
         """
         if self._audio_tokenizer is None and self._codec_reference is not None:
+            name = self._codec_reference["name_or_path"]
             try:
-                self._audio_tokenizer = load_codec(
-                    self._codec_reference["name_or_path"],
-                    self._codec_reference.get("revision"),
-                    **self._codec_access,
-                )
+                self._audio_tokenizer = load_codec(name, self._codec_reference.get("revision"), **self._codec_access)
             except OSError as error:
                 raise OSError(
-                    f"The model's processor names the codec '{self._codec_reference['name_or_path']}', which cannot "
-                    "be loaded. Pass `codec=`, or set `processor.audio_tokenizer`, to that codec where it is now."
+                    f"The model's processor names the codec '{name}', which cannot be loaded. Pass `codec=`, or set "
+                    "`processor.audio_tokenizer`, to that codec where it is now."
                 ) from error
         return self._audio_tokenizer
 
@@ -204,9 +201,7 @@ class SpeechLMProcessor(ProcessorMixin):
         return codec.decode(units[None]).audio_values[0, 0].float().cpu().numpy()
 
     def batch_decode(self, input_ids: torch.LongTensor | list[Any]) -> list[np.ndarray]:
-        r"""
-        Make the waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] does.
-        """
+        """Make the waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] does."""
         return [self.decode(sequence) for sequence in input_ids]
 
     def _require_codec(self) -> HubertUnitCodec:
@@ -221,21 +216,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
 
 def load_codec(name_or_path: str | os.PathLike, revision: str | None = None, **kwargs: Any) -> HubertUnitCodec:
-    r"""
-    Load a codec from safetensors.
-
-    Args:
-        name_or_path (`str` or `os.PathLike`):
-            A Hub id, a folder, or `quickstart:codec`, which comes with the package.
-        revision (`str`, *optional*, defaults to `"main"`):
-            Its revision on the Hub.
-        kwargs:
-            As for `HubertUnitCodec.from_pretrained`.
-
-    Raises:
-        OSError: there is no such codec, or it has no safetensors.
-        ValueError: it is a model of another type, a file is damaged, or the weights do not fit `config.json`.
-    """
+    """Load a codec as `HubertUnitCodec.from_pretrained` does, by default from `main`."""
     return HubertUnitCodec.from_pretrained(name_or_path, revision=revision or "main", **kwargs)
 
 
@@ -250,23 +231,9 @@ def check_codec(codec: HubertUnitCodec | HubertUnitCodecConfig, num_units: int) 
 
 
 def check_codec_reference(reference: Any, source: str, is_local: bool) -> dict[str, str | None]:
-    r"""
-    Check what a file says about a codec: it may give a name and a revision, and nothing else.
-
-    Args:
-        reference (`Any`):
-            The value of `codec` in the file.
-        source (`str`):
-            The file, for the error message.
-        is_local (`bool`):
-            Whether the file comes from this machine. Only then may it name a folder.
-
-    Returns:
-        `dict` with `name_or_path` and `revision`.
-
-    Raises:
-        ValueError: there are other keys, the name is neither that of a repository nor of a permitted folder, or the
-            revision is not a commit, a branch or a tag.
+    """
+    Check what a file says about a codec: it may give a `name_or_path` and a `revision` (commit, branch or tag), and
+    nothing else. Only a file of this machine (`is_local`) may name a folder. Otherwise a `ValueError` names the file.
     """
     if not isinstance(reference, dict) or not {"name_or_path"} <= reference.keys() <= {"name_or_path", "revision"}:
         raise ValueError(
@@ -283,11 +250,8 @@ def check_codec_reference(reference: Any, source: str, is_local: bool) -> dict[s
             f"{source}: the codec {name!r} on the Hub is hidden by the folder '{os.path.abspath(name)}'. Change to "
             "another working directory."
         )
-    if revision is not None and not (
-        isinstance(revision, str)
-        and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)*", revision, re.ASCII)
-        and ".." not in revision
-    ):
+    is_name = isinstance(revision, str) and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)*", revision, re.ASCII)
+    if revision is not None and (not is_name or ".." in revision):
         raise ValueError(f"{source}: {revision!r} is not a commit, a branch or a tag.")
     return {"name_or_path": name, "revision": revision}
 

@@ -24,18 +24,10 @@ def is_local(name_or_path: str | os.PathLike) -> bool:
 
 
 def public_name(name_or_path: str | os.PathLike, revision: str | None = None) -> str:
-    r"""
-    Make a publishable name for a model, a dataset, a folder or a file.
-
-    Args:
-        name_or_path (`str` or `os.PathLike`):
-            An id on the Hub, a path, or a name in this package.
-        revision (`str`, *optional*):
-            The commit on the Hub, if it was loaded from there. A folder of the same name is then ignored.
-
-    Returns:
-        `str`: ids on the Hub and names in this package (`quickstart:<path>`) are unchanged. Of a path, the last part
-        is returned; for checkpoints, the last two (`"run/checkpoint-5"`).
+    """
+    Make a publishable name for a model, a dataset, a folder or a file. Ids on the Hub and names in this package
+    (`quickstart:<path>`) stay as they are. Of a path, the last part is returned; for checkpoints, the last two
+    (`"run/checkpoint-5"`). With a revision, which is a commit on the Hub, a folder of the same name is ignored.
     """
     name = os.fspath(name_or_path)
     if not name or revision is not None or not is_local(name):

@@ -62,7 +62,9 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
             )
     generator = _read_generator(Path(checkpoint))
     try:
-        state = _rename(_fold_weight_norm(generator))
+        state = _fold_weight_norm(generator)
+        for pattern, replacement in _RENAMED.items():
+            state = {re.sub(pattern, replacement, key): tensor for key, tensor in state.items()}
         config = _read_config(config, state)
         with torch.device("meta"):
             vocoder = UnitHifiGan(config)
@@ -111,12 +113,6 @@ def _fold_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
         if not key.endswith(".weight_g"):
             folded[re.sub(r"\.weight_v$", ".weight", key)] = tensor
     return folded
-
-
-def _rename(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    for pattern, replacement in _RENAMED.items():
-        state = {re.sub(pattern, replacement, key): tensor for key, tensor in state.items()}
-    return state
 
 
 def _read_config(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> UnitHifiGanConfig:

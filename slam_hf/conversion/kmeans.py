@@ -9,7 +9,6 @@ import math
 import os
 import pickle
 import re
-import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -69,23 +68,13 @@ def read_kmeans(path: str | os.PathLike) -> torch.Tensor:
     Raises:
         ValueError: the file holds anything else, is damaged, or promises more data than it has.
     """
+    data = Path(path).read_bytes()
     try:
-        estimator = _Reader(_decompress(Path(path).read_bytes())).load()
+        estimator = _Reader(_decompress(data)).load()
         if not isinstance(estimator, _Object) or estimator.name not in _ESTIMATORS:
             raise ValueError("it holds something else")
         return _check_centroids(estimator.state.get("cluster_centers_"))
-    except (
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-        struct.error,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # a damaged pickle can raise nearly any type
         raise ValueError(f"{os.fspath(path)!r} is not a scikit-learn KMeans that is safe to read: {error}") from error
 
 
@@ -100,12 +89,8 @@ def _decompress(data: bytes) -> bytes:
 
 
 def _check_centroids(centroids: Any) -> torch.Tensor:
-    if (
-        not isinstance(centroids, np.ndarray)
-        or centroids.dtype.kind != "f"
-        or centroids.ndim != 2
-        or not centroids.size
-    ):
+    is_matrix = isinstance(centroids, np.ndarray) and centroids.ndim == 2 and centroids.size > 0
+    if not is_matrix or centroids.dtype.kind != "f":
         raise ValueError("its `cluster_centers_` are no matrix of floating point numbers")
     if not np.isfinite(centroids).all():
         raise ValueError("its `cluster_centers_` hold NaN or infinite numbers")
@@ -149,9 +134,7 @@ class _Reader(pickle._Unpickler):
         codes = [getattr(pickle, name)[0] for name in _INSTRUCTIONS.split()]
         self.dispatch = _Instructions({code: self.dispatch[code] for code in codes})
         self.dispatch[pickle.BUILD[0]] = _Reader.load_build
-        self.dispatch[pickle.FRAME[0]] = lambda self: self.read(
-            8
-        )  # the size of the next part, which need not be known
+        self.dispatch[pickle.FRAME[0]] = lambda self: self.read(8)  # the size of the next part is not needed
 
     def find_class(self, module: str, name: str) -> type[_Object]:
         name = f"{module}.{name}"
@@ -188,9 +171,7 @@ def _to_array(data: bytes, shape: tuple[int, ...], dtype: Any, order: str) -> np
 
 def _to_dtype(dtype: Any) -> np.dtype:
     """The numeric type of a pickled `numpy.dtype`, such as `("f4", False, True)` with byte order `"<"`."""
-    if not (
-        isinstance(dtype, _Object) and dtype.name == "numpy.dtype" and re.fullmatch("[fiub][1248]", dtype.args[0])
-    ):
+    is_dtype = isinstance(dtype, _Object) and dtype.name == "numpy.dtype"
+    if not is_dtype or not re.fullmatch("[fiub][1248]", dtype.args[0]):
         raise ValueError("it has an array of something other than numbers")
-    byte_order = dtype.state[1] if dtype.state else "="
-    return np.dtype(dtype.args[0]).newbyteorder(byte_order)
+    return np.dtype(dtype.args[0]).newbyteorder(dtype.state[1] if dtype.state else "=")

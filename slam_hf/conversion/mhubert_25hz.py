@@ -107,7 +107,11 @@ def cache_codec(published: PublishedCodec, cache_dir: Path) -> Path:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
             published.convert(Path(scratch))
-            _move_folder(Path(scratch) / "codec", folder)
+            try:
+                os.rename(Path(scratch) / "codec", folder)
+            except OSError:
+                if not folder.is_dir():  # another process may have converted it meanwhile
+                    raise
     except OSError as error:
         raise OSError(
             f"The published codec is not in {folder}, and its parts cannot be fetched: {error}. Call "
@@ -117,12 +121,3 @@ def cache_codec(published: PublishedCodec, cache_dir: Path) -> Path:
             f"{published.kmeans.url}, {published.vocoder.url} and {published.vocoder_config.url}."
         ) from error
     return folder
-
-
-def _move_folder(source: Path, target: Path) -> None:
-    """Rename `source` to `target`, unless another process has already created it."""
-    try:
-        os.rename(source, target)
-    except OSError:
-        if not target.is_dir():
-            raise

@@ -19,14 +19,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pair:
-    r"""
-    Two utterances, the first of which a good model finds more likely.
-
-    Args:
-        correct, incorrect (`str`):
-            Names of the utterances: their paths in the benchmark's folder, without extension.
-        labels (`dict`):
-            What the benchmark says about the pair, such as its `type` and `voice`.
+    """
+    Two utterances by their paths in the benchmark's folder, without extension, and what the benchmark says about them,
+    such as their `type` and `voice`. A good model finds the first more likely.
     """
 
     correct: str
@@ -52,7 +47,7 @@ def read_swuggy(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]
     columns `filename`, `id`, `voice`, `frequency` and `correct`. The pairs are in the order of id and voice, which are
     their labels, with the `frequency` of the word (`int`, or `None` if the file gives none).
     """
-    return _read_gold(folder, names, item=("id", "voice"), more={"frequency": _count})
+    return _read_gold(folder, names, item=("id", "voice"), frequency=_count)
 
 
 def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
@@ -61,7 +56,7 @@ def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[P
     `{n}_incorrect.wav`, possibly in subfolders. The pairs are in the order of their numbers.
     """
     pairs = _pair_by_name(folder, names, r"(?P<part>(?:.*/)?){n}_{side}", sides=("correct", "incorrect"))
-    return [pair for _, pair in pairs]
+    return [replace(pair, labels={}) for pair in pairs]
 
 
 def read_salmon(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
@@ -69,31 +64,26 @@ def read_salmon(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]
     Read SALMon (arXiv 2409.07437), whose folders of parts hold `sample_{n}_0.wav`, which is correct, and
     `sample_{n}_1.wav`. The pairs are in the order of part, which is their label, and number.
     """
-    pairs = _pair_by_name(folder, names, r"(?P<part>[^/]+)/sample_{n}_{side}", sides=("0", "1"))
-    return [replace(pair, labels={"part": part}) for part, pair in pairs]
+    return _pair_by_name(folder, names, r"(?P<part>[^/]+)/sample_{n}_{side}", sides=("0", "1"))
 
 
 def _read_gold(
     folder: str | os.PathLike,
     names: Collection[str],
     item: Sequence[str],
-    more: Mapping[str, Callable[[str], Any]] | None = None,
+    **more: Callable[[str], Any],
 ) -> list[Pair]:
     """The pairs of `gold.csv`. `item` are the columns that name an item, `more` others and what parses them."""
-    parsers = {"filename": _not_empty, "correct": _flag, **dict.fromkeys(item, _not_empty), **(more or {})}
+    parsers = {"filename": _not_empty, "correct": _flag, **dict.fromkeys(item, _not_empty), **more}
     path = Path(folder) / "gold.csv"
     sides = defaultdict(lambda: ([], []))
     for row in _read_rows(path, parsers):
         sides[tuple(row[column] for column in item)][row["correct"]].append(row)
     _check_complete(path, (("/".join(key), len(wrong) == len(right)) for key, (wrong, right) in sides.items()))
     pairs = [
-        Pair(
-            _utterance_name(right["filename"]),
-            _utterance_name(wrong["filename"]),
-            {column: right[column] for column in (*item, *(more or ()))},
-        )
+        Pair(*(row["filename"].removesuffix(".wav") for row in pair), {name: pair[0][name] for name in (*item, *more)})
         for _, (wrongs, rights) in sorted(sides.items())
-        for wrong, right in zip(wrongs, rights, strict=True)
+        for pair in zip(rights, wrongs, strict=True)
     ]
     absent = sorted({name for pair in pairs for name in (pair.correct, pair.incorrect)} - set(names))
     if absent:
@@ -121,8 +111,8 @@ def _read_rows(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> Itera
 
 def _pair_by_name(
     folder: str | os.PathLike, names: Collection[str], layout: str, sides: tuple[str, str]
-) -> list[tuple[str, Pair]]:
-    """Pairs with the part of the benchmark that each is from. The first of `sides` is the correct one."""
+) -> list[Pair]:
+    """Pairs labelled with the part of the benchmark that each is from. The first of `sides` is the correct one."""
     pattern = re.compile(layout.replace("{n}", r"(?P<number>\d+)").replace("{side}", f"(?P<side>{'|'.join(sides)})"))
     matches = {name: pattern.fullmatch(name) for name in names}
     strays = sorted(name for name, match in matches.items() if match is None)
@@ -134,9 +124,7 @@ def _pair_by_name(
     for name, match in matches.items():
         items[match["part"], int(match["number"]), match["number"]][match["side"]] = name
     _check_complete(folder, ((min(members.values()), len(members) == 2) for members in items.values()))
-    return [
-        (part, Pair(members[sides[0]], members[sides[1]], labels={})) for (part, *_), members in sorted(items.items())
-    ]
+    return [Pair(*(members[side] for side in sides), {"part": part}) for (part, *_), members in sorted(items.items())]
 
 
 def _check_complete(source: str | os.PathLike, items: Iterable[tuple[str, bool]]) -> None:
@@ -146,10 +134,6 @@ def _check_complete(source: str | os.PathLike, items: Iterable[tuple[str, bool]]
             f"'{source}': {len(incomplete)} items are not a pair of a correct and an incorrect utterance: "
             f"{_some(incomplete)}. A benchmark is scored whole or not at all: get the rest of it."
         )
-
-
-def _utterance_name(filename: str) -> str:
-    return filename.removesuffix(".wav")
 
 
 def _not_empty(value: str) -> str:

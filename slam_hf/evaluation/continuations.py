@@ -124,27 +124,13 @@ def continue_recordings(
     name: str = "continuations",
 ) -> list[dict[str, Any]]:
     r"""
-    Continue the beginnings of recordings.
+    Continue the beginnings of recordings, which `files` gives by name, and transcribe the results.
 
     Called in each process of `accelerate launch`, it divides the batches among them. A batch holds the same prompts,
     and has the same seed, in any number of processes and after any interruption.
 
-    Args:
-        files (`Mapping[str, Path]`):
-            Recordings by name.
-        speak ([`AudioToAudioPipeline`]):
-            Continues prompts.
-        transcribe ([`~transformers.AutomaticSpeechRecognitionPipeline`]):
-            Transcribes the results.
-        args ([`ContinuationArguments`]):
-            Length of the prompts, batch size and seed.
-        journal_dir (`str` or `os.PathLike`):
-            Where finished batches are kept. The folder must be for these files, models and arguments only.
-        audio_dir (`str` or `os.PathLike`):
-            Where `{name}.wav`, the prompt resynthesised by the codec with its continuation, and
-            `{name}_continuation.wav` are written.
-        name (`str`, *optional*, defaults to `"continuations"`):
-            What the progress bar says.
+    Finished batches are kept in `journal_dir`, which must be for these files, models and arguments only. `audio_dir`
+    gets `{name}.wav`, the prompt resynthesised by the codec with its continuation, and `{name}_continuation.wav`.
 
     Returns:
         `list` of one `dict` per recording, in their order:
@@ -179,22 +165,11 @@ def read_prompts(
     r"""
     Read the beginnings of recordings. If a recording has a file of the same name with the extension `.json` beside it,
     with `aligned_text`, a list of `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the nearest end
-    of a word.
-
-    Args:
-        files (`Mapping[str, Path]`):
-            Recordings by name.
-        speak ([`AudioToAudioPipeline`]):
-            The pipeline that is to continue them, with the codec.
-        seconds (`float`):
-            Length of the beginnings. A shorter recording is taken as a whole.
+    of a word; `ValueError` where that file cannot be read. Shorter recordings are taken as a whole.
 
     Returns:
         `tuple` of two `dict` by name: waveforms of shape `(samples,)` at the codec's sampling rate, and what is wrong
         with the recordings that cannot be read or are shorter than a frame of the codec.
-
-    Raises:
-        ValueError: a file of word times cannot be read.
     """
     codec = speak.processor.audio_tokenizer
     prompts, skipped = {}, {}
@@ -245,7 +220,8 @@ def _continue_batch(
         trim_silence=False,
         min_new_seconds=0,
     )
-    continuations = [_synthesize(result["units"], speak) for result in results]
+    units = [speak.tokenizer.encode_units(result["units"], add_special_tokens=False) for result in results]
+    continuations = [speak.processor.decode(ids["input_ids"]) for ids in units]
     heard = transcribe_waveforms(
         [result["audio"] for result in results] + continuations, rate, transcribe, len(prompts)
     )
@@ -264,10 +240,6 @@ def _continue_batch(
             "continuation_transcript": heard[len(prompts) + row],
         }
     return records
-
-
-def _synthesize(units: np.ndarray, speak: AudioToAudioPipeline) -> np.ndarray:
-    return speak.processor.decode(speak.tokenizer.encode_units(units, add_special_tokens=False)["input_ids"])
 
 
 def _load_text_lm(args: ContinuationArguments) -> TextLM:

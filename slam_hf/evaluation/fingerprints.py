@@ -16,19 +16,10 @@ from ..public_names import public_name
 
 
 def describe_model(model: PreTrainedModel, name_or_path: str | None = None) -> dict[str, str | None]:
-    r"""
-    Describe a model for the record of an evaluation.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The model.
-        name_or_path (`str`, *optional*):
-            Its Hub id or folder. Defaults to the one that the model remembers, which is that of the base model if it
-            has an adapter.
-
-    Returns:
-        `dict`: `name`, which can be published, `revision` (the commit on the Hub) and `weights` (the hash of
-        configuration and weights).
+    """
+    Describe a model for the record of an evaluation: a `name` that can be published, the `revision` (its commit on the
+    Hub) and the hash of its `weights` and configuration. The name that the model remembers, which is used by default,
+    is that of the base model if it has an adapter.
     """
     name = name_or_path or model.name_or_path
     # The configuration of an adapted model, and so its commit, is that of the base model.

@@ -18,13 +18,8 @@ class Journal:
     that is killed leaves at most an unfinished last line. Damaged lines are left out, with a warning: their
     results are computed again.
 
-    Args:
-        folder (`str` or `os.PathLike`):
-            Where the files are. Its name must tell what the results depend on besides the key, such as the model.
-
-    Attributes:
-        results (`dict`):
-            What earlier runs and this process have computed.
+    The name of the folder must tell what the results depend on besides the key, such as the model. `results` is what
+    earlier runs and this process have computed.
     """
 
     def __init__(self, folder: str | os.PathLike):

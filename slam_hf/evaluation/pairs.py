@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoProcessor, pipeline
 
-from ..encoding.codec_identity import CodecDescription, describe_codec
+from ..encoding.codec_identity import describe_codec
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processing_speech_lm import SpeechLMProcessor
@@ -46,14 +46,20 @@ def evaluate_pairs(
             had to be skipped.
     """
     processor = own_processor(args, model, processor)
-    pairs, utterances, codec = _encode_benchmark(args, model, processor)
+    pairs, utterances, files = _read_benchmark(args.task, args.data)
+    codec = None
+    if utterances is None:
+        codec = load_pipeline(args, model, processor).processor.audio_tokenizer
+        wanted = {name: files[name] for pair in pairs for name in (pair.correct, pair.incorrect)}
+        utterances = encode_files(wanted, codec, args.cache_dir, args.batch_seconds, args.num_workers)
     processor.tokenizer.add_eos_token = True
     _check_vocabulary(utterances, processor.tokenizer.num_units)
     _skip_too_long(utterances, model.max_positions)
     described = describe_model(model, args.model)
-    scored = [pair for pair in pairs if utterances.skipped.keys().isdisjoint((pair.correct, pair.incorrect))]
+    names = [(pair.correct, pair.incorrect) for pair in pairs]
+    scored = [pair for pair in names if utterances.skipped.keys().isdisjoint(pair)]
     scores = score_pairs(
-        [(utterances.units[pair.correct], utterances.units[pair.incorrect]) for pair in scored],
+        [(utterances.units[correct], utterances.units[incorrect]) for correct, incorrect in scored],
         model,
         processor.tokenizer,
         journal_dir=Path(args.output_dir) / ".journal" / f"{described['weights']}-{args.reduction}",
@@ -61,40 +67,24 @@ def evaluate_pairs(
         batch_tokens=args.batch_tokens,
         name=args.task,
     )
-    scores_of = {(pair.correct, pair.incorrect): row for pair, row in zip(scored, scores.tolist(), strict=True)}
+    scores_of = dict(zip(scored, scores.tolist(), strict=True))
     records = [_make_record(pair, scores_of, utterances) for pair in pairs]
+    contents = ([*astuple(pair), *map(utterances.hashes.get, (pair.correct, pair.incorrect))] for pair in pairs)
     return Evaluation(
         task=args.task,
         results=TASKS[args.task].compute(records),
         records=records,
         model=described,
-        data={
-            "name": public_name(args.data),
-            "hash": hash_rows(
-                [*astuple(pair), utterances.hashes[pair.correct], utterances.hashes[pair.incorrect]] for pair in pairs
-            ),
-        },
-        codec=codec,
+        data={"name": public_name(args.data), "hash": hash_rows(contents)},
+        codec=codec and describe_codec(codec),
         settings={"reduction": args.reduction},
     )
 
 
 def check_benchmark(task: str, data: str, num_units: int) -> None:
-    r"""
+    """
     Check that a model can be scored on a benchmark of pairs, without reading its audio. Trainings that end with an
-    evaluation call this at their start.
-
-    Args:
-        task (`str`):
-            Name of the task.
-        data (`str`):
-            Folder of the benchmark.
-        num_units (`int`):
-            Number of units of the model.
-
-    Raises:
-        FileNotFoundError, ValueError: the task is not one of pairs, the folder is missing, the benchmark is
-            incomplete, or its units are not the model's.
+    evaluation call this at their start. It raises what [`evaluate_pairs`] would, or a `ValueError` for another task.
     """
     _, utterances, _ = _read_benchmark(task, data)
     if utterances is not None:
@@ -111,18 +101,6 @@ def _read_benchmark(task: str, data: str) -> tuple[list[Pair], Utterances | None
     files = list_audio(data) if utterances is None else {}
     names = files.keys() if utterances is None else utterances.hashes.keys()
     return TASKS[task].read_pairs(data, names), utterances, files
-
-
-def _encode_benchmark(
-    args: EvaluationArguments, model: SpeechLMForCausalLM, processor: SpeechLMProcessor
-) -> tuple[list[Pair], Utterances, CodecDescription | None]:
-    pairs, utterances, files = _read_benchmark(args.task, args.data)
-    if utterances is not None:
-        return pairs, utterances, None
-    codec = load_pipeline(args, model, processor).processor.audio_tokenizer
-    wanted = {name: files[name] for pair in pairs for name in (pair.correct, pair.incorrect)}
-    utterances = encode_files(wanted, codec, args.cache_dir, args.batch_seconds, args.num_workers)
-    return pairs, utterances, describe_codec(codec)
 
 
 def own_processor(

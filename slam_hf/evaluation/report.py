@@ -97,13 +97,11 @@ def save_evaluation(
         "code": {"slam_hf": slam_hf.__version__, "hash": hash_code()}
         | {name: metadata.version(name) for name in ("torch", "transformers")},
     }
-    folder = Path(output_dir)
     columns = dict.fromkeys(column for record in evaluation.records for column in record)
     records = pa.table({column: [record.get(column) for record in evaluation.records] for column in columns})
     # The type of a column without values cannot be inferred: `skipped`, if nothing was.
     fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in records.schema]
-    records = records.cast(pa.schema(fields))
-    atomic_write(folder / f"{evaluation.task}.parquet", to_parquet(records))
-    path = folder / f"{evaluation.task}.json"
+    path = Path(output_dir, f"{evaluation.task}.json")
+    atomic_write(path.with_suffix(".parquet"), to_parquet(records.cast(pa.schema(fields))))
     atomic_write(path, (json.dumps(summary, indent=2) + "\n").encode())
     return path

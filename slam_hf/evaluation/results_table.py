@@ -18,18 +18,9 @@ MINIATURE = "‡"
 
 @dataclass(frozen=True)
 class Score:
-    r"""
-    A cell of the table.
-
-    Args:
-        value (`float`):
-            As tables show it: in percent, if the scale of the task is 100.
-        interval (`tuple[float, float]`, *optional*):
-            95 % interval.
-        num_scored, num_items (`int`, *optional*):
-            How many items were scored, and how many the benchmark has.
-        is_miniature (`bool`, *optional*, defaults to `False`):
-            Whether it was measured on a small benchmark of this package.
+    """
+    A cell of the table. The value and its 95 % interval are as tables show them: in percent, if the scale of the task
+    is 100. A miniature is a small benchmark of this package.
     """
 
     value: float
@@ -41,20 +32,9 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    r"""
-    A model and its scores.
-
-    Args:
-        model (`str`):
-            Name.
-        compute (`str`):
-            Hardware that it was trained on, or "?".
-        parameters, tokens (`str`):
-            Number of parameters and of training tokens, as people write them: `"358M"`, `"1.4B + 5M"`.
-        scores (`dict[str, Score]`):
-            Scores by task.
-        is_ours (`bool`, *optional*, defaults to `False`):
-            Whether this package has measured them.
+    """
+    A model and its scores by task, with the hardware that it was trained on and the numbers of its parameters and
+    training tokens as people write them: `"358M"`, `"1.4B + 5M"`, `"?"`. Ours are those that this package measured.
     """
 
     model: str

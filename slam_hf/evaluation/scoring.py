@@ -41,24 +41,17 @@ def score_pairs(
     Args:
         pairs (sequence of pairs of `np.ndarray` of shape `(units,)`):
             Deduplicated units.
-        model ([`SpeechLMForCausalLM`]):
-            The model, in evaluation mode.
-        tokenizer ([`HubertUnitTokenizer`]):
-            Its tokenizer, with `add_eos_token=True`.
+        model ([`SpeechLMForCausalLM`]), tokenizer ([`HubertUnitTokenizer`]):
+            The model in evaluation mode, and its tokenizer with `add_eos_token=True`; `ValueError` otherwise.
         journal_dir (`str` or `os.PathLike`):
             Where scores are kept as they are computed. The folder must be for this model and reduction only.
-        reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
-            The mean over tokens, as in the published scores, or the sum.
-        batch_tokens (`int`, *optional*, defaults to 8192):
-            Maximum number of tokens per batch, padding included.
+        reduction, batch_tokens:
+            As in [`EvaluationArguments`].
         name (`str`, *optional*, defaults to `"scoring"`):
             What the progress bar says.
 
     Returns:
         `np.ndarray` of shape `(pairs, 2)`, float64, in nats.
-
-    Raises:
-        ValueError: the tokenizer does not end sequences with `<S>`.
     """
     if not tokenizer.add_eos_token:
         raise ValueError("Published scores include the final <S>: load the tokenizer with `add_eos_token=True`.")

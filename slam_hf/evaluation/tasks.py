@@ -1,7 +1,7 @@
 """The table of tasks: all benchmarks, how their folders are read and how they are scored."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .benchmarks import Pair, read_salmon, read_sblimp, read_storycloze, read_swuggy
@@ -11,35 +11,38 @@ if TYPE_CHECKING:
     import evaluate
 
 
+SCORES = {"correct_scores": "correct_score", "incorrect_scores": "incorrect_score"}
+
+
 @dataclass(frozen=True)
 class Task:
     r"""
-    A benchmark.
+    A benchmark. By default, it is pairs in the layout of StoryCloze, scored by accuracy in percent.
 
     Args:
         heading (`str`):
             Its name in tables and cards.
-        read_pairs (`Callable[[str, Collection[str]], list[Pair]]`):
+        read_pairs (`Callable[[str, Collection[str]], list[Pair]]`, *optional*):
             Reads the pairs of a folder in the layout of the benchmark's release, given the names of its utterances.
-        metric (`str`):
+        metric (`str`, *optional*):
             The metric's folder in `slam_hf/metrics`.
-        inputs (`dict[str, str]`):
+        inputs (`dict[str, str]`, *optional*):
             The inputs of the metric, and the column of the records that each of them is. In a continuation task,
             every column `name` is also there as `continuation_name`.
-        result (`str`, *optional*, defaults to `"accuracy"`):
+        result (`str`, *optional*):
             The result of the metric that tables and cards show. Its interval is the result `{result}_interval`.
-        kind (`"pairs"` or `"continuation"`, *optional*, defaults to `"pairs"`):
+        kind (`"pairs"` or `"continuation"`, *optional*):
             Whether the model says which of two utterances is more likely, or continues the correct ones.
-        scale (`float`, *optional*, defaults to 100):
+        scale (`float`, *optional*):
             What the result is multiplied by to be shown: 100 for what is shown in percent, otherwise 1.
-        higher_is_better (`bool`, *optional*, defaults to `True`):
+        higher_is_better (`bool`, *optional*):
             Whether a good model has a high score.
     """
 
     heading: str
-    read_pairs: Callable[[str, Collection[str]], list[Pair]]
-    metric: str
-    inputs: Mapping[str, str]
+    read_pairs: Callable[[str, Collection[str]], list[Pair]] = read_storycloze
+    metric: str = "storycloze"
+    inputs: Mapping[str, str] = field(default_factory=SCORES.copy)
     result: str = "accuracy"
     kind: Literal["pairs", "continuation"] = "pairs"
     scale: float = 100
@@ -50,23 +53,16 @@ class Task:
         """`str`: The heading with an arrow that says which scores are better."""
         return f"{self.heading} {'↑' if self.higher_is_better else '↓'}"
 
-    def compute(self, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        r"""
-        Compute the metric over the records of an evaluation, such as those of the Parquet file that it wrote.
-
-        Args:
-            records (iterable of `Mapping`):
-                One record per item. Items that were skipped do not count.
-
-        Returns:
-            `dict`: the results of the metric. In a continuation task, they are of prompts and continuations together,
-            and those of the continuations alone are under `continuation`.
-
-        Raises:
-            ImportError: the metric needs a package that is not installed.
-            ValueError: every item was skipped.
+    def compute(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """
-        scored = keep_scored(records)
+        Compute the metric over the records of an evaluation, but for those of skipped items; `ValueError` where all
+        were. Results of continuation tasks are of prompts and continuations together, and of the latter alone under
+        `continuation`.
+        """
+        scored = [record for record in records if record["skipped"] is None]
+        if not scored:
+            reasons = sorted({record["skipped"] for record in records})
+            raise ValueError(f"Every one of {len(records)} items had to be skipped: {reasons[:5]}.")
         results = self._compute(scored)
         if self.kind == "continuation":
             results["continuation"] = self._compute(scored, prefix="continuation_")
@@ -88,23 +84,10 @@ class Task:
         return self.import_metric()(keep_in_memory=True).compute(**columns)
 
 
-def keep_scored(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records of items that were not skipped; `ValueError` where there are none."""
-    records = list(records)
-    scored = [record for record in records if record["skipped"] is None]
-    if not scored:
-        reasons = sorted({record["skipped"] for record in records})
-        raise ValueError(f"Every one of {len(records)} items had to be skipped: {reasons[:5]}.")
-    return scored
-
-
-SCORES = {"correct_scores": "correct_score", "incorrect_scores": "incorrect_score"}
-TRANSCRIPTS = {"predictions": "transcript"}
-
 TASKS = {
     "sblimp": Task("sBLIMP", read_sblimp, "sblimp", SCORES | {"types": "type", "subtypes": "subtype", "ids": "id"}),
-    "sstorycloze": Task("sStoryCloze", read_storycloze, "storycloze", SCORES),
-    "tstorycloze": Task("tStoryCloze", read_storycloze, "storycloze", SCORES),
+    "sstorycloze": Task("sStoryCloze"),
+    "tstorycloze": Task("tStoryCloze"),
     "swuggy": Task(
         "sWUGGY in vocabulary",
         read_swuggy,
@@ -115,9 +98,8 @@ TASKS = {
     "salmon": Task("SALMon", read_salmon, "salmon", SCORES | {"parts": "part"}),
     "genppl": Task(
         "GenPPL",
-        read_storycloze,
-        "genppl",
-        TRANSCRIPTS | {"losses": "negative_log_likelihood"},
+        metric="genppl",
+        inputs={"predictions": "transcript", "losses": "negative_log_likelihood"},
         result="genppl",
         kind="continuation",
         scale=1,
@@ -125,9 +107,8 @@ TASKS = {
     ),
     "auto_bleu": Task(
         "Auto-BLEU",
-        read_storycloze,
-        "auto_bleu",
-        TRANSCRIPTS,
+        metric="auto_bleu",
+        inputs={"predictions": "transcript"},
         result="auto_bleu",
         kind="continuation",
         higher_is_better=False,
