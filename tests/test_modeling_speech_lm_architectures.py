@@ -138,11 +138,11 @@ def test_every_other_causal_lm(model_type):
         raise
     except Exception as error:
         pytest.skip(f"cannot be built tiny: {error}")
-    noise = 1e-4
-    if model_type in ("granitemoe", "hrm_text"):  # in float32, other shapes round otherwise, as of the plain base
-        noise = 2.0
+    if model_type == "hrm_text":  # whose many steps amplify the rounding of float32
+        model.double()
     try:
-        assert packing_fault(model) < noise
+        # Experts see other numbers of tokens, which rounds otherwise.
+        assert packing_fault(model) < (1e-3 if model_type == "granitemoe" else 1e-4)
     except ValueError as error:
         assert "packing: false" in str(error)
     check_generation(model)
