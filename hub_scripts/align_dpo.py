@@ -16,13 +16,12 @@ from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
-from slam_hf.training.checkpoints import ChecksumCallback, train_or_resume
-from slam_hf.training.corpus_codecs import check_codecs
-from slam_hf.training.cpu_threads import use_all_cores
+from slam_hf.training.checkpoints import train_or_resume
+from slam_hf.training.data import check_codecs
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, load_pairs
-from slam_hf.training.progress import hide_small_bars, show_one_bar
-from slam_hf.training.run_recorder import RunRecorder, begin_records, energy_callbacks, record_corpus, save_records
+from slam_hf.training.process_setup import prepare_process, show_one_bar
+from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
 
 def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> Publisher:
@@ -31,7 +30,6 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     training_args.include_num_input_tokens_seen = "non_padding"
     output_dir = Path(training_args.output_dir)
 
-    use_all_cores(training_args)
     processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
     check_codecs([corpus], processor)
@@ -48,11 +46,8 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
 
     # Else the model itself is the reference, before it is trained or without its adapters.
     needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
-    recorder = RunRecorder()
-    if training_args.process_index == 0:
-        recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
-        recorded = [record_corpus(corpus, train)]
-        recorder.records = begin_records("preference alignment", training_args, model_args, recorded, recipe)
+    recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
+    recorder = RunRecorder.begin("preference alignment", training_args, model_args, [(corpus, train)], recipe)
     trainer = DPOTrainer(
         model=load_model(),
         ref_model=load_model() if needs_reference else None,
@@ -66,7 +61,6 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)
-    trainer.add_callback(ChecksumCallback)
     if trainer.is_world_process_zero():
         processor.save_pretrained(output_dir)
 
@@ -90,7 +84,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
 
 def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
     hide_token(training_args)
-    hide_small_bars()
+    prepare_process(training_args)
     with claim_output_dir(args, training_args, model_args):
         publisher = align(args, training_args, model_args)
     publisher.publish(Path(training_args.output_dir), training_args, "End of training")

@@ -9,7 +9,6 @@ Every value of a recipe can be overridden on the command line; `--help` lists th
 from pathlib import Path
 
 from transformers import Trainer, TrainingArguments
-from transformers.utils import is_matplotlib_available
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import EvaluationArguments
@@ -19,25 +18,20 @@ from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher, hide_token
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
-from slam_hf.training.checkpoints import ChecksumCallback, train_or_resume
-from slam_hf.training.continuation import describe_continuation
-from slam_hf.training.corpus_codecs import check_codecs
-from slam_hf.training.cpu_threads import use_all_cores
-from slam_hf.training.curve import save_training_curve
+from slam_hf.training.checkpoints import train_or_resume
+from slam_hf.training.data import check_codecs, load_corpora, mix_corpora, pack_corpus
+from slam_hf.training.final_steps import check_final_steps, describe_continuation, trained_model
 from slam_hf.training.initialization import initial_model, make_processor
-from slam_hf.training.mixture import load_corpora, mix_corpora, pack_corpus
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
-from slam_hf.training.progress import hide_small_bars, show_one_bar
+from slam_hf.training.process_setup import prepare_process, show_one_bar
 from slam_hf.training.run_record import count_training_tokens
-from slam_hf.training.run_recorder import RunRecorder, begin_records, energy_callbacks, record_corpus, save_records
+from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records, save_training_curve
 from slam_hf.training.throughput import ThroughputCallback
-from slam_hf.training.trained_model import check_final_steps, trained_model
 
 
 def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> Publisher:
-    use_all_cores(training_args)
     # The collator reads a column that the model does not take; budget and throughput count tokens.
     training_args.remove_unused_columns = False
     training_args.include_num_input_tokens_seen = "non_padding"
@@ -55,11 +49,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         sequences = mix_corpora([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
         validation_sequences = pack_corpus(validation, args)
 
-    recorder = RunRecorder()
-    if training_args.process_index == 0:
-        recorded = [record_corpus(corpus, rows) for corpus, rows in zip(args.datasets, corpora, strict=True)]
-        recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
-        recorder.records = begin_records("pretraining", training_args, model_args, recorded, recipe)
+    recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
+    trained_on = list(zip(args.datasets, corpora, strict=True))
+    recorder = RunRecorder.begin("pretraining", training_args, model_args, trained_on, recipe)
     trainer = Trainer(
         model=model,
         args=training_args,
@@ -69,14 +61,13 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         processing_class=processor.tokenizer,
         callbacks=[*budget, recorder, *energy_callbacks(training_args)],
     )
-    throughput = ThroughputCallback(trainer.model.num_parameters(), tokens_per_step(args, training_args))
     # In front of those that report the logs, which it adds to.
+    throughput = ThroughputCallback(model.num_parameters(), tokens_per_step(args, training_args))
     trainer.callback_handler.callbacks.insert(0, throughput)
     show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)
-    trainer.add_callback(ChecksumCallback)
-    trainer.accelerator.print(describe_plan(args, training_args, trainer.model, sequences))
+    trainer.accelerator.print(describe_plan(args, training_args, model, sequences))
     if trainer.is_world_process_zero():
         processor.save_pretrained(output_dir)
 
@@ -88,8 +79,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
 
     if trainer.is_world_process_zero():
         save_records(recorder, trainer, {"validation loss (nats per unit)": "eval_loss"})
-        if is_matplotlib_available():
-            save_training_curve(trainer.state, output_dir / "training_curve.png")
+        save_training_curve(trainer.state, output_dir / "training_curve.png")
 
     trainer.accelerator.wait_for_everyone()
     model = trained_model(trainer, model_args)
@@ -112,7 +102,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
 
 def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> None:
     hide_token(training_args)
-    hide_small_bars()
+    prepare_process(training_args)
     with claim_output_dir(args, training_args, model_args):
         publisher = pretrain(args, training_args, model_args)
     publisher.publish(Path(training_args.output_dir), training_args, "End of training")

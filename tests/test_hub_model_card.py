@@ -56,7 +56,7 @@ ALIGNMENT = RunRecord(
     hardware=Hardware("AMD EPYC", 1, on_cpu=True),
     num_steps=10,
     seconds=59.6,
-    validation={"held-out reward accuracies": [0.0, 0.75]},
+    validation={"held-out reward accuracy (%)": [0.0, 75.0]},
     validation_steps=[0, 10],
 )
 

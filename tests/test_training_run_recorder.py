@@ -4,8 +4,9 @@ from datetime import datetime
 import pytest
 from datasets import Dataset, Features, IterableDataset, LargeList, Value
 from loopback_hub import run_with_hub
+from PIL import Image
 from training_utils import CONTEXT_LENGTH, make_trainer
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
@@ -20,11 +21,11 @@ from slam_hf.training.run_record import (
 )
 from slam_hf.training.run_recorder import (
     RunRecorder,
-    begin_records,
     fingerprint_rows,
     read_emissions,
     record_corpus,
     save_records,
+    save_training_curve,
 )
 
 
@@ -46,13 +47,14 @@ def train(output_dir, recorder: RunRecorder, resume: bool = False, **arguments):
 def test_a_record_has_what_was_measured(tmp_path):
     recorder = RunRecorder()
     trainer = train(tmp_path, recorder, max_steps=4, eval_steps=2)
-    corpora = [CorpusRecord(Reference("corpus", is_local=True))]
+    corpus = (CorpusConfig(str(tmp_path)), Dataset.from_dict({"units": [[3, 1]]}))
     recipe = {"context_length": CONTEXT_LENGTH, "rope_theta": None}
-    recorder.records = begin_records("pretraining", trainer.args, ModelConfig(dtype="float32"), corpora, recipe)
+    model_args = ModelConfig(dtype="float32")
+    recorder.records = RunRecorder.begin("pretraining", trainer.args, model_args, [corpus], recipe).records
     save_records(recorder, trainer, VALIDATION)
 
     [record] = read_run_records(tmp_path)
-    assert (record.objective, record.base_model, record.corpora) == ("pretraining", None, corpora)
+    assert (record.objective, record.base_model, record.corpora) == ("pretraining", None, [record_corpus(*corpus)])
     assert record.num_steps == 4
     assert record.num_tokens == trainer.state.num_input_tokens_seen
     assert record.padding == 1 - record.num_tokens / (4 * 4 * CONTEXT_LENGTH)
@@ -77,7 +79,7 @@ def test_the_parts_of_an_interrupted_run_add_up(tmp_path):
     first, second = RunRecorder(), RunRecorder()
     train(tmp_path, first, max_steps=3, **saving)
     trainer = train(tmp_path, second, resume=True, max_steps=6, **saving)
-    second.records = begin_records("pretraining", trainer.args, ModelConfig(), [], {})
+    second.records = RunRecorder.begin("pretraining", trainer.args, ModelConfig(), [], {}).records
     save_records(second, trainer, VALIDATION)
     assert second.started_at == first.started_at
     assert 0.6 < read_run_records(tmp_path)[0].seconds < 60
@@ -104,7 +106,7 @@ def test_the_records_of_the_base_model_come_first(tmp_path):
     trainer.model.save_pretrained(base)
     save_run_records([RunRecord("pretraining")], base)
     model_args = ModelConfig(model_name_or_path=str(base))
-    recorder.records = begin_records("preference alignment", trainer.args, model_args, [], {"beta": 0.1})
+    recorder.records = RunRecorder.begin("preference alignment", trainer.args, model_args, [], {"beta": 0.1}).records
     save_records(recorder, trainer, VALIDATION)
     pretraining, alignment = read_run_records(tmp_path / "aligned")
     assert pretraining == RunRecord("pretraining")
@@ -115,8 +117,7 @@ def test_the_records_of_the_base_model_come_first(tmp_path):
 def test_a_share_of_held_out_data_is_recorded_in_percent(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.state.log_history = [{"step": step, "eval_accuracy": share} for step, share in ((0, 0.5), (4, 0.75))]
-    recorder = RunRecorder()
-    recorder.records = begin_records("pretraining", trainer.args, ModelConfig(), [], {})
+    recorder = RunRecorder.begin("pretraining", trainer.args, ModelConfig(), [], {})
     save_records(recorder, trainer, {"accuracy (%)": "eval_accuracy"})
     assert read_run_records(tmp_path)[0].validation == {"accuracy (%)": [50.0, 75.0]}
 
@@ -125,8 +126,9 @@ def test_unreadable_records_of_the_base_model_are_named_before_training(tmp_path
     trainer = make_trainer(tmp_path / "run")
     trainer.model.save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "training_run.json").write_text('[{"objective": 1}]')
+    model_args = ModelConfig(model_name_or_path=str(tmp_path / "base"))
     with pytest.raises(ValueError, match="training_run.json' is not a record of training runs"):
-        begin_records("pretraining", trainer.args, ModelConfig(model_name_or_path=str(tmp_path / "base")), [], {})
+        RunRecorder.begin("pretraining", trainer.args, model_args, [], {})
 
 
 def test_a_fingerprint_depends_on_the_rows_and_not_on_their_storage():
@@ -213,3 +215,20 @@ def test_no_energy_is_measured_without_codecarbon(tmp_path, monkeypatch):
     assert run_recorder.energy_callbacks(args) == ["callback"]
     args.report_to = ["codecarbon"]
     assert run_recorder.energy_callbacks(args) == []
+
+
+STATE = TrainerState(
+    log_history=[
+        {"step": 0, "eval_loss": 6.2},
+        {"step": 10, "loss": 6.0, "learning_rate": 1e-3},
+        {"step": 20, "loss": 5.0, "learning_rate": 5e-4},
+        {"step": 20, "eval_loss": 5.5},
+    ]
+)
+
+
+def test_the_curve_is_a_picture(tmp_path):
+    save_training_curve(STATE, tmp_path / "curve.png")
+    picture = Image.open(tmp_path / "curve.png")
+    assert picture.size == (1200, 675)
+    assert len(picture.getcolors(2**20)) > 2

@@ -45,9 +45,8 @@ class RecipeParser(TrlParser):
         return super().parse_args_and_config(args, **options)
 
     def set_defaults_with_config(self, **recipe: Any) -> list[str]:
-        _check_keys(
-            recipe, {argument.name for group in self.dataclass_types for argument in fields(group)}, "The recipe"
-        )
+        known = {argument.name for group in self.dataclass_types for argument in fields(group)}
+        _check_keys(recipe, known, "The recipe")
         replaced = {name for group in ALTERNATIVES if self._given & set(group) for name in group}
         if "base_config" in self._given:
             replaced |= {"model_revision", "rope_theta"}  # of another model
@@ -191,15 +190,9 @@ class PretrainArguments:
     )
     context_length: int = field(default=1024, metadata={"help": "Tokens per packed sequence."})
     packing: bool = field(default=True, metadata={"help": "Whether documents share a sequence."})
-    dataset_num_proc: int | None = field(
-        default=None, metadata={"help": "Number of processes that prepare the corpora."}
-    )
-    max_train_tokens: int | None = field(
-        default=None, metadata={"help": "Number of tokens to train on; -1: no such budget."}
-    )
-    max_train_hours: float | None = field(
-        default=None, metadata={"help": "Number of hours to train; -1: no such budget."}
-    )
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Number of processes for the corpora."})
+    max_train_tokens: int | None = field(default=None, metadata={"help": "Tokens to train on; -1: no such budget."})
+    max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no such budget."})
     benchmarks: dict | str | None = field(
         default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
     )
@@ -210,10 +203,9 @@ class PretrainArguments:
     )
 
     def __post_init__(self):
-        if isinstance(self.base_config, str):
-            self.base_config = json.loads(self.base_config)
-        if isinstance(self.benchmarks, str):
-            self.benchmarks = json.loads(self.benchmarks)
+        for name in ("base_config", "benchmarks"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, json.loads(getattr(self, name)))
         if self.base_config is not None:
             _check_base_config(self.base_config)
         self.benchmarks = {task: resolve_path(folder) for task, folder in (self.benchmarks or {}).items()}
@@ -272,9 +264,7 @@ def _check_base_config(base_config: Any) -> None:
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(f"`base_config` is not a configuration of {model_type}: {error}") from error
     # transformers moves or renames what it knows, and stores any other key, which no model reads.
-    known = (
-        {argument.name for argument in fields(config)} | config.attribute_map.keys() | {"model_type", "_name_or_path"}
-    )
+    known = {"model_type", "_name_or_path"} | {argument.name for argument in fields(config)} | {*config.attribute_map}
     _check_keys(base_config.keys() & (vars(config).keys() - known), known, "`base_config`")
 
 

@@ -48,17 +48,14 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
     if not given or given == ["max_steps"]:
         return []
 
+    unknown = f"With `{given[0]}`, the number of steps is not known: give"
     if training_args.warmup_steps >= 1:
-        raise ValueError(
-            f"With `{given[0]}`, the number of steps is not known: give `warmup_steps` as a share of the budget, "
-            f"below 1, got {training_args.warmup_steps:g}."
-        )
+        warmup = training_args.warmup_steps
+        raise ValueError(f"{unknown} `warmup_steps` as a share of the budget, below 1, got {warmup:g}.")
     for name in ("logging_steps", "eval_steps", "save_steps"):
         steps = getattr(training_args, name)
         if steps is not None and steps < 1:
-            raise ValueError(
-                f"With `{given[0]}`, the number of steps is not known: give `{name}` in steps, got {steps:g}."
-            )
+            raise ValueError(f"{unknown} `{name}` in steps, got {steps:g}.")
     training_args.max_steps = HORIZON
     if args.max_train_tokens is not None:
         return [TokenBudget(args.max_train_tokens)]
@@ -66,18 +63,9 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
 
 
 class BudgetCallback(TrainerCallback):
-    """A budget. Subclasses say in `used` how much of it is used."""
+    """A budget. Subclasses say in `used` which share of it is used after `step` steps."""
 
     def used(self, state: TrainerState, step: int) -> float:
-        r"""
-        Share of the budget that is used after `step` steps.
-
-        Args:
-            state ([`~transformers.TrainerState`]):
-                State of the trainer, which has counted the tokens of these steps.
-            step (`int`):
-                Number of steps.
-        """
         raise NotImplementedError
 
     def on_train_begin(
@@ -113,14 +101,8 @@ class BudgetCallback(TrainerCallback):
 
 
 class TokenBudget(BudgetCallback):
-    r"""
-    Ends training with the step that uses up the tokens.
-
-    Args:
-        tokens (`int`):
-            Number of tokens to train on, without padding, over all processes. The trainer must count them
-            (`include_num_input_tokens_seen="non_padding"`).
-    """
+    """Ends training with the step that uses up the tokens, which the trainer must count without padding
+    (`include_num_input_tokens_seen="non_padding"`)."""
 
     def __init__(self, tokens: int):
         self.tokens = tokens

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,14 @@ class ChecksumCallback(TrainerCallback):
 
 
 def train_or_resume(trainer: Trainer) -> None:
-    """Train, from the checkpoint that [`checkpoint_to_resume`] finds if there is one."""
+    """Train, from the checkpoint that [`checkpoint_to_resume`] finds if there is one. New ones get checksums."""
     checkpoint = checkpoint_to_resume(trainer.args)
     if checkpoint is not None:
         trainer.accelerator.print(f"Resuming from {checkpoint}.")
         if isinstance(trainer.model, PreTrainedModel):
             # Tied weights are saved once: the Trainer need not warn that the others are missing.
             trainer.model._keys_to_ignore_on_save.update(trainer.model.all_tied_weights_keys)
+    trainer.add_callback(ChecksumCallback)  # the last one: others add files to a checkpoint
     trainer.train(resume_from_checkpoint=checkpoint)
 
 
@@ -55,13 +57,6 @@ def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
     Find the checkpoint to resume from, as `resume_from_checkpoint` says. `"latest"` (or `true`) is the newest complete
     checkpoint in the output folder. There may be none yet, so that one command both starts and continues a
     run. The main process searches, and prints a line for each checkpoint that it skips.
-
-    Args:
-        training_args ([`~transformers.TrainingArguments`]):
-            The arguments of the run.
-
-    Returns:
-        `str`, *optional*: the folder of the checkpoint.
 
     Raises:
         ValueError: every checkpoint is damaged, holds only the model, or was written by another number of processes.
@@ -78,17 +73,18 @@ def _find_checkpoint(training_args: TrainingArguments) -> str | None:
         if Path(wanted).is_dir():
             check_checkpoint(Path(wanted), training_args.world_size, same_processes=False)
         return wanted
-    checkpoints = [Path(folder) for folder in sort_checkpoints(training_args.output_dir)]
-    checkpoints = [folder for folder in checkpoints if folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
     refusal = None
-    for folder in reversed(checkpoints):
+    checkpoints = [Path(folder) for folder in reversed(sort_checkpoints(training_args.output_dir))]
+    checkpoints = [folder for folder in checkpoints if folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
+    for folder in checkpoints:
         try:
             check_checkpoint(folder, training_args.world_size)
             return str(folder)
+        except CutShortError as error:
+            print(f"Skipped: {error}")
         except ValueError as error:
             print(f"Skipped: {error}")
-            if not isinstance(error, CutShortError):
-                refusal = refusal or error
+            refusal = refusal or error
     if refusal is not None:
         raise ValueError(f"There is no checkpoint to resume from. {refusal}")
     if checkpoints:
@@ -103,16 +99,9 @@ def wants_latest(training_args: TrainingArguments) -> bool:
 
 def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = True) -> None:
     r"""
-    Check that a checkpoint is complete. A run may be killed while the Trainer writes one. The main process writes the
-    state of the trainer last, and the other processes write their random states last.
-
-    Args:
-        checkpoint (`Path`):
-            The folder.
-        world_size (`int`):
-            Number of processes of the run.
-        same_processes (`bool`, *optional*, defaults to `True`):
-            Whether the checkpoint must have been written by that number of processes.
+    Check that a checkpoint is complete, and by default that the same number of processes wrote it. A run may be killed
+    while the Trainer writes one: the main process writes the state of the trainer last, and the other processes write
+    their random states last.
 
     Raises:
         CutShortError: the run was killed while it wrote the checkpoint.
@@ -122,12 +111,12 @@ def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = T
     checksums = _read_object(checkpoint / CHECKSUMS_NAME)
     if checksums is None and (checkpoint / CHECKSUMS_NAME).exists():
         raise ValueError(f"'{checkpoint / CHECKSUMS_NAME}' is damaged.")
-    paths = [checkpoint / name for name in checksums or ()]
-    for path in paths:
+    saved = {checkpoint / name: checksum for name, checksum in (checksums or {}).items()}
+    for path in saved:
         if not path.is_file():
             raise ValueError(f"'{path}' is missing from the checkpoint.")
-    for path, now, saved in zip(paths, _hash_files(paths), (checksums or {}).values(), strict=True):
-        if now != saved:
+    for path, checksum in zip(saved, _hash_files(saved), strict=True):
+        if checksum != saved[path]:
             raise ValueError(f"'{path}' is damaged: it is not the file that was saved.")
 
     state = _read_object(checkpoint / TRAINER_STATE_NAME)
@@ -138,23 +127,23 @@ def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = T
         raise ValueError(
             f"'{checkpoint / TRAINER_STATE_NAME}' is of step {state.get('global_step')}, not of step {step}."
         )
-    saved = len(list(checkpoint.glob("rng_state*.pth")))
-    if saved == 0:
+    processes = len(list(checkpoint.glob("rng_state*.pth")))
+    if processes == 0:
         raise ValueError(
             f"'{checkpoint}' holds only the model (`save_only_model`), and a run cannot continue without the state of "
             f"the optimizer. Start a new run from it: `model_name_or_path: {checkpoint}` and another `output_dir`."
         )
-    if saved == 1 and not (checkpoint / RANDOM_STATE).is_file():
+    if processes == 1 and not (checkpoint / RANDOM_STATE).is_file():
         raise CutShortError(f"'{checkpoint}' has the random state of one process of several.")
-    if same_processes and saved != world_size:
+    if same_processes and processes != world_size:
         raise ValueError(
-            f"'{checkpoint}' has the random states of {saved} processes, and this run has {world_size}. To continue "
-            f"exactly, start {saved} processes. To continue with other batches, give `resume_from_checkpoint: "
-            f"{checkpoint}`. To begin again, give another `output_dir`."
+            f"'{checkpoint}' has the random states of {processes} processes, and this run has {world_size}. To "
+            f"continue exactly, start {processes} processes. To continue with other batches, give "
+            f"`resume_from_checkpoint: {checkpoint}`. To begin again, give another `output_dir`."
         )
 
 
-def _hash_files(paths: list[Path]) -> list[str]:
+def _hash_files(paths: Iterable[Path]) -> list[str]:
     def hash_file(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -67,11 +67,12 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
             codec = None
         processor.audio_tokenizer = codec
         return processor
-    codec = None if args.codec is None else load_codec(args.codec)
-    if codec is not None:
+    codec = None
+    if args.codec is not None:
+        codec = load_codec(args.codec)
         check_codec(codec, args.num_units)
-    if args.prompt is not None and codec.vocoder is None:
-        raise ValueError(f"The codec {args.codec} has no vocoder, which the continuation of `prompt` needs.")
+        if args.prompt is not None and codec.vocoder is None:
+            raise ValueError(f"The codec {args.codec} has no vocoder, which the continuation of `prompt` needs.")
     return SpeechLMProcessor(make_feature_extractor(), HubertUnitTokenizer(num_units=args.num_units), codec)
 
 

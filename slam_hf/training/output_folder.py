@@ -24,23 +24,13 @@ SETTINGS_NAME = "training_settings.json"
 
 CHECKPOINTS = f"{PREFIX_CHECKPOINT_DIR}-*"
 
+# fmt: off
 RESULTS = (
-    SETTINGS_NAME,
-    "training_run.json",
-    "README.md",
-    "training_curve.png",
-    "continuation.wav",
-    "emissions.csv",
-    "training_args.bin",
-    "config.json",
-    "generation_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "model*.safetensors*",
-    "evaluation",
-    CHECKPOINTS,
+    SETTINGS_NAME, "training_run.json", "README.md", "training_curve.png", "continuation.wav", "emissions.csv",
+    "training_args.bin", "config.json", "generation_config.json", "processor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "model*.safetensors*", "evaluation", CHECKPOINTS,
 )
+# fmt: on
 """The files of a run in its output folder."""
 
 # fmt: off
@@ -109,18 +99,16 @@ def _note_settings(settings: dict[str, Any], training_args: TrainingArguments, o
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         noted = None
     otherwise = "Give another `output_dir`, or `overwrite_output_dir: true` to delete what is there"
-    if noted is None and _results(folder):
-        raise ValueError(
-            f"'{folder}' already holds '{_results(folder)[0].name}', which is not of this run. {otherwise}."
-        )
+    if noted is None and (results := _results(folder)):
+        raise ValueError(f"'{folder}' already holds '{results[0].name}', which is not of this run. {otherwise}.")
     begun = noted if checkpoint is None else _read(checkpoint.parent)
     is_finished = noted is not None and noted["finished"]
     has_checkpoints = any(folder.glob(CHECKPOINTS))
     changes = [] if begun is None else list_changes(begun["settings"], settings)
     if changes and (is_finished or has_checkpoints or checkpoint is not None):
         raise ValueError(
-            f"'{folder if checkpoint is None else checkpoint}' is of a run with other settings. Use the same settings "
-            f"to continue it. {otherwise}:\n" + "\n".join(changes)
+            f"'{checkpoint or folder}' is of a run with other settings. Use the same settings to continue it. "
+            f"{otherwise}:\n" + "\n".join(changes)
         )
     if is_finished:
         raise ValueError(f"The run in '{folder}' has these settings and is finished. {otherwise}.")

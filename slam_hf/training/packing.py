@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from datasets import Features, IterableDataset, List, Value
+from datasets import Dataset, Features, IterableDataset, List, Value
 from trl import pack_dataset
 
 from ..tokenization_hubert_unit import HubertUnitTokenizer
-from .held_out import AnyDataset
 
+
+AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 IGNORE_INDEX = -100
 
@@ -41,21 +42,12 @@ def encode_documents(corpus: AnyDataset, num_units: int, num_proc: int | None = 
     """
     tokenizer = HubertUnitTokenizer(num_units=num_units, add_eos_token=True)
 
-    def encode(batch: dict[str, Any], rows: list[int]) -> dict[str, list[list[int]]]:
-        try:
-            return {"input_ids": tokenizer.encode_units(batch["units"])["input_ids"]}
-        except ValueError:
-            for row, units in zip(rows, batch["units"], strict=True):
-                try:
-                    tokenizer.encode_units(units)
-                except ValueError as error:
-                    raise ValueError(f"Row {row} of the corpus: {error}") from error
-            raise
+    def encode(batch: dict[str, Any]) -> dict[str, list[list[int]]]:
+        return {"input_ids": tokenizer.encode_units(batch["units"])["input_ids"]}
 
     return corpus.select_columns("units").map(
         encode,
         batched=True,
-        with_indices=True,
         remove_columns="units",
         features=Features({"input_ids": List(Value("uint16"))}),
         **map_processes(corpus, num_proc),
@@ -93,20 +85,8 @@ def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | N
 
 
 def separate_documents(documents: AnyDataset, context_length: int, num_proc: int | None = None) -> AnyDataset:
-    r"""
-    Give each document a sequence of its own, cut to `context_length`: what packing is compared with.
-
-    Args:
-        documents (`Dataset` or `IterableDataset`):
-            Rows with the column `input_ids`.
-        context_length (`int`):
-            Length of a sequence, in tokens.
-        num_proc (`int`, *optional*):
-            Number of processes; not for an `IterableDataset`.
-
-    Returns:
-        `Dataset` or `IterableDataset`: rows with the columns of [`pack_documents`].
-    """
+    """Give each document a sequence of its own, cut to `context_length`, with the columns of [`pack_documents`]: what
+    packing is compared with."""
 
     def cut(document: dict[str, list[int]]) -> dict[str, list[int]]:
         ids = document["input_ids"][:context_length]
@@ -116,19 +96,8 @@ def separate_documents(documents: AnyDataset, context_length: int, num_proc: int
 
 
 def refill_sequences(sequences: pa.Table, context_length: int) -> pa.Table:
-    r"""
-    Put the documents of sequences that are less than 98 % full one after the other, and cut them where a sequence
-    ends, if that needs fewer sequences.
-
-    Args:
-        sequences (`pa.Table`):
-            Columns `input_ids` and `seq_lengths`.
-        context_length (`int`):
-            Length of a sequence, in tokens.
-
-    Returns:
-        `pa.Table`: the same columns and tokens.
-    """
+    """Put the documents of sequences that are less than 98 % full one after the other, and cut them where a sequence
+    ends, if that needs fewer sequences."""
     sparse = pc.less(pc.list_value_length(sequences["input_ids"]), MIN_FILL * context_length)
     full, rest = sequences.filter(pc.invert(sparse)), sequences.filter(sparse)
     tokens = pc.list_flatten(rest["input_ids"]).combine_chunks()

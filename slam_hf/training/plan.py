@@ -17,10 +17,14 @@ SAMPLED_SEQUENCES = 1000
 """Number of packed sequences in the sample that shows how full they are and how many documents they cut."""
 
 
+def batch_size(training_args: TrainingArguments) -> int:
+    """Rows of an optimizer step over all processes."""
+    return training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+
+
 def tokens_per_step(args: PretrainArguments, training_args: TrainingArguments) -> int:
     """Tokens of an optimizer step over all processes, with padding."""
-    sequences = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
-    return sequences * args.context_length
+    return batch_size(training_args) * args.context_length
 
 
 def describe_plan(
@@ -29,28 +33,16 @@ def describe_plan(
     model: PreTrainedModel,
     sequences: Dataset | IterableDataset,
 ) -> str:
-    r"""
-    Describe a run before it starts: parameters, batch, length, data and memory.
-
-    Args:
-        args ([`PretrainArguments`]):
-            The context length and the budget.
-        training_args ([`~transformers.TrainingArguments`]):
-            The batch and the number of steps or epochs.
-        model ([`~transformers.PreTrainedModel`]):
-            The model that will be trained.
-        sequences (`Dataset` or `IterableDataset`):
-            The packed corpus.
-    """
+    """Describe a run before it starts: parameters, batch, length, data and memory."""
     step_tokens = tokens_per_step(args, training_args)
     parameters = model.num_parameters()
     trained = model.num_parameters(only_trainable=True)
     lines = {
         "parameters": f"{parameters:,}" + ("" if trained == parameters else f", {trained:,} of them trained"),
-        "batch": f"{step_tokens // args.context_length:,} packed sequences of {args.context_length:,} tokens, on "
+        "batch": f"{batch_size(training_args):,} packed sequences of {args.context_length:,} tokens, on "
         f"{training_args.world_size} process(es): {step_tokens:,} tokens per step",
-        "length": _length(args, training_args, sequences, step_tokens, flops_per_token(parameters)),
-        "memory": _memory(args, training_args, model.config, parameters, trained),
+        "length": _length(args, training_args, sequences, flops_per_token(parameters)),
+        "memory": _memory(args, training_args, model),
     }
     if isinstance(sequences, Dataset):
         # A sample of the whole corpus: packing leaves the documents that it has to cut to the end.
@@ -61,17 +53,14 @@ def describe_plan(
 
 
 def _length(
-    args: PretrainArguments,
-    training_args: TrainingArguments,
-    sequences: Dataset | IterableDataset,
-    step_tokens: int,
-    flops: int,
+    args: PretrainArguments, training_args: TrainingArguments, sequences: Dataset | IterableDataset, flops: int
 ) -> str:
+    step_tokens = tokens_per_step(args, training_args)
     if args.max_train_hours is not None:
         return f"as many steps as fit into {args.max_train_hours:g} h, known after the first steps"
     if args.max_train_tokens is not None:
-        steps = math.ceil(args.max_train_tokens / step_tokens)
         tokens = args.max_train_tokens
+        steps = math.ceil(tokens / step_tokens)
         return f"{tokens:,} tokens, {tokens * flops:.2e} FLOPs, {steps:,} steps or a few more"
     steps = training_args.max_steps
     if steps < 0:
@@ -80,17 +69,12 @@ def _length(
     return f"{steps:,} steps, {steps * step_tokens:,} tokens with padding, {steps * step_tokens * flops:.2e} FLOPs"
 
 
-def _memory(
-    args: PretrainArguments,
-    training_args: TrainingArguments,
-    config: PreTrainedConfig,
-    parameters: int,
-    trained: int,
-) -> str:
-    state = (parameters - trained) * 4 + trained * BYTES_PER_TRAINED_PARAMETER
+def _memory(args: PretrainArguments, training_args: TrainingArguments, model: PreTrainedModel) -> str:
+    trained = model.num_parameters(only_trainable=True)
+    state = (model.num_parameters() - trained) * 4 + trained * BYTES_PER_TRAINED_PARAMETER
     tokens = training_args.train_batch_size * args.context_length
     bytes_per_value = 2 if training_args.bf16 or training_args.fp16 else 4
-    activations = tokens * _activation_bytes_per_token(config.get_text_config(), bytes_per_value)
+    activations = tokens * _activation_bytes_per_token(model.config.get_text_config(), bytes_per_value)
     return (
         f"{state / 2**30:.2f} GiB for weights, gradients and optimizer, about {activations / 2**30:.2f} GiB for "
         "activations, on each process (without sharding and checkpointing)"

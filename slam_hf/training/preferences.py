@@ -10,7 +10,7 @@ from ..corpora.preference_pairs import as_unit_string
 from ..encoding.recordings import PAIR_CLIPS
 from ..quickstart import resolve_path
 from ..unit_vocabulary import MAX_UNITS
-from .held_out import hold_out, is_held_out_split
+from .data import hold_out, is_held_out_split
 
 
 @dataclass

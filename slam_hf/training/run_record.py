@@ -20,19 +20,8 @@ RUN_RECORD_NAME = "training_run.json"
 @strict
 @dataclass
 class Reference:
-    r"""
-    A model or a dataset, by a public name: never a path.
-
-    Args:
-        name (`str`):
-            Its id on the Hub. Of a local one, the name in its card or of its folder.
-        revision (`str`, *optional*):
-            Commit on the Hub.
-        is_local (`bool`, *optional*, defaults to `False`):
-            Whether it is only on this machine.
-        url (`str`, *optional*):
-            Its address, if it is not on the Hub.
-    """
+    """A model or a dataset by a public name, never a path: its id and commit on the Hub; where it `is_local` to this
+    machine, its name in its card or that of its folder; or a name with the `url` where it is."""
 
     name: str
     revision: str | None = None
@@ -177,15 +166,7 @@ class RunRecord:
 
 
 def save_run_records(records: list[RunRecord], folder: str | os.PathLike) -> None:
-    r"""
-    Write the records of a model's training into its folder.
-
-    Args:
-        records (`list` of [`RunRecord`]):
-            The runs that made the model, the first run first.
-        folder (`str` or `os.PathLike`):
-            The model's folder.
-    """
+    """Write the records of the runs that made a model into its folder, the first run first."""
     content = json.dumps([asdict(record) for record in records], indent=2) + "\n"
     atomic_write(Path(folder) / RUN_RECORD_NAME, content.encode())
 

@@ -1,4 +1,4 @@
-"""Records a training run: its settings at the start, and its measurements at the end."""
+"""Records a training run: its settings at the start, and its measurements and their curve at the end."""
 
 import csv
 import hashlib
@@ -21,28 +21,23 @@ from huggingface_hub.errors import HTTPError
 from transformers import AutoConfig, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import CodeCarbonCallback, is_codecarbon_available
 from transformers.trainer_callback import ExportableState
+from transformers.utils import is_matplotlib_available
 from trl import ModelConfig
 
 from .arguments import CorpusConfig
-from .corpus_codecs import read_card
+from .data import read_card
+from .plan import batch_size
 from .run_record import CorpusRecord, Emissions, Hardware, Reference, RunRecord, read_run_records, save_run_records
 
 
 PACKAGES = ("slam-hf", "torch", "transformers", "datasets", "accelerate", "trl")
 
+# fmt: off
 RECIPE = (
-    "optim",
-    "learning_rate",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "max_grad_norm",
-    "torch_compile",
-    "seed",
+    "optim", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "adam_beta1",
+    "adam_beta2", "max_grad_norm", "torch_compile", "seed",
 )
+# fmt: on
 """The trainer's arguments in a record. Scripts add others."""
 
 LORA = ("lora_r", "lora_alpha", "lora_target_modules")
@@ -51,14 +46,63 @@ CODECARBON_FILE = "emissions.csv"
 
 
 class RunRecorder(TrainerCallback, ExportableState):
-    """Takes the time of a run over all its parts, and refuses to continue one whose corpora have changed."""
+    """Takes the time of a run over all its parts, and refuses to continue one whose corpora have changed. On the main
+    process it holds the records of the run and of those before it."""
 
-    def __init__(self):
-        self.records: list[RunRecord] = []
-        """From [`begin_records`], on the main process."""
+    def __init__(self, records: list[RunRecord] | None = None):
+        self.records = records or []
         self.started_at = time.time()
         self.seconds = 0.0
         self._part_started: float | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        objective: str,
+        training_args: TrainingArguments,
+        model_args: ModelConfig,
+        corpora: list[tuple[CorpusConfig, Dataset | IterableDataset]],
+        recipe: dict[str, Any],
+    ) -> "RunRecorder":
+        r"""
+        Record what is known about a run before it starts, after the records of the model that it starts from.
+
+        Args:
+            objective (`str`):
+                `"pretraining"` or `"preference alignment"`.
+            training_args ([`~transformers.TrainingArguments`]):
+                The arguments of the trainer.
+            model_args ([`~trl.ModelConfig`]):
+                The model that the run starts from, and the adapters.
+            corpora (`list` of `tuple`):
+                What it is trained on: the arguments of each dataset and its rows without those held out.
+            recipe (`dict`):
+                Values that are not arguments of every trainer. Those that are `None` are left out.
+
+        Raises:
+            ValueError: the file with the records of the model does not hold records.
+        """
+        if training_args.process_index > 0:
+            return cls()
+        values = {"batch_size": batch_size(training_args), **recipe}
+        values |= {argument: getattr(training_args, argument) for argument in RECIPE}
+        values["precision"] = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else model_args.dtype
+        if model_args.use_peft:
+            values |= {argument: getattr(model_args, argument) for argument in LORA}
+        plain = {argument: getattr(value, "value", value) for argument, value in values.items()}
+        record = RunRecord(
+            objective=objective,
+            corpora=[record_corpus(corpus, rows) for corpus, rows in corpora],
+            recipe={argument: value for argument, value in plain.items() if value not in (None, False, {})},
+            hardware=_hardware(training_args),
+            packages={package: metadata.version(package) for package in PACKAGES},
+        )
+        name, revision = model_args.model_name_or_path, model_args.model_revision
+        if name is None:
+            return cls([record])
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        record.base_model = Reference.to(name, getattr(config, "_commit_hash", None))
+        return cls([*read_run_records(name, revision), record])
 
     @property
     def elapsed(self) -> float:
@@ -87,55 +131,6 @@ class RunRecorder(TrainerCallback, ExportableState):
         return [corpus.fingerprint for record in self.records[-1:] for corpus in record.corpora]
 
 
-def begin_records(
-    objective: str,
-    training_args: TrainingArguments,
-    model_args: ModelConfig,
-    corpora: list[CorpusRecord],
-    recipe: dict[str, Any],
-) -> list[RunRecord]:
-    r"""
-    Record what is known about a run before it starts, after the records of the model that it starts from.
-
-    Args:
-        objective (`str`):
-            `"pretraining"` or `"preference alignment"`.
-        training_args ([`~transformers.TrainingArguments`]):
-            The arguments of the trainer.
-        model_args ([`~trl.ModelConfig`]):
-            The model that the run starts from, and the adapters.
-        corpora (`list` of [`CorpusRecord`]):
-            What it is trained on.
-        recipe (`dict`):
-            Values that are not arguments of every trainer. Those that are `None` are left out.
-
-    Returns:
-        `list` of [`RunRecord`]: the record of this run is the last.
-
-    Raises:
-        ValueError: the file with the records of the model does not hold records.
-    """
-    name, revision = model_args.model_name_or_path, model_args.model_revision
-    values = {"batch_size": _batch_size(training_args), **recipe}
-    values |= {argument: getattr(training_args, argument) for argument in RECIPE}
-    values["precision"] = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else model_args.dtype
-    if model_args.use_peft:
-        values |= {argument: getattr(model_args, argument) for argument in LORA}
-    plain = {argument: getattr(value, "value", value) for argument, value in values.items()}
-    record = RunRecord(
-        objective=objective,
-        corpora=corpora,
-        recipe={argument: value for argument, value in plain.items() if value not in (None, False, {})},
-        hardware=_hardware(training_args),
-        packages={package: metadata.version(package) for package in PACKAGES},
-    )
-    if name is None:
-        return [record]
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    record.base_model = Reference.to(name, getattr(config, "_commit_hash", None))
-    return [*read_run_records(name, revision), record]
-
-
 def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, str]) -> None:
     r"""
     Add the measurements to the last record, write the records to the output folder, and print those on held-out data.
@@ -148,12 +143,12 @@ def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, 
         validation (`dict[str, str]`):
             The measurements on held-out data, and their names in the logs. Shares have names that end in `(%)`.
     """
-    record, args, state = recorder.records[-1], trainer.args, trainer.state
+    record, state, output_dir = recorder.records[-1], trainer.state, Path(trainer.args.output_dir)
     evaluations = [log for log in state.log_history if set(validation.values()) <= log.keys()]
     record.num_steps, record.num_tokens = state.global_step, state.num_input_tokens_seen
     record.seconds = recorder.elapsed
     if "context_length" in record.recipe:
-        slots = record.recipe["context_length"] * _batch_size(args) * state.global_step
+        slots = record.recipe["context_length"] * record.recipe["batch_size"] * state.global_step
         record.padding = 1 - state.num_input_tokens_seen / slots
     speeds = [log for log in state.log_history if "tokens_per_second" in log]
     if speeds:
@@ -165,8 +160,26 @@ def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, 
         record.validation[name] = [first, last]
         print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
     record.validation_steps = [evaluations[0]["step"], evaluations[-1]["step"]]
-    record.emissions = read_emissions(Path(args.output_dir), recorder.started_at)
-    save_run_records(recorder.records, args.output_dir)
+    record.emissions = read_emissions(output_dir, recorder.started_at)
+    save_run_records(recorder.records, output_dir)
+
+
+def save_training_curve(state: TrainerState, path: Path) -> None:
+    """Plot the training loss, the validation loss and the learning rate over the steps, if matplotlib is installed."""
+    if not is_matplotlib_available():
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    losses = figure.subplots()
+    for key, label in (("loss", "training"), ("eval_loss", "validation")):
+        losses.plot(*_series(state, key), marker="o" if key == "eval_loss" else None, label=label)
+    losses.set(xlabel="step", ylabel="loss (nats per unit)")
+    losses.legend(loc="upper left", bbox_to_anchor=(0.0, 1.1), ncols=2, frameon=False)
+    rates = losses.twinx()
+    rates.plot(*_series(state, "learning_rate"), color="grey", linewidth=0.8)
+    rates.set_ylabel("learning rate", color="grey")
+    figure.savefig(path, dpi=150)
 
 
 def energy_callbacks(training_args: TrainingArguments) -> list[TrainerCallback]:
@@ -176,22 +189,14 @@ def energy_callbacks(training_args: TrainingArguments) -> list[TrainerCallback]:
 
 
 def read_emissions(output_dir: Path, started_at: float) -> Emissions | None:
-    r"""
-    Sum up codecarbon's measurements of the parts of a run.
-
-    Args:
-        output_dir (`Path`):
-            Folder with codecarbon's `emissions.csv`. It has a row for each part that was not killed.
-        started_at (`float`):
-            Start of the run, in seconds since the epoch. Earlier rows are of other runs.
-    """
+    """Sum up codecarbon's measurements of the parts of a run: its file has a row for each part that was not killed.
+    Rows from before `started_at`, in seconds since the epoch, are of other runs."""
     path = output_dir / CODECARBON_FILE
     if not path.is_file():
         return None
     with open(path, newline="") as file:
-        rows = [
-            row for row in csv.DictReader(file) if datetime.fromisoformat(row["timestamp"]).timestamp() >= started_at
-        ]
+        rows = list(csv.DictReader(file))
+    rows = [row for row in rows if datetime.fromisoformat(row["timestamp"]).timestamp() >= started_at]
     if not rows:
         return None
     energy, co2, seconds = (
@@ -201,18 +206,7 @@ def read_emissions(output_dir: Path, started_at: float) -> Emissions | None:
 
 
 def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> CorpusRecord:
-    r"""
-    Record a dataset that a run was trained on.
-
-    Args:
-        corpus ([`CorpusConfig`]):
-            Its arguments in the recipe.
-        rows (`Dataset` or `IterableDataset`):
-            The rows that are trained on, without those held out: a tokenised corpus or preference pairs.
-
-    Returns:
-        [`CorpusRecord`]. Of a stream, it has neither size nor fingerprint.
-    """
+    """Record a dataset that a run is trained on. Of a stream, the record has neither size nor fingerprint."""
     record = CorpusRecord(_source(corpus), corpus.name, corpus.split, corpus.weight)
     card = read_card(corpus)
     record.codec = card.get("codec") if isinstance(card.get("codec"), str) else None
@@ -225,14 +219,8 @@ def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> Corp
 
 
 def fingerprint_rows(rows: Dataset) -> tuple[str, int | None]:
-    r"""
-    SHA-256 of a dataset's columns, which does not depend on the files they are stored in, and the number of units, if
-    there are any.
-
-    Args:
-        rows (`Dataset`):
-            Columns of strings, or of lists of integers.
-    """
+    """SHA-256 of a dataset's columns of strings or of lists of integers, which does not depend on the files they are
+    stored in, and the number of units, if there are any."""
     hashes = {name: (hashlib.sha256(), hashlib.sha256()) for name in sorted(rows.column_names)}
     num_units = 0
     for batch in rows.with_format("arrow").iter(batch_size=10_000):
@@ -250,6 +238,11 @@ def fingerprint_rows(rows: Dataset) -> tuple[str, int | None]:
     return hashlib.sha256(digests).hexdigest(), num_units or None
 
 
+def _series(state: TrainerState, key: str) -> tuple[list[int], list[float]]:
+    logs = [log for log in state.log_history if key in log]
+    return [log["step"] for log in logs], [log[key] for log in logs]
+
+
 def _source(corpus: CorpusConfig) -> Reference:
     source = Reference.to(corpus.path, corpus.revision)
     if "/" not in corpus.path:  # a builder, such as "parquet", with the user's `data_files`
@@ -259,10 +252,6 @@ def _source(corpus: CorpusConfig) -> Reference:
         with suppress(HTTPError):
             source.revision = HfApi().dataset_info(corpus.path, revision=corpus.revision).sha
     return source
-
-
-def _batch_size(args: TrainingArguments) -> int:
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 def _hardware(args: TrainingArguments) -> Hardware:

@@ -15,10 +15,8 @@ MORE_PEAK_FLOPS = {"A40": 150e12, "A5000": 111e12, "5090": 210e12, "4090": 165e1
 
 
 def peak_flops(device: torch.device) -> float:
-    r"""
-    Peak FLOPs per second of a device: in bf16 from its data sheet for a known GPU, and otherwise measured now with
-    products of float32 matrices.
-    """
+    """Peak FLOPs per second of a device: in bf16 from its data sheet for a known GPU, and otherwise measured now with
+    products of float32 matrices."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         known = get_peak_flops(name, "bfloat16")
@@ -29,17 +27,7 @@ def peak_flops(device: torch.device) -> float:
 
 
 def measure_matmul_flops(device: torch.device, size: int = 1024, seconds: float = 0.3) -> float:
-    r"""
-    Measure the peak FLOPs per second of products of float32 matrices.
-
-    Args:
-        device (`torch.device`):
-            The device.
-        size (`int`, *optional*, defaults to 1024):
-            Rows and columns of the matrices.
-        seconds (`float`, *optional*, defaults to 0.3):
-            Duration of the measurement.
-    """
+    """Measure the peak FLOPs per second of products of float32 matrices."""
     matrix = torch.randn(size, size, device=device)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -50,11 +38,9 @@ def measure_matmul_flops(device: torch.device, size: int = 1024, seconds: float 
 
 
 def flops_per_token(num_parameters: int) -> int:
-    r"""
-    FLOPs that training spends on a token: 2 per parameter forward and 4 backward (Kaplan et al., 2020,
+    """FLOPs that training spends on a token: 2 per parameter forward and 4 backward (Kaplan et al., 2020,
     arXiv 2001.08361). TRL's `compute_flops_per_token` adds attention to the whole sequence, which packed documents do
-    not spend, and knows only gated feed-forward blocks.
-    """
+    not spend, and knows only gated feed-forward blocks."""
     return 6 * num_parameters
 
 
@@ -133,14 +119,13 @@ class ThroughputCallback(TrainerCallback):
         }
 
     def _announce(self, args: TrainingArguments, state: TrainerState) -> None:
-        seconds = time.perf_counter() - self.start
+        seconds, measured = time.perf_counter() - self.start, self.warmup_steps - 1
         remaining = seconds * (1 - self.progress) / (self.progress - self.progress_at_start)
-        steps = state.global_step + remaining / seconds * (self.warmup_steps - 1)
+        steps = state.global_step + remaining / seconds * measured
         end = datetime.now() + timedelta(seconds=remaining)
         line = (
-            f"Measured over {self.warmup_steps - 1} steps: {seconds / (self.warmup_steps - 1):.2f} s per step. "
-            f"Training will end at step {steps:,.0f}, in {timedelta(seconds=round(remaining))} "
-            f"({end:%Y-%m-%d %H:%M:%S})"
+            f"Measured over {measured} steps: {seconds / measured:.2f} s per step. Training will end at step "
+            f"{steps:,.0f}, in {timedelta(seconds=round(remaining))} ({end:%Y-%m-%d %H:%M:%S})"
         )
         if args.device.type == "cuda":
             line += f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of peak memory"

@@ -1,17 +1,23 @@
-"""One bar for a training, in place of many without names."""
+"""Prepares the processes of a training: all cores of a machine without a GPU, and one bar in place of many."""
 
+import os
 from typing import Any
 
 import datasets
+import torch
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
 
-def hide_small_bars() -> None:
-    """Show no bars for loading models, writing files and preparing data."""
+def prepare_process(args: TrainingArguments) -> None:
+    """Show no bars for loading models, writing files and preparing data. Divide the cores among the processes of a
+    training on CPU, where `accelerate launch` gives each one thread."""
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
+    if args.device.type == "cpu" and torch.get_num_threads() == 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, cores // args.world_size))
 
 
 def show_one_bar(trainer: Trainer) -> None:

@@ -1,10 +1,13 @@
-"""Loads the corpora that a model is trained on, holds documents out, and packs and mixes the rest."""
+"""The data of a run: compares the codecs of corpora, holds documents out, and packs and mixes the rest."""
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from accelerate import PartialState
 from datasets import (
     Dataset,
     Features,
@@ -16,16 +19,76 @@ from datasets import (
     interleave_datasets,
     load_dataset,
 )
+from huggingface_hub import DatasetCard, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
+from ..encoding.codec_identity import describe_codec
+from ..processing_speech_lm import SpeechLMProcessor
 from .arguments import CorpusConfig, PretrainArguments
-from .held_out import AnyDataset, hold_out, is_held_out_split
-from .packing import encode_documents, map_processes, pack_documents, separate_documents
+from .packing import AnyDataset, encode_documents, map_processes, pack_documents, separate_documents
 
+
+MAX_HELD_OUT = 100
+"""Maximum number of rows that are held out by default."""
 
 SHUFFLE_BUFFER = 1000
 """Packed sequences of a stream that are shuffled together."""
 
 _UNITS = Features({"units": List(Value("uint16"))})
+
+
+def check_codecs(corpora: list[CorpusConfig], processor: SpeechLMProcessor) -> None:
+    r"""
+    Compare what the cards of corpora say about their codec with each other, and with the codec of the model.
+
+    Args:
+        corpora (`list` of [`CorpusConfig`]):
+            The corpora. One whose card does not name its codec is only reported.
+        processor ([`SpeechLMProcessor`]):
+            The processor of the model. Its codec is loaded where there is something to compare.
+
+    Raises:
+        ValueError: there are two codecs, or two numbers of units.
+    """
+    made_by: dict[str, str] = {}
+    for corpus in corpora:
+        card = read_card(corpus)
+        num_units, sha256 = card.get("num_units"), card.get("codec_sha256")
+        if isinstance(num_units, int) and num_units != processor.tokenizer.num_units:
+            raise ValueError(
+                f"The corpus '{corpus.path}' has {num_units} units, and the model {processor.tokenizer.num_units}."
+            )
+        if isinstance(sha256, str):
+            made_by.setdefault(sha256, f"'{corpus.path}' by {card.get('codec')}")
+        else:
+            PartialState().print(f"The corpus '{corpus.path}' has no card that names its codec, which is not checked.")
+    if len(made_by) > 1:
+        raise ValueError(
+            f"The units of the corpora are of different codecs: {' and '.join(made_by.values())}. Units of one codec "
+            "mean nothing in another: train on corpora of the same codec."
+        )
+    try:
+        codec = processor.audio_tokenizer if made_by else None
+    except OSError as error:
+        PartialState().print(f"{error} The corpora are not compared with it.")
+        return
+    if codec is not None and (described := describe_codec(codec)).weights not in made_by:
+        (corpus,) = made_by.values()
+        raise ValueError(
+            f"The units of the corpora are of another codec than the model's: {corpus}, and the model has "
+            f"{described.name}. Name the codec that made the corpora."
+        )
+
+
+def read_card(corpus: CorpusConfig) -> dict[str, Any]:
+    """What the card of a corpus says in its YAML, and nothing where there is no card."""
+    path = Path(corpus.path) / "README.md"
+    try:
+        if not Path(corpus.path).is_dir():
+            path = hf_hub_download(corpus.path, path.name, repo_type="dataset", revision=corpus.revision)
+        return DatasetCard(Path(path).read_text("utf-8"), ignore_metadata_errors=True).data.to_dict()
+    except (EntryNotFoundError, OSError, ValueError):
+        return {}
 
 
 def load_corpora(args: PretrainArguments) -> tuple[list[Dataset | IterableDataset], Dataset | IterableDataset]:
@@ -136,3 +199,27 @@ def mix_corpora(
         # Endless, because the Trainer cannot resume a stream that has ended once.
         return mixed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER).repeat(None)
     return mixed
+
+
+def is_held_out_split(wanted: str, default: str, trained_on: str, splits: list[str], path: str) -> bool:
+    """Whether a dataset has the split that is `wanted` as held-out data, which may be an expression of `datasets` such
+    as `"validation[:100]"`, and is not `trained_on`. A user's choice, other than the `default`, must be there."""
+    parts = wanted.split("+")
+    if all(part.partition("[")[0] in splits for part in parts):
+        return not set(parts) & set(trained_on.split("+"))
+    if wanted != default:
+        raise ValueError(f"'{path}' has no split '{wanted}' to hold out, only {', '.join(splits)}.")
+    return False
+
+
+def hold_out(rows: AnyDataset, count: int | None, path: str) -> tuple[AnyDataset, AnyDataset]:
+    """Split a dataset into the rows that remain and those at its beginning that are held out: `count`, or 1 % of the
+    first 10,000, and at least 1. A `ValueError` says that no row would remain."""
+    enough = 100 * MAX_HELD_OUT if count is None else count + 1
+    total = sum(1 for _ in rows.take(enough)) if isinstance(rows, IterableDataset) else len(rows)
+    if count is None:
+        count = max(1, min(total // 100, MAX_HELD_OUT))
+        PartialState().print(f"'{path}' has no split to hold out: {count} of its rows are held out of training.")
+    if count >= total:
+        raise ValueError(f"'{path}' has {total} row(s): to hold out {count} would leave none to train on.")
+    return rows.skip(count), rows.take(count)

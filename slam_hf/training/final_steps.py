@@ -1,4 +1,4 @@
-"""A first listen to a model that was just trained: it continues a held-out document, or a recording."""
+"""The end of pretraining: the trained model and a first listen to it, and a check beforehand of what it needs."""
 
 from pathlib import Path
 
@@ -6,9 +6,14 @@ import numpy as np
 import soundfile
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import pipeline
+from transformers import AutoModelForCausalLM, Trainer, pipeline
+from transformers.utils import is_matplotlib_available
+from trl import ModelConfig
 
+from ..audio_utils import load_audio
+from ..evaluation.pairs import check_benchmark
 from ..evaluation.transcription import load_recogniser, transcribe_waveforms
+from ..evaluation.units import read_tokenized
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PAPER_SAMPLING
 from ..processing_speech_lm import SpeechLMProcessor
@@ -19,6 +24,42 @@ PROMPT_UNITS = 60
 """About three seconds of speech at 25 frames a second."""
 
 PROMPT_SECONDS = 3.0
+
+
+def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
+    r"""
+    Check what the last steps of a training need, before it starts: it may take days.
+
+    Args:
+        args ([`PretrainArguments`]):
+            The benchmarks, the recording to continue and the speech recogniser.
+        sampling_rate (`int`):
+            Sampling rate of the codec, in Hz.
+
+    Raises:
+        ImportError, OSError, ValueError: something is missing or damaged; the message names it.
+    """
+    if not is_matplotlib_available():
+        print('There will be no training_curve.png, which takes matplotlib: pip install "slam-hf[plots]".')
+    for task, folder in args.benchmarks.items():
+        check_benchmark(task, folder, args.num_units)
+        if args.codec is None and read_tokenized(folder) is None:
+            raise ValueError(f"'{folder}' holds audio: name the `codec` of the corpora to score {task} on it.")
+    if args.prompt is not None:
+        load_audio(args.prompt, sampling_rate)
+        if args.asr_model is not None:
+            load_recogniser(args.asr_model, torch.device("cpu"))
+
+
+def trained_model(trainer: Trainer, model_args: ModelConfig) -> SpeechLMForCausalLM:
+    """The trained model in float32 and in evaluation mode: the one in memory if it is whole and computes like a loaded
+    one, or else the one that the trainer has saved."""
+    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if is_sharded or model_args.dtype != "float32" or model_args.attn_implementation is not None:
+        model = AutoModelForCausalLM.from_pretrained(trainer.args.output_dir, dtype=torch.float32)
+    else:
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    return model.to(trainer.args.device).eval()
 
 
 def describe_continuation(
@@ -53,31 +94,14 @@ def describe_continuation(
         prompt, continuation = continue_document(model, processor, next(iter(documents))["units"], seed, path)
         return f"Prompt: {prompt}\nContinuation: {continuation}"
     transcript = continue_recording(model, processor, args.prompt, seed, path, args.asr_model)
-    lines = [f"Continuation of {args.prompt}: {path}"] + ([] if transcript is None else [f"Transcript: {transcript}"])
-    return "\n".join(lines)
+    return f"Continuation of {args.prompt}: {path}" + ("" if transcript is None else f"\nTranscript: {transcript}")
 
 
 def continue_document(
     model: SpeechLMForCausalLM, processor: SpeechLMProcessor, units: np.ndarray, seed: int, path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""
-    Let a model continue the beginning of a document, with the sampling of [`AudioToAudioPipeline`].
-
-    Args:
-        model ([`SpeechLMForCausalLM`]):
-            The model, in evaluation mode.
-        processor ([`SpeechLMProcessor`]):
-            Its processor.
-        units (`np.ndarray` of shape `(units,)`):
-            The document.
-        seed (`int`):
-            Seed of the sampling.
-        path (`Path`):
-            The audio file to write, if the processor has a codec with a vocoder.
-
-    Returns:
-        `tuple` of `np.ndarray`: the units of the prompt and of the continuation.
-    """
+    """The units of the beginning of a document and of its continuation, with the sampling of
+    [`AudioToAudioPipeline`]."""
     prompt = processor.tokenizer.encode_units(units[:PROMPT_UNITS], return_tensors="pt").to(model.device)
     torch.manual_seed(seed)
     sequence = model.generate(**prompt, generation_config=PAPER_SAMPLING)[0]
@@ -96,26 +120,8 @@ def continue_recording(
     path: Path,
     asr_model: str | None = None,
 ) -> str | None:
-    r"""
-    Let a model continue the first three seconds of a recording by two seconds or more.
-
-    Args:
-        model ([`SpeechLMForCausalLM`]):
-            The model, in evaluation mode.
-        processor ([`SpeechLMProcessor`]):
-            Its processor, with a codec that has a vocoder.
-        recording (`str`):
-            Path of the recording.
-        seed (`int`):
-            Seed of the sampling.
-        path (`Path`):
-            The audio file to write: the prompt, as the codec says it, and the continuation.
-        asr_model (`str`, *optional*):
-            A speech recogniser, a Hub id or a folder.
-
-    Returns:
-        `str`, *optional*: the transcript of the audio, if there is a recogniser.
-    """
+    """Continue the first three seconds of a recording by two seconds or more, and write the prompt, as the codec says
+    it, with its continuation. The transcript of this audio, if there is a recogniser."""
     speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
     result = speak(recording, prompt_duration=PROMPT_SECONDS, seed=seed)
     soundfile.write(path, result["audio"], result["sampling_rate"])

@@ -1,0 +1,59 @@
+import os
+
+import datasets
+import pytest
+import torch
+from training_utils import make_trainer
+from transformers import ProgressCallback, TrainingArguments
+from transformers.utils import logging
+
+from slam_hf.training.process_setup import prepare_process, show_one_bar
+
+
+@pytest.fixture(autouse=True)
+def bars():
+    """The bars that a test hides are shown in the next one."""
+    yield
+    datasets.enable_progress_bars()
+    logging.enable_progress_bar()
+
+
+def test_a_training_has_one_bar_with_a_name(tmp_path, capsys):
+    trainer = make_trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+    prepare_process(trainer.args)
+    trainer.args.disable_tqdm = False
+    trainer.add_callback(ProgressCallback)
+    show_one_bar(trainer)
+    trainer.train()
+    trainer.evaluate(trainer.train_dataset)
+    trainer.train_dataset.map(lambda row: {"length": len(row["input_ids"])})
+    shown = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "%|" in line]
+    assert shown
+    assert all(line.startswith("training: ") for line in shown)
+
+
+def test_a_trainer_without_a_bar_gets_none(tmp_path, capsys):
+    trainer = make_trainer(tmp_path, max_steps=1)
+    show_one_bar(trainer)
+    trainer.train()
+    assert "%|" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def arguments(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    return TrainingArguments(str(tmp_path), use_cpu=True)
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 6), (2, 3), (8, 1)])
+def test_a_single_thread_becomes_the_process_s_share_of_the_cores(arguments, monkeypatch, processes, threads):
+    monkeypatch.setattr(TrainingArguments, "world_size", processes)
+    torch.set_num_threads(1)
+    prepare_process(arguments)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_chosen_number_of_threads_stays(arguments):
+    torch.set_num_threads(2)
+    prepare_process(arguments)
+    assert torch.get_num_threads() == 2
