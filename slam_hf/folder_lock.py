@@ -24,20 +24,12 @@ class FolderInUseError(OSError):
 
 @contextmanager
 def lock_folder(folder: str | os.PathLike) -> Iterator[None]:
-    r"""
-    Hold a folder for the job of this process, until the `with` block is left or the process dies. Of several processes
-    of one job, the main one holds the folder.
+    """Hold a folder for the job of this process, until the `with` block is left or the process dies. It is created
+    where it is missing. Of several processes of one job, the main one holds it, and may lock it again.
 
     The lock is on the file `.lock` in the folder. It is a POSIX record lock, which forked workers do not inherit and
-    which NFS passes on to other hosts. Where the file system has no locks, a warning is logged instead.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder, which is created where it is missing. A process that holds it already may lock it again.
-
-    Raises:
-        FolderInUseError: another process holds the folder.
-        NotADirectoryError: the path leads through a file.
+    which NFS passes on to other hosts. Where the file system has no locks, a warning is logged instead. A folder that
+    another process holds is a [`FolderInUseError`], a path that leads through a file a `NotADirectoryError`.
     """
     folder = Path(folder).resolve()
     try:

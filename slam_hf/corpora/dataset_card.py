@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import DatasetInfo, Features, SplitDict, SplitInfo
+from datasets import DatasetInfo, SplitDict, SplitInfo
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -32,19 +32,9 @@ class SplitSummary:
 
 
 def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCard:
-    r"""
-    Make the card of a dataset folder.
-
-    Args:
-        codec ([`CodecDescription`]):
-            The codec of all splits.
-        splits (list of [`SplitSummary`]):
-            Its finished splits.
-
-    Returns:
-        [`~huggingface_hub.DatasetCard`], whose YAML has the features and splits as `datasets` writes them, and
-        `codec`, `codec_revision`, `codec_sha256`, `frame_rate`, `num_units`, `total_hours` and `total_units`.
-    """
+    """Make the card of a dataset folder from its finished splits. The YAML has the features and splits as `datasets`
+    writes them, and `codec`, `codec_revision`, `codec_sha256`, `frame_rate`, `num_units`, `total_hours` and
+    `total_units`."""
     has_pairs = splits[0].has_pairs
     data = DatasetCardData(
         tags=["speech", "speech-units", "slam-hf"],
@@ -56,13 +46,20 @@ def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCar
         total_hours=round(sum(split.seconds for split in splits) / 3600, 2),
         total_units=sum(split.num_units for split in splits),
     )
+    infos = SplitDict()
+    for split in splits:
+        infos.add(SplitInfo(split.split, num_bytes=split.num_bytes, num_examples=split.num_rows))
     features = PREFERENCE_FEATURES if has_pairs else UNIT_CORPUS_FEATURES
-    DatasetInfosDict({"default": _dataset_info(features, splits)}).to_dataset_card_data(data)
+    info = DatasetInfo(features=features, splits=infos, dataset_size=sum(split.num_bytes for split in splits))
+    DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     data_files = [{"split": split.split, "path": f"data/{split.split}-*"} for split in splits]
     MetadataConfigs({"default": {"data_files": data_files}}).to_dataset_card_data(data)
+    link = f"`{codec.name}`"
+    if codec.revision is not None:
+        link = f"[{link}](https://huggingface.co/{codec.name}/tree/{codec.revision})"
     body = _BODY.format(
         title="Preference pairs of speech" if has_pairs else "Speech",
-        codec=_link(codec),
+        codec=link,
         num_units=codec.num_units,
         frame_rate=f"{codec.frame_rate:g}",
         columns=_PAIR_COLUMNS if has_pairs else _CORPUS_COLUMNS,
@@ -76,24 +73,8 @@ def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCar
 
 
 def render_dataset_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> DatasetCard:
-    r"""
-    The card of a dataset folder, for the repository that it goes to.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder, with the card that the tokenisation wrote.
-        repo_id (`str`):
-            The repository, which the example then names.
-        license (`str`, *optional*):
-            Licence of the units, as the Hub names it: that of the recordings, or one that follows from it. Without it,
-            the card says that none was given.
-
-    Returns:
-        [`~huggingface_hub.DatasetCard`]
-
-    Raises:
-        FileNotFoundError: the folder has no card.
-    """
+    """The card that the tokenisation wrote to a folder, for the repository that it goes to, which the example then
+    names. Without a licence of the units, as the Hub names it, the card says that none was given."""
     validate_repo_id(repo_id)
     check_license(license)
     path = Path(folder) / "README.md"
@@ -105,19 +86,6 @@ def render_dataset_card(folder: str | os.PathLike, repo_id: str, license: str | 
     card = DatasetCard(content.replace(_NO_LICENSE, f"`{license}`"))
     card.data.license = license
     return card
-
-
-def _dataset_info(features: Features, splits: list[SplitSummary]) -> DatasetInfo:
-    infos = SplitDict()
-    for split in splits:
-        infos.add(SplitInfo(split.split, num_bytes=split.num_bytes, num_examples=split.num_rows))
-    return DatasetInfo(features=features, splits=infos, dataset_size=sum(split.num_bytes for split in splits))
-
-
-def _link(codec: CodecDescription) -> str:
-    if codec.revision is None:
-        return f"`{codec.name}`"
-    return f"[`{codec.name}`](https://huggingface.co/{codec.name}/tree/{codec.revision})"
 
 
 def _split_line(split: SplitSummary) -> str:

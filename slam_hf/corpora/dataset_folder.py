@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -38,17 +37,13 @@ def read_summary(output_dir: str | os.PathLike, split: str) -> SplitSummary | No
     path = job_folder(output_dir, split) / "summary.json"
     if not path.exists():
         return None
-    state = read_state(path, [field.name for field in fields(SplitSummary) if field.name != "files"])
-    return SplitSummary(**{field.name: state[field.name] for field in fields(SplitSummary) if field.name in state})
+    names = [field.name for field in fields(SplitSummary)]
+    state = read_state(path, [name for name in names if name != "files"])
+    return SplitSummary(**{name: state[name] for name in names if name in state})
 
 
 def check_vacant(output_dir: str | os.PathLike, split: str) -> None:
-    r"""
-    Check that a tokenisation would replace no files but its own.
-
-    Raises:
-        FileExistsError: it would.
-    """
+    """Raise `FileExistsError` if a tokenisation would replace other files than its own."""
     output_dir = Path(output_dir)
     foreign = []
     if not any(output_dir.glob(".tokenization/*/")):
@@ -72,50 +67,32 @@ def finish_split(
     codec: CodecDescription,
     has_pairs: bool,
 ) -> SplitSummary:
-    r"""
-    Make the shards, the skip report and the card of a split whose chunks are all there.
-
-    Every step gives the same files when it is repeated, so it may be interrupted too.
-
-    Args:
-        output_dir (`str` or `os.PathLike`):
-            Folder of the dataset.
-        split (`str`):
-            Name of the split.
-        ledger ([`Ledger`]):
-            Its chunks.
-        parts (sequence of [`Part`]):
-            The input.
-        codec ([`CodecDescription`]):
-            What made the units.
-        has_pairs (`bool`):
-            Whether the rows are preference pairs.
-
-    Returns:
-        [`SplitSummary`]
-
-    Raises:
-        ValueError: chunks are missing, or there is not a single row.
-    """
+    """Make the shards, the skip report and the card of a split whose chunks are all there. Every step gives the same
+    files when it is repeated, so it may be interrupted too. A `ValueError` says that chunks are missing, or that there
+    is not a single row."""
     output_dir = Path(output_dir)
     ledger.refresh()
     keys = ledger.finished(parts)
-    nums_rows, skipped = {}, []
-    for key in keys:
-        nums_rows[key], left_out = _count_rows(ledger, key, has_pairs)
+    records = [ledger.records[key] for key in keys]
+    filled, skipped, num_rows = [], [], 0
+    for key, record in zip(keys, records, strict=True):
+        rows, left_out = record.num_rows, record.skipped
+        if has_pairs:
+            pairs, left_out = _read_pairs(ledger, key)
+            rows = len(pairs)
+        filled += [key] if rows else []
+        num_rows += rows
         skipped += left_out
     report = output_dir / "skipped" / f"{split}.jsonl"
     lines = "".join(map(_report_line, skipped)).encode()
     atomic_write(report, lines)
     reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
-    if not any(nums_rows.values()):
+    if not filled:
         raise ValueError(f"Nothing could be tokenised: {reasons}. '{report}' has the details.")
-    records = [ledger.records[key] for key in keys]
-    filled = [key for key in keys if nums_rows[key]]
     num_bytes, shards = _write_shards(output_dir, split, ledger, filled, has_pairs)
     summary = SplitSummary(
         split=split,
-        num_rows=sum(nums_rows.values()),
+        num_rows=num_rows,
         num_units=sum(record.num_units for record in records),
         num_frames=sum(record.num_frames for record in records),
         seconds=sum(record.seconds for record in records),
@@ -134,7 +111,9 @@ def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescrip
     `ValueError` names a file of it that is damaged."""
     output_dir = Path(output_dir)
     _check_files(output_dir, read_summary(output_dir, split))
-    atomic_write(output_dir / "README.md", make_card(codec, _summaries(output_dir)).content.encode())
+    names = sorted(path.parent.name for path in output_dir.glob(".tokenization/*/summary.json"))
+    card = make_card(codec, [read_summary(output_dir, name) for name in names])
+    atomic_write(output_dir / "README.md", card.content.encode())
     shutil.rmtree(job_folder(output_dir, split) / "chunks", ignore_errors=True)
     remove_unfinished(output_dir / "data", f"{split}-")
     remove_unfinished(output_dir / "skipped", f"{split}.")
@@ -159,28 +138,11 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _summaries(output_dir: Path) -> list[SplitSummary]:
-    """Summaries of the splits that are finished."""
-    names = sorted(path.parent.name for path in output_dir.glob(".tokenization/*/summary.json"))
-    return [read_summary(output_dir, name) for name in names]
-
-
-def _count_rows(ledger: Ledger, key: ChunkKey, has_pairs: bool) -> tuple[int, list[Skipped]]:
-    """How many rows of the dataset a chunk gives, and all that is left out of it."""
-    if not has_pairs:
-        return ledger.records[key].num_rows, ledger.records[key].skipped
-    pairs, incomplete = _make_pairs(ledger, key)
-    return len(pairs), [*ledger.records[key].skipped, *incomplete]
-
-
-def _read_rows(ledger: Ledger, key: ChunkKey, has_pairs: bool) -> pa.Table:
-    if has_pairs:
-        return pa.Table.from_pylist(_make_pairs(ledger, key)[0], schema=PREFERENCE_FEATURES.arrow_schema)
-    return ledger.read_rows(key).cast(UNIT_CORPUS_FEATURES.arrow_schema)
-
-
-def _make_pairs(ledger: Ledger, key: ChunkKey) -> tuple[list[dict[str, Any]], list[Skipped]]:
-    return pair_rows(ledger.read_rows(key).to_pylist(), ledger.records[key].skipped)
+def _read_pairs(ledger: Ledger, key: ChunkKey) -> tuple[pa.Table, list[Skipped]]:
+    """The pairs of a chunk, and all that is left out of it."""
+    skipped = ledger.records[key].skipped
+    pairs, incomplete = pair_rows(ledger.read_rows(key).to_pylist(), skipped)
+    return pa.Table.from_pylist(pairs, schema=PREFERENCE_FEATURES.arrow_schema), [*skipped, *incomplete]
 
 
 def _write_shards(
@@ -188,15 +150,17 @@ def _write_shards(
 ) -> tuple[int, dict[str, str]]:
     """Write the rows of chunks. Returns their size in memory, in bytes, and the hash of each shard by its path."""
     groups = list(_group_chunks(ledger, keys))
-    num_bytes, shards = 0, {}
+    num_bytes, hashes = 0, {}
     for number, group in enumerate(groups):
-        rows = pa.concat_tables([_read_rows(ledger, key, has_pairs) for key in group])
+        chunks = (_read_pairs(ledger, key)[0] if has_pairs else ledger.read_rows(key) for key in group)
+        features = PREFERENCE_FEATURES if has_pairs else UNIT_CORPUS_FEATURES
+        rows = pa.concat_tables(chunk.cast(features.arrow_schema) for chunk in chunks)
         num_bytes += rows.nbytes
         content = to_parquet(rows)
         name = f"data/{split}-{number:05d}-of-{len(groups):05d}.parquet"
         atomic_write(output_dir / name, content)
-        shards[name] = _hash(content)
-    return num_bytes, shards
+        hashes[name] = _hash(content)
+    return num_bytes, hashes
 
 
 def _group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKey]]:

@@ -15,22 +15,11 @@ class InvalidRowError(DatasetGenerationError, ValueError):
 def parse_json_lines(
     lines: Iterable[bytes], name: str, parse: Callable[[Any], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    r"""
-    Parse JSON lines, with or without a byte order mark, passing over blank ones.
+    """Parse JSON lines, such as those of a binary file: a text file would break lines at other characters too. A byte
+    order mark and blank lines are passed over.
 
-    Args:
-        lines (iterable of `bytes`):
-            The lines; a binary file is one. (A text file would break lines at other characters too.)
-        name (`str`):
-            The name of the file.
-        parse (`Callable`):
-            Makes a row of the value of a line.
-
-    Yields:
-        `dict`: a row per line.
-
-    Raises:
-        InvalidRowError: a line is not JSON, or `parse` raised a `ValueError`. It names the file and the line.
+    `parse` makes a row of the value of a line. [`InvalidRowError`] names the file and the line that is not JSON or
+    for which `parse` raised a `ValueError`.
     """
     for number, line in enumerate(lines, start=1):
         line = line.removeprefix(codecs.BOM_UTF8).strip()

@@ -12,21 +12,12 @@ from ..unit_vocabulary import MAX_UNITS, UNIT_PATTERN, unit_string
 def make_pair(
     id: str, prompt: Mapping[str, Any], chosen: Mapping[str, Any], rejected: Mapping[str, Any]
 ) -> dict[str, Any]:
-    r"""
-    Make a row of preference pairs from three rows of a tokenised corpus.
+    """Make a row of preference pairs from three rows of a tokenised corpus, whose units are not empty.
 
     The clips are encoded one by one, but a continuation is deduplicated together with its prompt, as speech that was
     recorded in one go is: where it begins with the last unit of the prompt, that unit belongs to the prompt. Equal
-    neighbours never occur in pretraining, so the model would take them for an error of the continuation.
-
-    Args:
-        id (`str`):
-            Id of the pair.
-        prompt, chosen, rejected (`Mapping`):
-            `{"units", "text"}` of each clip, the units deduplicated and not empty.
-
-    Returns:
-        `dict`: the row. A continuation that only repeats the last unit of its prompt is the empty string.
+    neighbours never occur in pretraining, so the model would take them for an error of the continuation. A
+    continuation that only repeats the last unit of its prompt is the empty string.
     """
     row = {"id": id, "prompt": unit_string(prompt["units"]), "prompt_text": prompt["text"]}
     for name, clip in (("chosen", chosen), ("rejected", rejected)):
@@ -37,18 +28,8 @@ def make_pair(
 
 
 def as_unit_string(units: Any, num_units: int = MAX_UNITS) -> str:
-    r"""
-    Units as text, where they may be text already.
-
-    Args:
-        units (`str` or `list[int]`):
-            A unit string, or units.
-        num_units (`int`, *optional*, defaults to 65536):
-            Number of units of the codec.
-
-    Raises:
-        ValueError: it is neither, or a unit is outside the vocabulary.
-    """
+    """A unit string, made of one or of a list of units. A `ValueError` says that it is neither, or names a unit that
+    is outside the vocabulary of `num_units`."""
     if isinstance(units, str):
         if re.fullmatch(rf"({UNIT_PATTERN.pattern})*", units) is None:
             raise ValueError(f"{units[:40]!r} is not a unit string, such as '<Un3><Un49>'.")
@@ -64,19 +45,9 @@ def as_unit_string(units: Any, num_units: int = MAX_UNITS) -> str:
 def pair_rows(
     rows: Sequence[Mapping[str, Any]], skipped: Sequence[Skipped]
 ) -> tuple[list[dict[str, Any]], list[Skipped]]:
-    r"""
-    Make preference pairs from the rows of their clips, whose ids are `<pair>/prompt`, `/chosen` and `/rejected`.
-
-    Args:
-        rows (sequence of `Mapping`):
-            Rows of a tokenised corpus; the clips of a pair follow each other.
-        skipped (sequence of [`Skipped`]):
-            The clips that are not among them.
-
-    Returns:
-        `tuple`: the pairs, and [`Skipped`] for each pair with a clip that was skipped or cut, or with a continuation
-        that has no unit of its own.
-    """
+    """Make preference pairs from the rows of their clips, which follow each other, with the ids `<pair>/prompt`,
+    `/chosen` and `/rejected`. A pair is [`Skipped`] if a clip of it was skipped or cut, or if a continuation has no
+    unit of its own."""
     pairs: list[dict[str, Any]] = []
     incomplete = dict.fromkeys(item.id.rpartition("/")[0] for item in skipped)
     lacking = [Skipped(id, SkipReason.INCOMPLETE, "a clip was skipped") for id in incomplete]

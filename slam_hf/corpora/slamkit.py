@@ -49,20 +49,8 @@ def write_slamkit(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike) ->
 
 
 def from_slamkit(record: Mapping[str, Any]) -> dict[str, Any]:
-    r"""
-    Make a row of a tokenised corpus from a record of SlamKit.
-
-    Args:
-        record (`Mapping`):
-            `{"units", "duration", "file_name"}`, possibly with `text` and `aligned_text`. Units that were not
-            deduplicated are, their durations summed: the frames remain the same.
-
-    Returns:
-        `dict`: the row.
-
-    Raises:
-        ValueError: the record is not of this form.
-    """
+    """Make a row of a tokenised corpus from a record of SlamKit, in the form that [`read_slamkit`] names. Units that
+    were not deduplicated are, their durations summed: the frames remain the same."""
     if not isinstance(record, Mapping) or not {"units", "duration", "file_name"} <= record.keys() <= _KEYS:
         got = list(record) if isinstance(record, Mapping) else record
         raise ValueError(
@@ -86,16 +74,7 @@ def from_slamkit(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_slamkit(row: Mapping[str, Any]) -> dict[str, Any]:
-    r"""
-    Make a record of SlamKit from a row of a tokenised corpus: the inverse of [`from_slamkit`].
-
-    Args:
-        row (`Mapping`):
-            The row.
-
-    Returns:
-        `dict`: `{"units", "duration", "file_name"}`, with `text` and `aligned_text` where the row has them.
-    """
+    """Make a record of SlamKit from a row of a tokenised corpus: the inverse of [`from_slamkit`]."""
     record = {"units": list(row["units"]), "duration": list(row["durations"]), "file_name": row["id"]}
     if row.get("text") is not None:
         record["text"] = row["text"]

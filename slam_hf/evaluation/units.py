@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -33,17 +33,8 @@ MAX_UTTERANCE_SECONDS = 600.0
 
 @dataclass
 class Utterances:
-    r"""
-    Units by utterance.
-
-    Args:
-        units (`dict[str, np.ndarray]`):
-            Deduplicated units, each of shape `(units,)`.
-        skipped (`dict[str, str]`):
-            Why the other utterances could not be encoded.
-        hashes (`dict[str, str]`):
-            SHA-256 of each utterance: of its audio file, or of its units where there is no audio.
-    """
+    """By the name of an utterance: its deduplicated units, of shape `(units,)`, or why it could not be encoded; and
+    the SHA-256 of its audio file, or of its units where there is no audio."""
 
     units: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -51,25 +42,20 @@ class Utterances:
 
 
 def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
-    r"""
-    Read the utterances of a folder that was tokenised, such as by `hub_scripts/tokenize_corpus.py`.
+    """Read a folder that was tokenised, such as by `hub_scripts/tokenize_corpus.py`: Parquet files, in it or in
+    `data/`, with the columns `id` (the path of the audio file) and `units`, and possibly the report of what was
+    skipped. `None` where there is no Parquet file.
 
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder, with Parquet files in it or in `data/` that have the columns `id` (the path of the audio file)
-            and `units`, and possibly the report of what was skipped.
-
-    Returns:
-        [`Utterances`], or `None` where there is no Parquet file.
-
-    Raises:
-        ValueError: two utterances have the same name, or a file is damaged.
+    A `ValueError` says that two utterances have the same name, or names a file that is damaged.
     """
     folder = Path(folder)
     utterances = Utterances()
     paths = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     for path in paths:
-        table = _read_parquet(path)
+        try:
+            table = pq.read_table(path, columns=["id", "units"], page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"'{path}' is not a tokenised corpus, or damaged: {error}") from error
         for id, units in zip(table["id"].to_pylist(), table["units"].to_pylist(), strict=True):
             name = utterance_name(id)
             if name in utterances.hashes:
@@ -80,37 +66,22 @@ def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
             else:
                 utterances.skipped[name] = "no units"
     for path in sorted(folder.glob("skipped/*.jsonl")):
-        for name, reason in _read_report(path):
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            if not line:
+                continue
+            try:
+                item = json.loads(line)
+                name, reason = utterance_name(item["id"]), f"{item['reason']}: {item['detail']}"
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"'{path}' is damaged in line {number} ({error}).") from error
             utterances.skipped[name] = reason
             utterances.hashes[name] = hash_rows([[]])
     return utterances if paths else None
 
 
-def _read_parquet(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=["id", "units"], page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"'{path}' is not a tokenised corpus, or damaged: {error}") from error
-
-
-def _read_report(path: Path) -> Iterator[tuple[str, str]]:
-    """Names of skipped utterances, and why they were skipped."""
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line:
-            try:
-                item = json.loads(line)
-                yield utterance_name(item["id"]), f"{item['reason']}: {item['detail']}"
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"'{path}' is damaged in line {number} ({error}).") from error
-
-
 def list_audio(folder: str | os.PathLike) -> dict[str, Path]:
-    r"""
-    List the audio files below a folder by the name of the utterance.
-
-    Raises:
-        ValueError: two files differ in their extension only.
-    """
+    """The audio files below a folder by the name of the utterance. A `ValueError` names two that differ in their
+    extension only."""
     files: dict[str, Path] = {}
     for recording in list_audio_folder(folder):
         if isinstance(recording, Recording):
@@ -134,28 +105,12 @@ def encode_files(
     batch_seconds: float = 240.0,
     num_workers: int = 2,
 ) -> Utterances:
-    r"""
-    Encode audio files, or take their units from a cache, where they are kept under the hash of the codec's weights and
-    that of the file's content.
+    """Encode audio files, given by name, or take their units from a cache, where they are kept under the hash of the
+    codec's weights and that of the file's content. `batch_seconds` and `num_workers` are those of [`encode_parts`].
 
     Called in each process of `accelerate launch`, it divides the work among them. Started again after it was
-    interrupted, it continues with the files that are missing; a damaged entry counts as missing.
-
-    Args:
-        files (`Mapping[str, Path]`):
-            Files by name, in any format and at any sampling rate of libsndfile.
-        codec ([`HubertUnitCodec`]):
-            Gives the units, on the device that it is on.
-        cache_dir (`str` or `os.PathLike`):
-            Folder of the cache.
-        batch_seconds (`float`, *optional*, defaults to 240.0):
-            Maximum audio that the codec takes at once, padding included, in seconds.
-        num_workers (`int`, *optional*, defaults to 2):
-            Worker processes that decode and resample ahead of the codec, for each process.
-
-    Returns:
-        [`Utterances`]; files that are unreadable, empty, hold NaN, or are shorter than a frame or longer than 10
-        minutes are skipped.
+    interrupted, it continues with the files that are missing; a damaged entry counts as missing. Files that are
+    unreadable, empty, hold NaN, or are shorter than a frame or longer than 10 minutes are skipped.
     """
     state = get_process_state()
     folder = Path(cache_dir) / describe_codec(codec).weights
@@ -186,8 +141,7 @@ def encode_files(
 
 def _read_cache(folder: Path, hashes: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Units, and why files were skipped, by hash."""
-    units: dict[str, np.ndarray] = {}
-    skipped: dict[str, str] = {}
+    units, skipped = {}, {}
     for part in sorted(folder.glob("*/")):
         ledger = Ledger(part, job=folder.name)
         ledger.refresh()

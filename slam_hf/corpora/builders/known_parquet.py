@@ -23,9 +23,7 @@ class KnownParquet(NamedDataset, Parquet):
                 f"The files are not {self.dataset_name!r}: they have no column {min(missing)!r}, "
                 f"only {sorted(self.info.features)}. `load_dataset('parquet', ...)` reads any columns."
             )
-        known = {name: feature for name, feature in self.FEATURES.items() if self._is_wanted(name)}
-        self.info.features = Features({**known, **{n: f for n, f in self.info.features.items() if n not in known}})
+        wanted = self.FEATURES.keys() if self.config.columns is None else self.config.columns
+        known = {name: feature for name, feature in self.FEATURES.items() if name in wanted}
+        self.info.features = Features(known | {n: f for n, f in self.info.features.items() if n not in known})
         return splits
-
-    def _is_wanted(self, column: str) -> bool:
-        return self.config.columns is None or column in self.config.columns

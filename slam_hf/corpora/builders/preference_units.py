@@ -1,37 +1,22 @@
 """Preference pairs of units in Parquet or JSON lines, as TRL's `DPOTrainer` takes them."""
 
-import datasets
 import pyarrow.parquet as pq
 
-from slam_hf.corpora.builders.named_dataset import NamedDataset
-from slam_hf.corpora.builders.tables import ROWS_PER_TABLE, as_tables
+from slam_hf.corpora.builders.tables import ROWS_PER_TABLE, TablesOfRows
 from slam_hf.corpora.json_lines import InvalidRowError, parse_json_lines
 from slam_hf.corpora.preference_pairs import as_unit_string
 from slam_hf.corpora.schema import PREFERENCE_FEATURES
 from slam_hf.encoding.recordings import PAIR_CLIPS
 
 
-class PreferenceUnits(NamedDataset, datasets.ArrowBasedBuilder):
+class PreferenceUnits(TablesOfRows):
     """Pairs whose prompts and continuations are unit strings, unit lists, or the dictionaries that SlamKit writes."""
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=PREFERENCE_FEATURES)
+    FEATURES = PREFERENCE_FEATURES
 
-    def _split_generators(self, dl_manager):
-        files = dl_manager.download(self.config.data_files)
-        return [
-            datasets.SplitGenerator(
-                name=split, gen_kwargs={"paths": paths, "names": [str(name) for name in self.config.data_files[split]]}
-            )
-            for split, paths in files.items()
-        ]
-
-    def _generate_tables(self, paths, names):
-        for path_number, (path, name) in enumerate(zip(paths, names, strict=True)):
-            with open(path, "rb") as file:
-                read = _read_parquet if name.endswith(".parquet") else parse_json_lines
-                pairs = ({"id": f"{n:09d}", **pair} for n, pair in enumerate(read(file, name, _as_pair)))
-                yield from as_tables(path_number, pairs, PREFERENCE_FEATURES)
+    def read_rows(self, file, name):
+        read = _read_parquet if name.endswith(".parquet") else parse_json_lines
+        return ({"id": f"{number:09d}", **pair} for number, pair in enumerate(read(file, name, _as_pair)))
 
 
 def _read_parquet(file, name, parse):

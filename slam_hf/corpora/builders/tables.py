@@ -1,22 +1,43 @@
-"""Rows that Python makes, as the tables that a builder gives."""
+"""Rows that Python makes of files, as the tables that a builder gives."""
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO, ClassVar
 
+import datasets
 import pyarrow as pa
-from datasets import Features
-from datasets.builder import Key
+
+from slam_hf.corpora.builders.named_dataset import NamedDataset
 
 
 ROWS_PER_TABLE = 1000
 
 
-def as_tables(file_number: int, rows: Iterable[dict[str, Any]], features: Features) -> Iterator[tuple[Key, pa.Table]]:
-    """Tables of the rows of a file, each with the key that tells it from the tables of other files."""
-    rows = iter(rows)
-    for number in itertools.count():
-        batch = list(itertools.islice(rows, ROWS_PER_TABLE))
-        if not batch:
-            return
-        yield Key(file_number, number), pa.Table.from_pylist(batch, schema=features.arrow_schema)
+class TablesOfRows(NamedDataset, datasets.ArrowBasedBuilder):
+    """Reads the rows of each file with `read_rows`, as columns of `FEATURES`."""
+
+    FEATURES: ClassVar[datasets.Features]
+
+    def read_rows(self, file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+        raise NotImplementedError
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=self.FEATURES)
+
+    def _split_generators(self, dl_manager):
+        # A file that was downloaded has lost its name.
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"paths": dl_manager.download(names), "names": names})
+            for split, names in self.config.data_files.items()
+        ]
+
+    def _generate_tables(self, paths, names):
+        for file_number, (path, name) in enumerate(zip(paths, names, strict=True)):
+            with open(path, "rb") as file:
+                rows = self.read_rows(file, str(name))
+                for number in itertools.count():
+                    batch = list(itertools.islice(rows, ROWS_PER_TABLE))
+                    if not batch:
+                        break
+                    table = pa.Table.from_pylist(batch, schema=self.FEATURES.arrow_schema)
+                    yield datasets.builder.Key(file_number, number), table
