@@ -14,7 +14,7 @@ from trl import DPOConfig, DPOTrainer, get_peft_config
 from slam_hf import SpeechLMForCausalLM
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
-from slam_hf.hub.publisher import Publisher, hide_token
+from slam_hf.hub.publisher import Publisher
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
@@ -83,7 +83,6 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
 
 
 def main(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> None:
-    hide_token(training_args)
     prepare_process(training_args)
     with claim_output_dir(args, training_args, model_args):
         publisher = align(args, training_args, model_args)

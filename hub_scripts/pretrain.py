@@ -15,7 +15,7 @@ from slam_hf.evaluation.arguments import EvaluationArguments
 from slam_hf.evaluation.pairs import evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.hub.model_card import save_model_card
-from slam_hf.hub.publisher import Publisher, hide_token
+from slam_hf.hub.publisher import Publisher
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
@@ -101,7 +101,6 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
 
 
 def main(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> None:
-    hide_token(training_args)
     prepare_process(training_args)
     with claim_output_dir(args, training_args, model_args):
         publisher = pretrain(args, training_args, model_args)

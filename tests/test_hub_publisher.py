@@ -1,12 +1,10 @@
-import os
-
 import pytest
 from training_utils import make_trainer
 from transformers import EncodecFeatureExtractor, Trainer
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.hub import publisher
-from slam_hf.hub.publisher import Publisher, hide_token
+from slam_hf.hub.publisher import Publisher
 
 
 PROCESSOR = SpeechLMProcessor(EncodecFeatureExtractor(sampling_rate=16_000), HubertUnitTokenizer(num_units=50))
@@ -66,13 +64,3 @@ def test_training_continues_where_the_hub_does_not_answer(tmp_path, published, m
 def test_checkpoints_are_not_published(tmp_path, published, strategy):
     with pytest.raises(ValueError, match="`hub_strategy` can be 'end' or 'every_save'"):
         train(tmp_path, hub_strategy=strategy)
-
-
-def test_the_token_is_in_the_environment_only(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "")
-    trainer = make_trainer(tmp_path, max_steps=1, hub_token="hf_secret")
-    hide_token(trainer.args)
-    trainer.train()
-    trainer.save_model()
-    assert os.environ["HF_TOKEN"] == "hf_secret"
-    assert b"hf_secret" not in (tmp_path / "training_args.bin").read_bytes()

@@ -57,3 +57,13 @@ def test_a_chosen_number_of_threads_stays(arguments):
     torch.set_num_threads(2)
     prepare_process(arguments)
     assert torch.get_num_threads() == 2
+
+
+def test_the_token_is_in_the_environment_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "")
+    trainer = make_trainer(tmp_path, max_steps=1, hub_token="hf_secret")
+    prepare_process(trainer.args)
+    trainer.train()
+    trainer.save_model()
+    assert os.environ["HF_TOKEN"] == "hf_secret"
+    assert b"hf_secret" not in (tmp_path / "training_args.bin").read_bytes()

@@ -1,6 +1,5 @@
 """Publishes a model while it is trained and at the end, by named files."""
 
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,12 +12,6 @@ from .codec_reference import drop_local_codec
 from .remote_code import export_remote_code
 from .repository_files import publishable_files, stage
 from .upload import publish_folder
-
-
-def hide_token(training_args: TrainingArguments) -> None:
-    """Move the Hub token to the environment of this process: the Trainer writes its arguments to files."""
-    if training_args.hub_token is not None:
-        os.environ["HF_TOKEN"], training_args.hub_token = training_args.hub_token, None
 
 
 class Publisher(TrainerCallback):

@@ -68,36 +68,24 @@ class BudgetCallback(TrainerCallback):
     def used(self, state: TrainerState, step: int) -> float:
         raise NotImplementedError
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         # The number of steps is not known. The progress bar, which is made now, only counts them.
         state.max_steps = 0
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         state.max_steps = HORIZON
 
     def on_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        lr_scheduler: LambdaLR | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, lr_scheduler: LambdaLR, **kwargs
     ) -> None:
         # The Trainer steps the schedule next, which adds 1 to its clock.
         used = self.used(state, state.global_step + 1)
         lr_scheduler.last_epoch = min(round(used * HORIZON), HORIZON) - 1
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.used(state, state.global_step) >= 1:
             control.should_training_stop = True
             control.should_save = args.save_strategy == SaveStrategy.STEPS
-        return control
 
 
 class TokenBudget(BudgetCallback):
@@ -147,15 +135,13 @@ class TimeBudget(BudgetCallback, ExportableState):
         share = (step - self.planned_step) / (self.last_step - self.planned_step)
         return self.planned_used + share * (1 - self.planned_used)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         vars(self).update(state.stateful_callbacks[type(self).__name__]["attributes"])
         self.started = self.clock()
 
     def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
         step = state.global_step + 1
         if _is_power_of_two(step) or _is_power_of_two(self.last_step - step):

@@ -31,7 +31,7 @@ class CutShortError(ValueError):
 class ChecksumCallback(TrainerCallback):
     """Adds the SHA-256 of its files to each checkpoint, after all processes have written them."""
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

@@ -16,20 +16,9 @@ from .arguments import PretrainArguments
 
 
 def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> SpeechLMForCausalLM | PeftModel:
-    r"""
+    """
     Make the model: with random weights for `args.base_config`, or with the weights of a text LM (TWIST initialisation)
-    or a SpeechLM, which `model_args.model_name_or_path` names.
-
-    Args:
-        args ([`PretrainArguments`]):
-            The architecture, the number of units and the rotary base.
-        model_args ([`~trl.ModelConfig`]):
-            The checkpoint, its revision, the type of the weights, the attention and LoRA.
-        seed (`int`):
-            Seed of random weights.
-
-    Returns:
-        [`SpeechLMForCausalLM`], with LoRA adapters if `model_args.use_peft`.
+    or a SpeechLM, which `model_args.model_name_or_path` names; with LoRA adapters if `model_args.use_peft`.
 
     Raises:
         ValueError: both or neither of `base_config` and `model_name_or_path` are given, `dtype` is `"auto"`, a
@@ -45,15 +34,9 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
 
 
 def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLMProcessor:
-    r"""
+    """
     Make the processor of the model: the tokenizer of its units, and their codec. A SpeechLM that training starts from
     keeps its processor, unless `args.codec` names a codec.
-
-    Args:
-        args ([`PretrainArguments`]):
-            The number of units and the codec.
-        model_args ([`~trl.ModelConfig`]):
-            What the model starts from.
 
     Raises:
         ValueError: the codec has another number of units, or no vocoder to continue the recording `prompt` with.

@@ -31,9 +31,7 @@ class AlignArguments(ScriptArguments):
     max_auto_bleu: float | None = field(
         default=None, metadata={"help": "Keep pairs whose prompt and chosen text have an auto-BLEU-2 below this."}
     )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Delete what an earlier run has left in the output folder."}
-    )
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete what an earlier run has left there."})
 
     def __post_init__(self):
         if self.dataset_name is None:
@@ -60,26 +58,8 @@ def load_pairs(args: AlignArguments, num_units: int) -> tuple[Dataset, Dataset]:
 
 
 def prepare_pairs(pairs: Dataset, max_auto_bleu: float | None = None, num_units: int = MAX_UNITS) -> Dataset:
-    r"""
-    Make pairs of unit strings, without those whose text repeats itself.
-
-    Args:
-        pairs (`Dataset`):
-            Columns `prompt`, `chosen` and `rejected`, unit strings (`<Un3><Un49>...`) or lists of units, and for the
-            filter `prompt_text` and `chosen_text`.
-        max_auto_bleu (`float`, *optional*):
-            Keep pairs whose prompt and chosen text together have an auto-BLEU₂ below this; arXiv 2502.15814 takes 0.3.
-            Defaults to no filter.
-        num_units (`int`, *optional*, defaults to 65536):
-            Number of units of the model.
-
-    Returns:
-        `Dataset`: the columns `prompt`, `chosen` and `rejected`, unit strings.
-
-    Raises:
-        ValueError: a column is missing, units are not units, or a text that the filter needs is missing.
-        ImportError: the filter's NLTK is missing.
-    """
+    """Make pairs of unit strings (`<Un3><Un49>...`) from strings or lists of units, without pairs whose prompt and
+    chosen text together have an auto-BLEU₂ of `max_auto_bleu` or more; arXiv 2502.15814 takes 0.3."""
     wanted = [*PAIR_CLIPS, *([] if max_auto_bleu is None else ["prompt_text", "chosen_text"])]
     missing = [name for name in wanted if name not in pairs.column_names]
     if missing:

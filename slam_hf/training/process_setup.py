@@ -1,4 +1,4 @@
-"""Prepares the processes of a training: all cores of a machine without a GPU, and one bar in place of many."""
+"""Prepares the processes of a training: their token, their cores, and one bar in place of many."""
 
 import os
 from typing import Any
@@ -11,8 +11,11 @@ from transformers.utils import logging
 
 
 def prepare_process(args: TrainingArguments) -> None:
-    """Show no bars for loading models, writing files and preparing data. Divide the cores among the processes of a
-    training on CPU, where `accelerate launch` gives each one thread."""
+    """Move the Hub token to the environment, because the Trainer writes its arguments to files. Show no bars for
+    loading models, writing files and preparing data. Divide the cores among the processes of a training on CPU, where
+    `accelerate launch` gives each one thread."""
+    if args.hub_token is not None:
+        os.environ["HF_TOKEN"], args.hub_token = args.hub_token, None
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     if args.device.type == "cpu" and torch.get_num_threads() == 1:
@@ -29,9 +32,7 @@ def show_one_bar(trainer: Trainer) -> None:
 class TrainingBar(ProgressCallback):
     """The bar of a training, without those of its evaluations."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if state.is_world_process_zero:
             self.training_bar = tqdm(total=state.max_steps, desc="training", unit="step", dynamic_ncols=True)
         self.current_step = 0

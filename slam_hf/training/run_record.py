@@ -108,30 +108,22 @@ class RunRecord:
             `"pretraining"` or `"preference alignment"`.
         base_model ([`Reference`] or `dict`, *optional*):
             The model that the run started from. `None` for random weights.
-        corpora (`list` of [`CorpusRecord`] or `dict`):
-            The training data.
+        corpora (`list` of [`CorpusRecord`] or `dict`), hardware ([`Hardware`] or `dict`, *optional*):
+            The training data and the hardware.
         recipe (`dict`):
             Values of the scripts' arguments by name, and `batch_size`, the number of rows per optimizer step.
-        hardware ([`Hardware`] or `dict`, *optional*):
-            The hardware.
-        num_steps (`int`, *optional*):
-            Number of optimizer steps.
-        num_tokens (`int`, or `float` for a rounded number, *optional*):
-            Number of training tokens, without padding.
+        num_steps, num_tokens (`int`, or `float` for a rounded number, *optional*):
+            Number of optimizer steps, and of training tokens without padding.
         padding (`float`, *optional*):
             Share of padding in the batches, from 0 to 1. An incomplete last batch counts as padded.
         seconds (`float`, *optional*):
             Duration, including evaluation and saving. An interrupted run counts every step once.
         tokens_per_second, mfu (`float`, *optional*):
             Speed and model FLOPs utilisation (from 0 to 1): medians over the logs.
-        validation (`dict[str, list[float]]`):
-            The first and the last value of each measurement on held-out data.
-        validation_steps (`list[int]`, *optional*):
-            The steps of the first and the last measurement.
-        emissions ([`Emissions`] or `dict`, *optional*):
-            Measurements of codecarbon.
-        packages (`dict[str, str]`):
-            Versions of packages.
+        validation (`dict[str, list[float]]`), validation_steps (`list[int]`, *optional*):
+            The first and the last value of each measurement on held-out data, and their steps.
+        emissions ([`Emissions`] or `dict`, *optional*), packages (`dict[str, str]`):
+            Measurements of codecarbon, and versions of packages.
     """
 
     objective: str

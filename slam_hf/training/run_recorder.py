@@ -64,20 +64,11 @@ class RunRecorder(TrainerCallback, ExportableState):
         corpora: list[tuple[CorpusConfig, Dataset | IterableDataset]],
         recipe: dict[str, Any],
     ) -> "RunRecorder":
-        r"""
+        """
         Record what is known about a run before it starts, after the records of the model that it starts from.
 
-        Args:
-            objective (`str`):
-                `"pretraining"` or `"preference alignment"`.
-            training_args ([`~transformers.TrainingArguments`]):
-                The arguments of the trainer.
-            model_args ([`~trl.ModelConfig`]):
-                The model that the run starts from, and the adapters.
-            corpora (`list` of `tuple`):
-                What it is trained on: the arguments of each dataset and its rows without those held out.
-            recipe (`dict`):
-                Values that are not arguments of every trainer. Those that are `None` are left out.
+        `corpora` are the arguments of each dataset and its rows without those held out. `recipe` has values that are
+        not arguments of every trainer; those that are `None` are left out.
 
         Raises:
             ValueError: the file with the records of the model does not hold records.
@@ -109,18 +100,14 @@ class RunRecorder(TrainerCallback, ExportableState):
         """Seconds of training so far."""
         return self.seconds + (0.0 if self._part_started is None else time.monotonic() - self._part_started)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         saved = state.stateful_callbacks[type(self).__name__]["attributes"]
         self.started_at, self.seconds = saved["started_at"], saved["seconds"]
         if self.records and saved["fingerprints"] != self._fingerprints():
             raise ValueError("The training data is not that of the checkpoint: it has changed. Start a new run.")
         self._part_started = time.monotonic()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self.seconds, self._part_started = self.elapsed, None
 
     def state(self) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 import time
 from datetime import datetime, timedelta
-from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import compute_mfu, get_peak_flops
 
@@ -65,9 +64,7 @@ class ThroughputCallback(TrainerCallback):
         self.tokens_per_step = tokens_per_step
         self.warmup_steps = warmup_steps
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self.first_step = state.global_step
         self.peak = peak_flops(args.device)
         # The length of the schedule. With a budget of tokens or time, it is not the number of steps.
@@ -75,12 +72,7 @@ class ThroughputCallback(TrainerCallback):
         self._mark(state)
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        lr_scheduler: LRScheduler | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, lr_scheduler: LambdaLR, **kwargs
     ) -> None:
         self.progress = lr_scheduler.last_epoch / self.schedule_length
         step = state.global_step - self.first_step
@@ -91,12 +83,7 @@ class ThroughputCallback(TrainerCallback):
             self._announce(args, state)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs
     ) -> None:
         if "loss" in logs and state.global_step > self.marked_step:
             speed = self._speed(args, state)
