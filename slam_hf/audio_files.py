@@ -100,21 +100,9 @@ class AudioFile:
     def blocks(
         self, offset: float = 0.0, duration: float | None = None, max_samples: int | None = None
     ) -> Iterator[np.ndarray]:
-        r"""
-        Read the file in order, or an excerpt of it.
-
-        Args:
-            offset, duration (`float`, *optional*):
-                The excerpt, in seconds. Defaults to the whole file.
-            max_samples (`int`, *optional*):
-                Maximum length; longer audio is an error. Defaults to 24 hours.
-
-        Yields:
-            `np.ndarray` of shape `(samples,)`, float32: the mean of the channels.
-
-        Raises:
-            AudioError: the audio is empty, damaged, too long, or shorter than its header or `duration` says.
-        """
+        """Read the file in order, or an excerpt of it, given in seconds. The blocks have the mean of the channels, in
+        float32 and of shape `(samples,)`. [`AudioError`] is raised for audio that is empty, damaged, shorter than its
+        header or `duration` says, or longer than `max_samples` (by default, 24 hours)."""
         rate = self.sampling_rate
         max_samples = MAX_RECORDING_SECONDS * rate if max_samples is None else max_samples
         first = round(offset * rate)
@@ -133,9 +121,12 @@ class AudioFile:
             raise AudioError(self.name, "corrupt", _describe_error(error)) from error
         if read == 0:
             raise AudioError(self.name, "empty", f"no samples from {offset:.2f} s on" if first else "no samples")
-        if expected is not None and expected - read > self._tolerated_shortage(expected):
-            detail = f"ends after {read / rate:.2f} of {expected / rate:.2f} s"
-            raise AudioError(self.name, "corrupt", detail)
+        if expected is not None:
+            # Manifests round durations, and some headers only estimate the length.
+            is_estimate = self._has_times or self.decoder.format == "MP3"
+            if expected - read > max(0.1 * rate, 0.05 * expected if is_estimate else 0.0):
+                detail = f"ends after {read / rate:.2f} of {expected / rate:.2f} s"
+                raise AudioError(self.name, "corrupt", detail)
 
     def _read(self, first: int, expected: float) -> Iterator[np.ndarray]:
         """Blocks of shape `(samples, channels)`."""
@@ -153,11 +144,6 @@ class AudioFile:
                 return
             read += len(block)
             yield block
-
-    def _tolerated_shortage(self, expected: int) -> float:
-        # Manifests round durations, and some headers only estimate the length.
-        is_estimate = self._has_times or self.decoder.format == "MP3"
-        return max(0.1 * self.sampling_rate, 0.05 * expected if is_estimate else 0.0)
 
     def _too_long(self, max_samples: int) -> AudioError:
         hours = max_samples / self.sampling_rate / 3600
@@ -349,11 +335,10 @@ def _open_decoder(file: BinaryIO, name: str, stack: ExitStack) -> soundfile.Soun
         raise AudioError(name, "empty", "the file has no content")
     try:
         # Opened without its name, by which libsndfile would guess what a file without a header holds.
-        decoder = _SoundFile(file if isinstance(file, io.BytesIO) else file.fileno(), closefd=False)
-        return stack.enter_context(decoder)
+        content = file if isinstance(file, io.BytesIO) else file.fileno()
+        return stack.enter_context(_SoundFile(content, closefd=False))
     except soundfile.SoundFileError as error:
-        containers = (name for name, (at, marks) in _FFMPEG_CONTAINERS.items() if head[at:].startswith(marks))
-        container = next(containers, None)
+        container = next((key for key, (at, marks) in _FFMPEG_CONTAINERS.items() if head[at:].startswith(marks)), None)
         if container is None:
             detail = _describe_error(error)
             if name.lower().rstrip("'\"").endswith(".raw"):

@@ -9,8 +9,7 @@ from slam_hf.corpora import dataset_folder
 from slam_hf.corpora.dataset_card import SplitSummary
 from slam_hf.corpora.dataset_folder import check_vacant, finish_split, job_folder, publish_split, read_summary
 from slam_hf.encoding.codec_identity import CodecDescription
-from slam_hf.encoding.ledger import ChunkRecord, Ledger
-from slam_hf.encoding.piece_batches import ChunkKey
+from slam_hf.encoding.ledger import ChunkKey, ChunkRecord, Ledger
 from slam_hf.encoding.recordings import Skipped, SkipReason
 from slam_hf.encoding.sources import FilePart
 from slam_hf.encoding.unit_rows import UNIT_ROW_SCHEMA

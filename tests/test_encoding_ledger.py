@@ -3,8 +3,7 @@ import os
 import pyarrow as pa
 import pytest
 
-from slam_hf.encoding.ledger import ChunkRecord, Ledger, to_parquet
-from slam_hf.encoding.piece_batches import ChunkKey, PendingPart
+from slam_hf.encoding.ledger import ChunkKey, ChunkRecord, Ledger, PendingPart, to_parquet
 from slam_hf.encoding.recordings import Skipped, SkipReason
 from slam_hf.encoding.sources import FilePart
 from slam_hf.encoding.unit_rows import UNIT_ROW_SCHEMA

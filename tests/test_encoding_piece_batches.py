@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from slam_hf.encoding.piece_batches import Batch, ChunkEnd, ChunkKey, PendingPart, PieceBatches, make_loader
+from slam_hf.encoding.ledger import ChunkKey, PendingPart
+from slam_hf.encoding.piece_batches import Batch, ChunkEnd, PieceBatches, make_loader
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.recordings import Recording, Skipped, SkipReason
 from slam_hf.encoding.segmentation import Segmentation

@@ -2,8 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from slam_hf.encoding.ledger import ChunkRecord, Ledger
-from slam_hf.encoding.piece_batches import ChunkKey
+from slam_hf.encoding.ledger import ChunkKey, ChunkRecord, Ledger
 from slam_hf.encoding.progress import HoursBar, JobProgress
 
 

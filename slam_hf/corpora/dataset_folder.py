@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from ..encoding.atomic_write import atomic_write, remove_unfinished
 from ..encoding.codec_identity import CodecDescription
-from ..encoding.ledger import Ledger, to_parquet
-from ..encoding.piece_batches import ChunkKey
+from ..encoding.ledger import ChunkKey, Ledger, to_parquet
 from ..encoding.recordings import Skipped
 from ..encoding.settings import read_state
 from ..encoding.sources import Part

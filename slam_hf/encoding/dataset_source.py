@@ -12,6 +12,8 @@ from .sources import CHUNK_SECONDS, Part, Row, Source
 from .unit_rows import UNIT_ROW_SCHEMA
 
 
+_WORDS = Features.from_arrow_schema(UNIT_ROW_SCHEMA)["aligned_text"]
+
 ROWS_PER_PART = 256
 """Rows of a loaded dataset in one part: about an hour of utterances."""
 
@@ -158,9 +160,15 @@ def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Da
             if dataset.features[column] not in (Value("string"), Value("large_string"), Value("null")):
                 raise ValueError(f"Column {column!r} holds {dataset.features[column]}: expected text.")
         for column in times & present:
-            _check_times(dataset.features[column])
+            words, expected = getattr(dataset.features[column], "feature", None), _WORDS.feature
+            if not isinstance(words, dict) or words.keys() != expected.keys():
+                raise ValueError(f"Column {column!r} holds {dataset.features[column]}: expected a list of {expected}.")
         for column in reader.audio_columns:
-            _check_audio(column, dataset.features[column])
+            feature = dataset.features[column]
+            is_file = isinstance(feature, dict) and feature.keys() == {"bytes", "path"}
+            if not is_file and not isinstance(feature, Audio) and feature not in (Value("string"), Value("binary")):
+                expected = "audio files, as `datasets.Audio` or as paths"
+                raise ValueError(f"Column {column!r} holds {feature}: expected {expected}.")
     if dataset.column_names is not None:
         dataset = dataset.select_columns(sorted(required | ((texts | times) & present)))
     if isinstance(dataset, IterableDataset):
@@ -176,19 +184,6 @@ def _without_types(stream: IterableDataset) -> IterableDataset:
     stream = stream.with_format(None)  # a copy
     stream.info.features = None
     return stream
-
-
-def _check_times(feature: Any) -> None:
-    words = getattr(feature, "feature", None)
-    expected = Features.from_arrow_schema(UNIT_ROW_SCHEMA)["aligned_text"].feature
-    if not isinstance(words, dict) or words.keys() != expected.keys():
-        raise ValueError(f"Column 'aligned_text' holds {feature}: expected a list of {expected}.")
-
-
-def _check_audio(column: str, feature: Any) -> None:
-    is_file = isinstance(feature, dict) and feature.keys() == {"bytes", "path"}
-    if not isinstance(feature, Audio) and not is_file and feature not in (Value("string"), Value("binary")):
-        raise ValueError(f"Column {column!r} holds {feature}: expected audio files, as `datasets.Audio` or as paths.")
 
 
 def _as_recording(id: Any, audio: Any, text: Any, words: Any, position: str) -> Recording | Skipped:

@@ -9,12 +9,12 @@ from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .atomic_write import atomic_write
-from .piece_batches import ChunkKey, PendingPart
 from .recordings import Skipped, SkipReason
 from .sources import Part
 
@@ -23,6 +23,20 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_NAME = re.compile(r"(\d{6,})-(\d{5,})-([0-9a-f]{16})\.parquet")
 _RECORD_KEY = b"slam_hf.chunk"
+
+
+class ChunkKey(NamedTuple):
+    """Which chunk of which part."""
+
+    part: int
+    chunk: int
+
+
+class PendingPart(NamedTuple):
+    """A part of the input, from its first row that has not been encoded."""
+
+    next_chunk: ChunkKey
+    first_row: int
 
 
 @dataclass(frozen=True)

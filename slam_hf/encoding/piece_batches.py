@@ -7,39 +7,25 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
 
 import fsspec.asyn
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from .ledger import ChunkKey, PendingPart
 from .length_groups import fullest_group
 from .reading import Piece, PieceRules, read_pieces
 from .recordings import Recording, Skipped
 from .sources import Part, Row, load_seconds
 
 
-class ChunkKey(NamedTuple):
-    """Which chunk of which part."""
-
-    part: int
-    chunk: int
-
-
-@dataclass(frozen=True)
-class PendingPart:
-    """A part of the input, from its first row that has not been encoded."""
-
-    next_chunk: ChunkKey
-    first_row: int
-
-
 @dataclass(frozen=True)
 class Batch:
     """Pieces that the encoder takes together, with their positions in the chunk.
 
-    `waveforms` has shape `(batch, samples)`, float32, and is zero after the first `lengths` samples of each row.
+    `waveforms` has shape `(batch, samples)`, float32, and is zero after the first `lengths` samples of each row. As
+    NumPy arrays they travel through pipes: the shared memory that tensors need is often too small in containers.
     """
 
     chunk: ChunkKey
@@ -143,15 +129,9 @@ def make_loader(batches: PieceBatches, num_workers: int) -> torch.utils.data.Dat
         batches,
         batch_size=None,
         num_workers=num_workers,
-        # Batches of NumPy arrays travel through pipes. Shared memory is often too small in containers.
-        collate_fn=_identity,
         worker_init_fn=partial(_prepare_worker, os.getpid()),
         in_order=False,
     )
-
-
-def _identity(item: Batch | ChunkEnd) -> Batch | ChunkEnd:
-    return item
 
 
 def _prepare_worker(parent: int, worker: int) -> None:

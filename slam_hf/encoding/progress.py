@@ -8,8 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .ledger import Ledger
-from .piece_batches import ChunkKey
+from .ledger import ChunkKey, Ledger
 from .sources import Part
 
 

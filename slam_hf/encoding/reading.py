@@ -122,13 +122,11 @@ def _make_piece(recording: Recording, segment: Segment, waveform: np.ndarray, fr
 
 
 def _piece_id(recording: Recording, keep_from: int, keep_to: int | None, frame_rate: float) -> str:
-    start = recording.offset + keep_from / frame_rate if keep_from else None
-    end = None if keep_to is None else recording.offset + keep_to / frame_rate
-    if start is None and end is None:
+    if keep_from == 0 and keep_to is None:
         return recording.id
-    if end is None and recording.duration is not None:
-        end = recording.offset + recording.duration
-    return piece_id(recording.id, recording.offset if start is None else start, end)
+    seconds = recording.duration if keep_to is None else keep_to / frame_rate
+    end = None if seconds is None else recording.offset + seconds
+    return piece_id(recording.id, recording.offset + keep_from / frame_rate, end)
 
 
 def _words_between(words: list[dict[str, Any]], start: float, end: float) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from .ledger import ChunkRecord, Ledger
-from .piece_batches import Batch, ChunkEnd, ChunkKey, PieceBatches, make_loader
+from .ledger import ChunkKey, ChunkRecord, Ledger
+from .piece_batches import Batch, ChunkEnd, PieceBatches, make_loader
 from .progress import JobProgress
 from .reading import PieceRules
 from .recordings import Skipped, SkipReason
@@ -38,23 +38,8 @@ def encode_parts(
     alone. The ranks need not know of each other: they may run at the same time or not, on any machines that see the
     folder of the ledger, and be started again. Once all have ended, `ledger.finished(source.parts)` has everything.
 
-    Args:
-        source ([`Source`]):
-            What to encode, the same for all ranks.
-        codec ([`HubertUnitCodec`]):
-            Gives the units, on the device that it is on.
-        rules ([`PieceRules`]):
-            How recordings are cut, and which pieces are left out.
-        ledger ([`Ledger`]):
-            Where the rows are written.
-        rank (`int`, *optional*, defaults to 0):
-            Which share to encode. Rank 0 shows the progress of all.
-        world_size (`int`, *optional*, defaults to 1):
-            Number of shares.
-        batch_seconds (`float`, *optional*, defaults to 240.0):
-            Maximum audio in a batch, padding included, in seconds.
-        num_workers (`int`, *optional*, defaults to 2):
-            Worker processes that decode and resample ahead of the codec.
+    The codec gives the units, on the device that it is on, of batches with at most `batch_seconds` of audio, padding
+    included; `num_workers` processes decode and resample ahead of it. Rank 0 shows the progress of all ranks.
 
     Raises:
         DiskFullError: no space is left. What is finished is kept.
