@@ -6,7 +6,7 @@ import posixpath
 import datasets
 import pyarrow as pa
 
-from slam_hf.corpora.builders.named_dataset import NamedDataset
+from slam_hf.corpora.builders.bases import NamedDataset
 from slam_hf.corpora.json_lines import InvalidRowError
 
 

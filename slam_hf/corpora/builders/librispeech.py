@@ -6,7 +6,7 @@ from collections import defaultdict
 import datasets
 import pyarrow as pa
 
-from slam_hf.corpora.builders.named_dataset import NamedDataset
+from slam_hf.corpora.builders.bases import NamedDataset
 from slam_hf.encoding.listing import LIBRISPEECH_NAME, parse_librispeech_transcript
 
 

@@ -2,7 +2,7 @@
 
 import pyarrow.parquet as pq
 
-from slam_hf.corpora.builders.tables import ROWS_PER_TABLE, TablesOfRows
+from slam_hf.corpora.builders.bases import ROWS_PER_TABLE, TablesOfRows
 from slam_hf.corpora.json_lines import InvalidRowError, parse_json_lines
 from slam_hf.corpora.preference_pairs import as_unit_string
 from slam_hf.corpora.schema import PREFERENCE_FEATURES

@@ -1,6 +1,6 @@
 """Tokenised corpora in the JSON lines of SlamKit."""
 
-from slam_hf.corpora.builders.tables import TablesOfRows
+from slam_hf.corpora.builders.bases import TablesOfRows
 from slam_hf.corpora.json_lines import parse_json_lines
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
 from slam_hf.corpora.slamkit import from_slamkit

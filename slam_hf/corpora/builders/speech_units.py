@@ -1,6 +1,6 @@
 """Tokenised corpora in Parquet."""
 
-from slam_hf.corpora.builders.known_parquet import KnownParquet
+from slam_hf.corpora.builders.bases import KnownParquet
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
 
 

@@ -2,7 +2,7 @@
 
 from datasets import Audio, Features, Value
 
-from slam_hf.corpora.builders.known_parquet import KnownParquet
+from slam_hf.corpora.builders.bases import KnownParquet
 from slam_hf.encoding.recordings import PAIR_CLIPS
 
 
