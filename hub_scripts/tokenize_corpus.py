@@ -17,10 +17,10 @@ from typing import Literal
 
 from datasets import DatasetBuilder, load_dataset_builder
 
+from slam_hf.atomic_write import DiskFullError
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.corpora.job import tokenize_corpus
-from slam_hf.encoding.atomic_write import DiskFullError
 from slam_hf.encoding.dataset_source import dataset_source, load_split
 from slam_hf.encoding.listing import list_audio_folder, list_librilight, list_librispeech
 from slam_hf.encoding.manifest import read_manifest

@@ -15,9 +15,9 @@ import pytest
 import soundfile
 from datasets import Audio, Dataset, load_dataset
 
+from slam_hf.atomic_write import DiskFullError
 from slam_hf.corpora.dataset_folder import finish_split
 from slam_hf.corpora.job import tokenize_corpus
-from slam_hf.encoding.atomic_write import DiskFullError
 from slam_hf.encoding.dataset_source import dataset_source
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.manifest import read_manifest

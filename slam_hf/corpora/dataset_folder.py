@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..encoding.atomic_write import atomic_write, remove_unfinished
+from ..atomic_write import atomic_write, remove_unfinished
 from ..encoding.codec_identity import CodecDescription
 from ..encoding.ledger import ChunkKey, Ledger, to_parquet
 from ..encoding.recordings import Skipped

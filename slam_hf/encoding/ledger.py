@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .atomic_write import atomic_write
+from ..atomic_write import atomic_write
 from .recordings import Skipped, SkipReason
 from .sources import Part
 

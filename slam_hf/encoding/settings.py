@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .atomic_write import atomic_write
+from ..atomic_write import atomic_write
 from .codec_identity import CodecDescription
 from .reading import PieceRules
 from .sources import Source

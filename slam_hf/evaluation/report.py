@@ -11,7 +11,7 @@ import pyarrow as pa
 
 import slam_hf
 
-from ..encoding.atomic_write import atomic_write
+from ..atomic_write import atomic_write
 from ..encoding.codec_identity import CodecDescription
 from ..encoding.ledger import to_parquet
 from .fingerprints import hash_code

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
-from ..encoding.atomic_write import atomic_write
+from ..atomic_write import atomic_write
 from ..encoding.settings import list_changes
 from ..folder_lock import lock_folder
 from .arguments import PretrainArguments

@@ -15,8 +15,8 @@ from datasets import Features
 from tqdm import tqdm
 
 from slam_hf import HubertUnitCodec
+from slam_hf.atomic_write import atomic_write
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
-from slam_hf.encoding.atomic_write import atomic_write
 
 
 if TYPE_CHECKING:

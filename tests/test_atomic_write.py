@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from slam_hf.encoding.atomic_write import DiskFullError, atomic_write, remove_unfinished
+from slam_hf.atomic_write import DiskFullError, atomic_write, remove_unfinished
 
 
 def test_a_file_is_written_with_its_folder(tmp_path):
