@@ -6,12 +6,12 @@ accelerate launch --config_file hub_scripts/accelerate_configs/ddp.yaml hub_scri
 Every value of a recipe can be overridden on the command line; `--help` lists them.
 """
 
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoProcessor
 from trl import DPOConfig, DPOTrainer, get_peft_config
 
-from slam_hf import SpeechLMForCausalLM
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
@@ -36,14 +36,13 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     with training_args.main_process_first(desc="preparing pairs"):
         train, test = load_pairs(args, processor.tokenizer.num_units)
 
-    def load_model() -> SpeechLMForCausalLM:
-        return AutoModelForCausalLM.from_pretrained(
-            model_args.model_name_or_path,
-            revision=model_args.model_revision,
-            dtype=model_args.dtype,
-            attn_implementation=model_args.attn_implementation,
-        )
-
+    load_model = partial(
+        AutoModelForCausalLM.from_pretrained,
+        model_args.model_name_or_path,
+        revision=model_args.model_revision,
+        dtype=model_args.dtype,
+        attn_implementation=model_args.attn_implementation,
+    )
     # Else the model itself is the reference, before it is trained or without its adapters.
     needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
     recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}

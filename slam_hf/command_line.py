@@ -12,10 +12,6 @@ from typing import Any
 from transformers import HfArgumentParser
 
 
-TRACEBACK = "SLAM_HF_TRACEBACK"
-"""Environment variable: show where an error was raised."""
-
-
 def parse_arguments(
     doc: str, dataclasses: Sequence[type], libraries: Sequence[type] = (), args: Sequence[str] | None = None
 ) -> tuple[Any, ...]:
@@ -56,7 +52,8 @@ def parse_arguments(
 
 def run(main: Callable[[], None], hint: str = "") -> None:
     r"""
-    Run the main function of a script. What a user can mend ends it with one line in place of a traceback.
+    Run the main function of a script. What a user can mend ends it with one line in place of a traceback, unless the
+    environment has `SLAM_HF_TRACEBACK`.
 
     Args:
         main (`Callable`):
@@ -70,7 +67,7 @@ def run(main: Callable[[], None], hint: str = "") -> None:
     try:
         main()
     except (ImportError, OSError, ValueError) as error:
-        if os.environ.get(TRACEBACK):
+        if os.environ.get("SLAM_HF_TRACEBACK"):
             raise
         raise SystemExit(f"Error: {error}") from None
     except KeyboardInterrupt:

@@ -23,13 +23,8 @@ HORIZON = 10**8
 
 def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> list[TrainerCallback]:
     r"""
-    Set the trainer's arguments for a budget of tokens or of time, and return the callback that the budget needs.
-
-    Args:
-        args ([`PretrainArguments`]):
-            `max_train_tokens` and `max_train_hours`.
-        training_args ([`~transformers.TrainingArguments`]):
-            Their `max_steps` is set.
+    Set `max_steps` of the trainer's arguments for a budget of tokens or of time, and return the callback that the
+    budget needs.
 
     Raises:
         ValueError: there is more than one budget, a stream has none, or an argument is relative to the number of

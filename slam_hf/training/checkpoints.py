@@ -16,8 +16,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from ..atomic_write import atomic_write
 
 
-LATEST = "latest"
-
 CHECKSUMS_NAME = "checksums.json"
 
 RANDOM_STATE = "rng_state.pth"
@@ -80,11 +78,10 @@ def _find_checkpoint(training_args: TrainingArguments) -> str | None:
         try:
             check_checkpoint(folder, training_args.world_size)
             return str(folder)
-        except CutShortError as error:
-            print(f"Skipped: {error}")
         except ValueError as error:
             print(f"Skipped: {error}")
-            refusal = refusal or error
+            if not isinstance(error, CutShortError):
+                refusal = refusal or error
     if refusal is not None:
         raise ValueError(f"There is no checkpoint to resume from. {refusal}")
     if checkpoints:
@@ -94,7 +91,7 @@ def _find_checkpoint(training_args: TrainingArguments) -> str | None:
 
 def wants_latest(training_args: TrainingArguments) -> bool:
     """Whether the arguments ask for the newest checkpoint."""
-    return str(training_args.resume_from_checkpoint).lower() in (LATEST, "true")
+    return str(training_args.resume_from_checkpoint).lower() in ("latest", "true")
 
 
 def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = True) -> None:

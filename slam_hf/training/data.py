@@ -38,14 +38,9 @@ _UNITS = Features({"units": List(Value("uint16"))})
 
 
 def check_codecs(corpora: list[CorpusConfig], processor: SpeechLMProcessor) -> None:
-    r"""
-    Compare what the cards of corpora say about their codec with each other, and with the codec of the model.
-
-    Args:
-        corpora (`list` of [`CorpusConfig`]):
-            The corpora. One whose card does not name its codec is only reported.
-        processor ([`SpeechLMProcessor`]):
-            The processor of the model. Its codec is loaded where there is something to compare.
+    """
+    Compare what the cards of corpora say about their codec with each other, and with the codec of the model, which is
+    loaded where there is something to compare. A corpus whose card does not name its codec is only reported.
 
     Raises:
         ValueError: there are two codecs, or two numbers of units.
@@ -92,15 +87,8 @@ def read_card(corpus: CorpusConfig) -> dict[str, Any]:
 
 
 def load_corpora(args: PretrainArguments) -> tuple[list[Dataset | IterableDataset], Dataset | IterableDataset]:
-    r"""
-    Load the corpora, and the documents that are held out of them.
-
-    Args:
-        args ([`PretrainArguments`]):
-            The corpora and how to hold out.
-
-    Returns:
-        `tuple`: the corpora to train on, and the held-out documents of all of them, with the column `units` (uint16).
+    """
+    Load the corpora to train on, and the held-out documents of all of them, with the column `units` (uint16).
 
     Raises:
         ValueError: a corpus has no column `units`, a unit that is outside the vocabulary, or too few documents.
@@ -172,14 +160,8 @@ def mix_corpora(
     r"""
     Mix the packed sequences of several corpora. They are equally long: shares of sequences are shares of tokens.
 
-    Args:
-        corpora (`list` of `Dataset` or `IterableDataset`):
-            Packed corpora.
-        weights (`list` of `float`):
-            The share of each corpus, relative to the others. `None` for each mixes them in proportion to their sizes.
-            With weights, an epoch ends when every corpus has been seen whole; shorter ones begin again.
-        seed (`int`):
-            Seed of the mixing, and of the order of a stream.
+    Each of `weights` is relative to the others; `None` for each corpus mixes them in proportion to their sizes. With
+    weights, an epoch ends when every corpus has been seen whole; shorter ones begin again.
 
     Returns:
         `Dataset`, which the sampler shuffles; or an endless `IterableDataset`, which repeats its sequences in one

@@ -27,18 +27,8 @@ PROMPT_SECONDS = 3.0
 
 
 def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
-    r"""
-    Check what the last steps of a training need, before it starts: it may take days.
-
-    Args:
-        args ([`PretrainArguments`]):
-            The benchmarks, the recording to continue and the speech recogniser.
-        sampling_rate (`int`):
-            Sampling rate of the codec, in Hz.
-
-    Raises:
-        ImportError, OSError, ValueError: something is missing or damaged; the message names it.
-    """
+    """Check what the last steps of a training need, before it starts: it may take days. An `ImportError`, `OSError` or
+    `ValueError` names what is missing or damaged: a benchmark, the recording to continue, or the recogniser."""
     if not is_matplotlib_available():
         print('There will be no training_curve.png, which takes matplotlib: pip install "slam-hf[plots]".')
     for task, folder in args.benchmarks.items():
@@ -70,26 +60,9 @@ def describe_continuation(
     seed: int,
     path: Path,
 ) -> str:
-    r"""
-    Let a model continue the recording `args.prompt`, or else the first of the held-out documents.
-
-    Args:
-        args ([`PretrainArguments`]):
-            The recording and the speech recogniser.
-        model ([`SpeechLMForCausalLM`]):
-            The model, in evaluation mode.
-        processor ([`SpeechLMProcessor`]):
-            Its processor.
-        documents (`Dataset` or `IterableDataset`):
-            Held-out documents, with the column `units`.
-        seed (`int`):
-            Seed of the sampling.
-        path (`Path`):
-            The audio file to write, if the processor has a codec with a vocoder.
-
-    Returns:
-        `str`: the units of the prompt and the continuation, or where the audio is and its transcript.
-    """
+    """Let a model continue the recording `args.prompt`, or else the first of the held-out documents, and say where the
+    audio is with its transcript, or else which units it continued with which. Audio is written to `path` if the
+    processor has a codec with a vocoder."""
     if args.prompt is None:
         prompt, continuation = continue_document(model, processor, next(iter(documents))["units"], seed, path)
         return f"Prompt: {prompt}\nContinuation: {continuation}"

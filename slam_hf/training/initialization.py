@@ -24,7 +24,27 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
         ValueError: both or neither of `base_config` and `model_name_or_path` are given, `dtype` is `"auto"`, a
             SpeechLM has another number of units, or the model has fewer positions than `context_length`.
     """
-    model = _base_model(args, model_args, seed)
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    if (args.base_config is None) == (name is None):
+        raise ValueError(
+            "Give either `base_config`, to train from scratch, or `model_name_or_path`, to start from it."
+        )
+    if model_args.dtype == "auto":
+        raise ValueError("`dtype` must be named, such as 'float32' (training in bf16 is the flag `bf16`), got 'auto'.")
+    loading = {"dtype": getattr(torch, model_args.dtype), "attn_implementation": model_args.attn_implementation}
+    if args.base_config is not None:
+        config = SpeechLMConfig(base_config=args.base_config, vocab_size=args.num_units + NUM_SPECIAL_TOKENS)
+        set_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, **loading)
+    elif not _is_speech_lm(model_args):
+        loading |= {"revision": revision, "rope_theta": args.rope_theta}
+        model = SpeechLMForCausalLM.from_text_lm(name, args.num_units, **loading)
+    elif args.rope_theta is not None:
+        raise ValueError(f"{name} is a SpeechLM and keeps its `rope_theta`: remove it, or give -1.")
+    else:
+        model = SpeechLMForCausalLM.from_pretrained(name, revision=revision, **loading)
+        if model.config.num_units != args.num_units:
+            raise ValueError(f"{name} has {model.config.num_units} units, and `num_units` is {args.num_units}.")
     if model.max_positions is not None and args.context_length > model.max_positions:
         raise ValueError(
             f"`context_length` is {args.context_length:,}, and the model has {model.max_positions:,} positions: "
@@ -64,27 +84,3 @@ def _is_speech_lm(model_args: ModelConfig) -> bool:
     if name is None:
         return False
     return AutoConfig.from_pretrained(name, revision=revision).model_type == SpeechLMConfig.model_type
-
-
-def _base_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> SpeechLMForCausalLM:
-    if (args.base_config is None) == (model_args.model_name_or_path is None):
-        raise ValueError(
-            "Give either `base_config`, to train from scratch, or `model_name_or_path`, to start from it."
-        )
-    if model_args.dtype == "auto":
-        raise ValueError("`dtype` must be named, such as 'float32' (training in bf16 is the flag `bf16`), got 'auto'.")
-    loading = {"dtype": getattr(torch, model_args.dtype), "attn_implementation": model_args.attn_implementation}
-    if args.base_config is not None:
-        config = SpeechLMConfig(base_config=args.base_config, vocab_size=args.num_units + NUM_SPECIAL_TOKENS)
-        set_seed(seed)
-        return AutoModelForCausalLM.from_config(config, **loading)
-
-    name, loading["revision"] = model_args.model_name_or_path, model_args.model_revision
-    if not _is_speech_lm(model_args):
-        return SpeechLMForCausalLM.from_text_lm(name, args.num_units, rope_theta=args.rope_theta, **loading)
-    if args.rope_theta is not None:
-        raise ValueError(f"{name} is a SpeechLM and keeps its `rope_theta`: remove it, or give -1.")
-    model = SpeechLMForCausalLM.from_pretrained(name, **loading)
-    if model.config.num_units != args.num_units:
-        raise ValueError(f"{name} has {model.config.num_units} units, and `num_units` is {args.num_units}.")
-    return model

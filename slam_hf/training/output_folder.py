@@ -59,17 +59,10 @@ def make_settings(
 def claim_output_dir(
     args: PretrainArguments | AlignArguments, training_args: TrainingArguments, model_args: ModelConfig
 ) -> Iterator[None]:
-    r"""
-    Claim the output folder for a run. The main process locks the folder and writes the settings of the run to it. At
-    the end of the `with` block it adds that the run is finished.
-
-    Args:
-        args ([`PretrainArguments`] or [`AlignArguments`]):
-            The script's own arguments. `overwrite_output_dir` deletes the files of another run or of a finished one.
-        training_args ([`~transformers.TrainingArguments`]):
-            The output folder and the checkpoint to resume from.
-        model_args ([`~trl.ModelConfig`]):
-            The model that is trained.
+    """
+    Claim the output folder for a run: the main process locks it and writes the settings of the run to it. With
+    `overwrite_output_dir`, it deletes the files of another run or of a finished one. At the end of the `with` block it
+    adds that the run is finished.
 
     Raises:
         FolderInUseError: another process is using the folder.

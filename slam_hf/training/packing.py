@@ -23,23 +23,8 @@ MIN_FILL = 0.98
 
 
 def encode_documents(corpus: AnyDataset, num_units: int, num_proc: int | None = None) -> AnyDataset:
-    r"""
-    Turn a tokenised corpus into documents of ids, `<S> units <S>`.
-
-    Args:
-        corpus (`Dataset` or `IterableDataset`):
-            Rows with a column `units`.
-        num_units (`int`):
-            Number of units of the codec.
-        num_proc (`int`, *optional*):
-            Number of processes; not for an `IterableDataset`.
-
-    Returns:
-        `Dataset` or `IterableDataset`: rows with the column `input_ids`.
-
-    Raises:
-        ValueError: a unit is outside the vocabulary.
-    """
+    """Turn the column `units` of a tokenised corpus into documents `<S> units <S>` in the column `input_ids`. A
+    `ValueError` names a unit that is outside the vocabulary. `num_proc` is not for an `IterableDataset`."""
     tokenizer = HubertUnitTokenizer(num_units=num_units, add_eos_token=True)
 
     def encode(batch: dict[str, Any]) -> dict[str, list[list[int]]]:
@@ -63,16 +48,8 @@ def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | N
     sequence ends: a corpus of documents a little longer than half a sequence would otherwise waste almost half of
     every batch.
 
-    Args:
-        documents (`Dataset` or `IterableDataset`):
-            Rows with the column `input_ids`.
-        context_length (`int`):
-            Length of a packed sequence, in tokens.
-        num_proc (`int`, *optional*):
-            Number of processes; not for an `IterableDataset`.
-
     Returns:
-        `Dataset` or `IterableDataset`: rows with the columns `input_ids`, of at most `context_length`, and
+        `Dataset` or `IterableDataset`: rows with the columns `input_ids`, of at most `context_length` tokens, and
         `seq_lengths`, the lengths of the documents in them.
     """
     processes = map_processes(documents, num_proc)

@@ -48,10 +48,8 @@ class CorpusRecord:
     A dataset that a model was trained on.
 
     Args:
-        source ([`Reference`] or `dict`):
-            The dataset.
-        config, split (`str`, *optional*):
-            Configuration and split.
+        source ([`Reference`] or `dict`), config, split (`str`, *optional*):
+            The dataset, its configuration and its split.
         weight (`float`, *optional*):
             Its share of the tokens, relative to the weights of the other datasets.
         num_rows, num_units (`int`, or `float` for a rounded number, *optional*):

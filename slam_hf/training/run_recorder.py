@@ -42,8 +42,6 @@ RECIPE = (
 
 LORA = ("lora_r", "lora_alpha", "lora_target_modules")
 
-CODECARBON_FILE = "emissions.csv"
-
 
 class RunRecorder(TrainerCallback, ExportableState):
     """Takes the time of a run over all its parts, and refuses to continue one whose corpora have changed. On the main
@@ -159,12 +157,16 @@ def save_training_curve(state: TrainerState, path: Path) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     losses = figure.subplots()
-    for key, label in (("loss", "training"), ("eval_loss", "validation")):
-        losses.plot(*_series(state, key), marker="o" if key == "eval_loss" else None, label=label)
+    rates = losses.twinx()
+    for axes, key, style in (
+        (losses, "loss", {"label": "training"}),
+        (losses, "eval_loss", {"label": "validation", "marker": "o"}),
+        (rates, "learning_rate", {"color": "grey", "linewidth": 0.8}),
+    ):
+        logs = [log for log in state.log_history if key in log]
+        axes.plot([log["step"] for log in logs], [log[key] for log in logs], **style)
     losses.set(xlabel="step", ylabel="loss (nats per unit)")
     losses.legend(loc="upper left", bbox_to_anchor=(0.0, 1.1), ncols=2, frameon=False)
-    rates = losses.twinx()
-    rates.plot(*_series(state, "learning_rate"), color="grey", linewidth=0.8)
     rates.set_ylabel("learning rate", color="grey")
     figure.savefig(path, dpi=150)
 
@@ -178,7 +180,7 @@ def energy_callbacks(training_args: TrainingArguments) -> list[TrainerCallback]:
 def read_emissions(output_dir: Path, started_at: float) -> Emissions | None:
     """Sum up codecarbon's measurements of the parts of a run: its file has a row for each part that was not killed.
     Rows from before `started_at`, in seconds since the epoch, are of other runs."""
-    path = output_dir / CODECARBON_FILE
+    path = output_dir / "emissions.csv"
     if not path.is_file():
         return None
     with open(path, newline="") as file:
@@ -225,11 +227,6 @@ def fingerprint_rows(rows: Dataset) -> tuple[str, int | None]:
     return hashlib.sha256(digests).hexdigest(), num_units or None
 
 
-def _series(state: TrainerState, key: str) -> tuple[list[int], list[float]]:
-    logs = [log for log in state.log_history if key in log]
-    return [log["step"] for log in logs], [log[key] for log in logs]
-
-
 def _source(corpus: CorpusConfig) -> Reference:
     source = Reference.to(corpus.path, corpus.revision)
     if "/" not in corpus.path:  # a builder, such as "parquet", with the user's `data_files`
@@ -242,13 +239,10 @@ def _source(corpus: CorpusConfig) -> Reference:
 
 
 def _hardware(args: TrainingArguments) -> Hardware:
-    if args.device.type == "cuda":
-        return Hardware(torch.cuda.get_device_name(args.device), args.world_size, _cpu_name())
-    return Hardware(_cpu_name(), args.world_size, on_cpu=True)
-
-
-def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    cpu = names[0] if names else platform.processor() or platform.machine()
+    if args.device.type == "cuda":
+        return Hardware(torch.cuda.get_device_name(args.device), args.world_size, cpu)
+    return Hardware(cpu, args.world_size, on_cpu=True)

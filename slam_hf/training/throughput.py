@@ -85,8 +85,16 @@ class ThroughputCallback(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs
     ) -> None:
-        if "loss" in logs and state.global_step > self.marked_step:
-            speed = self._speed(args, state)
+        steps = state.global_step - self.marked_step
+        if "loss" in logs and steps > 0:
+            tokens = state.num_input_tokens_seen - self.marked_tokens
+            tokens_per_second = tokens / (time.perf_counter() - self.marked_at)
+            speed = {
+                "tokens_per_second": tokens_per_second,
+                "mfu": compute_mfu(self.flops_per_token, tokens_per_second, args.world_size, self.peak),
+                "padding": 100 * (1 - tokens / (self.tokens_per_step * steps)),
+                "progress": 100 * self.progress,
+            }
             logs.update(speed)
             state.log_history[-1].update(speed)
             self._mark(state)
@@ -94,16 +102,6 @@ class ThroughputCallback(TrainerCallback):
     def _mark(self, state: TrainerState) -> None:
         self.marked_step, self.marked_tokens = state.global_step, state.num_input_tokens_seen
         self.marked_at = time.perf_counter()
-
-    def _speed(self, args: TrainingArguments, state: TrainerState) -> dict[str, float]:
-        tokens = state.num_input_tokens_seen - self.marked_tokens
-        tokens_per_second = tokens / (time.perf_counter() - self.marked_at)
-        return {
-            "tokens_per_second": tokens_per_second,
-            "mfu": compute_mfu(self.flops_per_token, tokens_per_second, args.world_size, self.peak),
-            "padding": 100 * (1 - tokens / (self.tokens_per_step * (state.global_step - self.marked_step))),
-            "progress": 100 * self.progress,
-        }
 
     def _announce(self, args: TrainingArguments, state: TrainerState) -> None:
         seconds, measured = time.perf_counter() - self.start, self.warmup_steps - 1
