@@ -3,7 +3,6 @@
 import os
 import re
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 from ..encoding.codec_identity import describe_codec
 from ..encoding.ledger import Ledger
@@ -12,18 +11,15 @@ from ..encoding.settings import claim_folder, job_name, make_settings
 from ..encoding.sources import Source
 from ..encoding.worker import encode_parts
 from ..folder_lock import lock_folder
+from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processes import get_process_state
 from .dataset_card import SplitSummary
 from .dataset_folder import check_vacant, finish_split, job_folder, publish_split, read_summary
 
 
-if TYPE_CHECKING:
-    from slam_hf.modeling_hubert_unit_codec import HubertUnitCodec
-
-
 def tokenize_corpus(
     source: Source,
-    codec: "HubertUnitCodec",
+    codec: HubertUnitCodec,
     output_dir: str | os.PathLike,
     split: str = "train",
     rules: PieceRules | None = None,

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from ..unit_vocabulary import MAX_UNITS
@@ -16,34 +17,15 @@ _KEYS = {"units", "duration", "file_name", "text", "aligned_text"}
 
 
 def read_slamkit(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    r"""
-    Read SlamKit's JSON lines as rows of a tokenised corpus.
-
-    Args:
-        path (`str` or `os.PathLike`):
-            A file of lines `{"units", "duration", "file_name"}`, possibly with `text` and `aligned_text`
-            (`[[word, start, end]]`, in seconds).
-
-    Yields:
-        `dict`: a row per line, in order, with `file_name` as its `id`.
-
-    Raises:
-        ValueError: a line is not of this form. It names the file and the line.
-    """
+    """Read SlamKit's JSON lines as rows of a tokenised corpus, with `file_name` as their `id`. A line is
+    `{"units", "duration", "file_name"}`, possibly with `text` and `aligned_text` (`[[word, start, end]]`, in seconds).
+    A `ValueError` names the file and the line that is not of this form."""
     with open(path, "rb") as file:
         yield from parse_json_lines(file, os.fspath(path), from_slamkit)
 
 
 def write_slamkit(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike) -> None:
-    r"""
-    Write rows of a tokenised corpus as SlamKit's JSON lines.
-
-    Args:
-        rows (iterable of `Mapping`):
-            The rows; a dataset is one.
-        path (`str` or `os.PathLike`):
-            The file to write.
-    """
+    """Write rows of a tokenised corpus, such as a dataset, as SlamKit's JSON lines."""
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(to_slamkit(row)) + "\n" for row in rows)
 
@@ -95,16 +77,12 @@ def _deduplicate(units: list[int], durations: list[int]) -> tuple[list[int], lis
         raise ValueError("'units' and 'duration' must be lists.")
     if len(units) != len(durations):
         raise ValueError(f"{len(units)} units, but {len(durations)} durations.")
-    merged_units: list[int] = []
-    merged_durations: list[int] = []
-    for unit, duration in zip(units, durations, strict=True):
+    pairs = list(zip(units, durations, strict=True))
+    for unit, duration in pairs:
         if type(unit) is not int or type(duration) is not int or not 0 <= unit < MAX_UNITS or duration < 1:
             raise ValueError(f"unit {unit} of {duration} frames.")
-        if merged_units and unit == merged_units[-1]:
-            merged_durations[-1] += duration
-        else:
-            merged_units.append(unit)
-            merged_durations.append(duration)
-    if max(merged_durations, default=0) > MAX_DURATION:
-        raise ValueError(f"a unit of {max(merged_durations):,} frames: at most {MAX_DURATION:,} can be stored.")
-    return merged_units, merged_durations
+    runs = [(unit, sum(frames for _, frames in run)) for unit, run in groupby(pairs, key=lambda pair: pair[0])]
+    longest = max((frames for _, frames in runs), default=0)
+    if longest > MAX_DURATION:
+        raise ValueError(f"a unit of {longest:,} frames: at most {MAX_DURATION:,} can be stored.")
+    return [unit for unit, _ in runs], [frames for _, frames in runs]

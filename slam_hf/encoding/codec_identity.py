@@ -4,15 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..public_names import public_name
-
-
-if TYPE_CHECKING:
-    from slam_hf.modeling_hubert_unit_codec import HubertUnitCodec
 
 
 ENCODER_SETTINGS = (
@@ -41,7 +38,7 @@ class CodecDescription:
     frame_rate: float
 
 
-def describe_codec(codec: "HubertUnitCodec") -> CodecDescription:
+def describe_codec(codec: HubertUnitCodec) -> CodecDescription:
     """Describe a codec by what its units depend on. The hash does not cover the vocoder, settings that only training
     reads, or the version of transformers."""
     name, revision = codec.name_or_path, getattr(codec.config, "_commit_hash", None)

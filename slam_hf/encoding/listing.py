@@ -44,19 +44,10 @@ def list_audio_folder(root: str | os.PathLike) -> list[Recording | Skipped]:
 
 
 def list_librilight(root: str | os.PathLike) -> list[Recording | Skipped]:
-    r"""
-    List the recordings of Libri-Light (arXiv 1912.07875), laid out as `<subset>/<speaker>/<book>/<name>.flac`.
+    """List the recordings of Libri-Light (arXiv 1912.07875), laid out as `<subset>/<speaker>/<book>/<name>.flac`.
 
-    Args:
-        root (`str` or `os.PathLike`):
-            The folder that holds the subsets, or any folder below it.
-
-    Returns:
-        `list`: [`Recording`] with the path relative to `root`, without its extension, as its id, and [`Skipped`] for
-        audio that is not in a book of a numbered speaker, and as in [`list_audio_folder`].
-
-    Raises:
-        NotADirectoryError: `root` is not a folder.
+    This is [`list_audio_folder`] of the folder that holds the subsets, or of any folder below it. The ids have no
+    extension, and audio that is not in a book of a numbered speaker is [`Skipped`] too.
     """
     paths, skipped = _walk(root)
     recordings: list[Recording | Skipped] = []
@@ -69,20 +60,11 @@ def list_librilight(root: str | os.PathLike) -> list[Recording | Skipped]:
 
 
 def list_librispeech(root: str | os.PathLike) -> list[Recording | Skipped]:
-    r"""
-    List the utterances of LibriSpeech, laid out as `<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`
+    """List the utterances of LibriSpeech, laid out as `<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`
     with their texts in `<speaker>-<chapter>.trans.txt` beside them.
 
-    Args:
-        root (`str` or `os.PathLike`):
-            The folder that holds the subsets, or any folder below it.
-
-    Returns:
-        `list`: [`Recording`] with the utterance's name as its id and its text, and [`Skipped`] for audio that is named
-        otherwise, for lines of a transcript that have no audio, and as in [`list_audio_folder`].
-
-    Raises:
-        NotADirectoryError: `root` is not a folder.
+    This is [`list_audio_folder`] of the folder that holds the subsets, or of any folder below it. The ids are the
+    names of the utterances, and audio that is named otherwise, or missing beside its text, is [`Skipped`] too.
     """
     paths, recordings = _walk(root)
     texts: dict[str, dict[str, str]] = {}

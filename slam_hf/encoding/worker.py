@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from ..modeling_hubert_unit_codec import HubertUnitCodec
 from .ledger import ChunkKey, ChunkRecord, Ledger
 from .piece_batches import Batch, ChunkEnd, PieceBatches, make_loader
 from .progress import JobProgress
@@ -17,13 +17,9 @@ from .sources import Part, Source
 from .unit_rows import UNIT_ROW_SCHEMA
 
 
-if TYPE_CHECKING:
-    from slam_hf.modeling_hubert_unit_codec import HubertUnitCodec
-
-
 def encode_parts(
     source: Source,
-    codec: "HubertUnitCodec",
+    codec: HubertUnitCodec,
     rules: PieceRules,
     ledger: Ledger,
     rank: int = 0,
@@ -84,7 +80,7 @@ def share_parts(parts: Sequence[Part], world_size: int) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def _encode_batch(codec: "HubertUnitCodec", batch: Batch) -> list[np.ndarray]:
+def _encode_batch(codec: HubertUnitCodec, batch: Batch) -> list[np.ndarray]:
     """The unit of each frame of the batch's pieces, each of shape `(num_frames,)`."""
     waveforms = torch.from_numpy(batch.waveforms).to(codec.device)
     lengths = torch.from_numpy(batch.lengths).to(codec.device)
@@ -94,7 +90,7 @@ def _encode_batch(codec: "HubertUnitCodec", batch: Batch) -> list[np.ndarray]:
     return [units[:length] for units, length in zip(codes, encoded.lengths.tolist(), strict=True)]
 
 
-def _make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: "HubertUnitCodec") -> tuple[pa.Table, ChunkRecord]:
+def _make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: HubertUnitCodec) -> tuple[pa.Table, ChunkRecord]:
     """The rows of a chunk whose pieces are encoded, deduplicated, and its record."""
     rows, skipped = [], list(end.skipped)
     for position, piece in enumerate(end.pieces):
