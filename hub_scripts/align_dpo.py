@@ -1,9 +1,12 @@
-"""Align a speech language model with preferences, by DPO.
+r"""Align a speech language model with preferences, by DPO.
 
+```
 python hub_scripts/align_dpo.py --config hub_scripts/recipes/slam-dpo.yaml
-accelerate launch --config_file hub_scripts/accelerate_configs/ddp.yaml hub_scripts/align_dpo.py ... (several GPUs)
+accelerate launch --config_file hub_scripts/accelerate_configs/ddp.yaml \
+    hub_scripts/align_dpo.py --config hub_scripts/recipes/slam-dpo.yaml
+```
 
-Every value of a recipe can be overridden on the command line; `--help` lists them.
+The second command trains on several GPUs. Arguments replace those of the recipe: add `--max_steps 20`, for example.
 """
 
 from functools import partial
@@ -12,6 +15,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoProcessor
 from trl import DPOConfig, DPOTrainer, get_peft_config
 
+from slam_hf import SpeechLMProcessor
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
@@ -31,6 +35,8 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     output_dir = Path(training_args.output_dir)
 
     processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+    if not isinstance(processor, SpeechLMProcessor):
+        raise ValueError(f"'{model_args.model_name_or_path}' is not a speech language model.")
     corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
     check_codecs([corpus], processor)
     with training_args.main_process_first(desc="preparing pairs"):

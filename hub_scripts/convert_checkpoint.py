@@ -1,4 +1,4 @@
-"""Convert a published checkpoint to a complete folder: safetensors, tokenizer, processor, remote code and card.
+r"""Convert a published checkpoint to a complete folder: safetensors, tokenizer, processor, remote code and card.
 
 ```
 python hub_scripts/convert_checkpoint.py --source slprl/slam --codec user/my-codec --output_dir slam
@@ -31,6 +31,7 @@ from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.remote_code import export_remote_code
+from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.processing_speech_lm import check_codec, load_codec
 from slam_hf.quickstart import resolve_path
 
@@ -77,7 +78,8 @@ class ConversionArguments:
 def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> ModelCard:
     source = Path(args.source)
     if not source.is_dir():
-        source = Path(snapshot_download(args.source, revision=args.revision, allow_patterns=NEEDED_FILES))
+        with naming_damaged_files(args.source):
+            source = Path(snapshot_download(args.source, revision=args.revision, allow_patterns=NEEDED_FILES))
     model, starts_with_units = read_model(source, args.num_units)
     codec = None
     if args.codec is not None and os.path.isdir(resolve_path(args.codec)):

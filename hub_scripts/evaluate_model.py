@@ -51,7 +51,7 @@ def load_model(name: str) -> SpeechLMForCausalLM:
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise ValueError(f"'{name}' cannot be loaded: {error}{hint}") from error
+        raise ValueError(f"'{name}' cannot be loaded: {str(error).splitlines()[0]}{hint}") from error
     if not isinstance(model, SpeechLMForCausalLM):
         raise ValueError(f"'{name}' is a {type(model).__name__}: expected a speech language model.{hint}")
     return model

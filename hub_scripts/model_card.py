@@ -12,20 +12,17 @@ python hub_scripts/model_card.py model_cards/slam_family.yaml --output model_car
 """
 
 import argparse
-import inspect
 import re
 import shutil
 from pathlib import Path
 
-from slam_hf.command_line import run
+from slam_hf.command_line import help_options, run
 from slam_hf.hub.model_card import CURVE, describe_published, make_model_card, render_model_card
 from slam_hf.public_names import public_name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=inspect.cleandoc(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(**help_options(__doc__))
     parser.add_argument("model", type=Path, help="Folder of the model, or a YAML file that describes published ones.")
     parser.add_argument(
         "--repo_id", help="Repository that the model is published to. Default: the name of the folder."
@@ -44,6 +41,7 @@ def main() -> None:
         folder = args.output or args.model.parent
         for name, description in describe_published(args.model).items():
             make_model_card(description).save(folder / f"{name}.md")
+            print(f"Written: {folder / f'{name}.md'}")
         return
     path = args.output or args.model / "README.md"
     repo_id = args.repo_id or re.sub(r"\W+", "-", public_name(args.model.resolve())).strip("-")
@@ -51,6 +49,7 @@ def main() -> None:
     curve = args.model / CURVE
     if curve.is_file() and path.parent.resolve() != args.model.resolve():
         shutil.copy(curve, path.parent)
+    print(f"Written: {path}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Train a speech language model on a corpus of units.
+r"""Train a speech language model on a corpus of units.
 
+```
 python hub_scripts/pretrain.py --config hub_scripts/recipes/quickstart.yaml
-accelerate launch --config_file hub_scripts/accelerate_configs/ddp.yaml hub_scripts/pretrain.py ... (several GPUs)
+accelerate launch --config_file hub_scripts/accelerate_configs/ddp.yaml \
+    hub_scripts/pretrain.py --config hub_scripts/recipes/quickstart.yaml
+```
 
-Every value of a recipe can be overridden on the command line; `--help` lists them.
+The second command trains on several GPUs. Arguments replace those of the recipe: add `--max_steps 20`, for example.
 """
 
 from pathlib import Path

@@ -17,6 +17,7 @@ from findings.compare import Finding, compare
 from findings.report import save_report
 from findings.runs import Alignment, Pretraining, complete_run
 
+from slam_hf.command_line import help_options
 from slam_hf.command_line import run as run_script
 
 
@@ -43,7 +44,7 @@ FINDINGS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**help_options(__doc__))
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/findings"), help="Folder of runs and report.")
     parser.add_argument(
         "--findings", nargs="+", choices=FINDINGS, help="Findings to reproduce. Default: all that are possible."
@@ -58,6 +59,9 @@ def main() -> None:
         help="Training time of each run with its architecture. Default: 10.",
     )
     args = parser.parse_args()
+    for name in ("minutes", "seeds", "text_lm_minutes"):
+        if getattr(args, name) <= 0:
+            parser.error(f"--{name} must be positive, got {getattr(args, name)}.")
     possible = [name for name in FINDINGS if args.text_lm is not None or not RUNS[FINDINGS[name].better].needs_text_lm]
     for name in args.findings or ():
         if name not in possible:

@@ -8,13 +8,13 @@ python hub_scripts/results_table.py outputs/evaluation outputs/my-model --plot r
 import argparse
 import sys
 
-from slam_hf.command_line import run
+from slam_hf.command_line import help_options, run
 from slam_hf.evaluation.results_table import read_summaries, save_plot, to_markdown
 from slam_hf.evaluation.slamming_results import PUBLISHED
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**help_options(__doc__))
     parser.add_argument("summaries", nargs="*", help="Summaries of evaluations, or folders with them at any depth.")
     parser.add_argument("--plot", metavar="PNG", help="Draw the accuracies against the number of training tokens.")
     args = parser.parse_args()

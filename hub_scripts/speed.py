@@ -17,14 +17,14 @@ import torch
 from speed_comparisons import encode, generate, score, tokenize, train
 from speed_comparisons.report import print_comparison, save_comparisons
 
-from slam_hf.command_line import run
+from slam_hf.command_line import help_options, run
 
 
 COMPARISONS = {"encode": encode, "tokenize": tokenize, "train": train, "score": score, "generate": generate}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**help_options(__doc__))
     descriptions = "; ".join(f"{name}: {module.__doc__.splitlines()[0]}" for name, module in COMPARISONS.items())
     parser.add_argument(
         "comparisons", nargs="+", choices=[*COMPARISONS, "all"], metavar="comparison", help=descriptions

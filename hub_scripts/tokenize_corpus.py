@@ -1,4 +1,4 @@
-"""Tokenise recordings into a dataset of speech units.
+r"""Tokenise recordings into a dataset of speech units.
 
 ```
 accelerate launch hub_scripts/tokenize_corpus.py \
@@ -35,6 +35,8 @@ from slam_hf.processing_speech_lm import load_codec
 
 @dataclass
 class SourceArguments:
+    _argument_group_name = "what is tokenised"
+
     source: str = field(metadata={"help": "A folder, a manifest, or a dataset that `load_dataset` reads."})
     layout: Literal["folder", "librispeech", "librilight", "manifest", "dataset", "preference_pairs"] = field(
         default="folder",
@@ -61,6 +63,8 @@ class SourceArguments:
 
 @dataclass
 class CorpusArguments:
+    _argument_group_name = "how, and where to"
+
     codec: str = field(metadata={"help": "Folder or Hub repository of a `HubertUnitCodec`."})
     output_dir: str = field(metadata={"help": "Folder of the dataset."})
     codec_revision: str = field(default="main", metadata={"help": "Revision of the codec's repository."})

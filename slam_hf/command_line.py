@@ -6,10 +6,12 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from transformers import HfArgumentParser
+from transformers.utils import logging
 
 
 def parse_arguments(
@@ -31,11 +33,16 @@ def parse_arguments(
 
     Returns:
         `tuple`: an instance of each dataclass.
+
+    Raises:
+        ValueError: an option is not known, or the recipe or a value is wrong.
     """
     args = list(sys.argv[1:] if args is None else args)
-    options = {"description": inspect.cleandoc(doc), "formatter_class": _HelpFormatter, "usage": "%(prog)s [options]"}
+    options = help_options(doc)
     if not libraries:
-        return HfArgumentParser(dataclasses, **options).parse_args_into_dataclasses(args)
+        parser = HfArgumentParser(dataclasses, **options)
+        _check_known(parser, args)
+        return parser.parse_args_into_dataclasses(args)
     from .training.arguments import RecipeParser
 
     if "--help" in args or "-h" in args:
@@ -44,10 +51,34 @@ def parse_arguments(
         parser = HfArgumentParser(dataclasses, **options)
     else:
         parser = RecipeParser([*dataclasses, *libraries], **options)
-    # For the help: the parser takes it out of the command line before the other arguments.
+    # The parser takes `--config` out of the command line before the other arguments.
     parser.add_argument("--config", default=argparse.SUPPRESS, help="A recipe: a YAML file with these arguments.")
     parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
-    return parser.parse_args_and_config(args) if isinstance(parser, RecipeParser) else parser.parse_args(args)
+    _check_known(parser, args)
+    return parser.parse_args_and_config(args)
+
+
+def help_options(doc: str) -> dict[str, Any]:
+    """Options of an `argparse.ArgumentParser` whose help begins with a docstring, and whose errors are one line."""
+    text = "\n".join(line for line in inspect.cleandoc(doc).splitlines() if line != "```")
+    return {
+        "description": text,
+        "formatter_class": _HelpFormatter,
+        "usage": argparse.SUPPRESS,
+        "allow_abbrev": False,
+    }
+
+
+def _check_known(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
+    namespace, unknown = parser.parse_known_args(args)
+    if not unknown:
+        return
+    name = unknown[0].partition("=")[0]
+    if not name.startswith("-"):
+        raise ValueError(f"'{name}' does not belong to an option.")
+    nearest = get_close_matches(name, [f"--{known}" for known in vars(namespace)], n=1)
+    hint = f"Did you mean {nearest[0]}?" if nearest else "See --help."
+    raise ValueError(f"There is no option {name}. {hint}")
 
 
 def run(main: Callable[[], None], hint: str = "") -> None:
@@ -61,11 +92,18 @@ def run(main: Callable[[], None], hint: str = "") -> None:
         hint (`str`, *optional*):
             What to do after Ctrl-C, such as how to continue.
     """
+    logging.disable_progress_bar()  # of loading weights
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console that cannot show "↑" gets "?" in its place
             stream.reconfigure(errors="replace")
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `head` reads no more of the output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except (ImportError, OSError, ValueError) as error:
         if os.environ.get("SLAM_HF_TRACEBACK"):
             raise
@@ -75,16 +113,25 @@ def run(main: Callable[[], None], hint: str = "") -> None:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows defaults where there are any, and no path of this machine's user."""
+    """Shows choices, what is required, and defaults, but no path of this machine's user."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_default = action.default not in (None, False, argparse.SUPPRESS, "", [], {})
-        if action.help is None or not has_default or "default" in action.help.lower():
+        if action.help is None or "default" in action.help.lower():
+            return action.help
+        if action.required and action.option_strings:
+            return f"{action.help} (required)"
+        if action.default in (False, "", argparse.SUPPRESS) or not isinstance(
+            action.default, str | int | float | Path
+        ):
             return action.help
         default = str(action.default).replace(str(Path.home()), "~").replace("%", "%%")
         return f"{action.help} (default: {default})"
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # HfArgumentParser takes each name with hyphens too.
-        metavar = "" if action.nargs == 0 else f" {action.dest.upper()}"
-        return ", ".join(name for name in action.option_strings if "-" not in name.strip("-")) + metavar
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        # HfArgumentParser takes each name with hyphens too, and a flag with or without a value.
+        names = ", ".join(name for name in action.option_strings if "-" not in name.strip("-"))
+        if action.nargs in (0, "?"):
+            return names
+        return f"{names} {self._format_args(action, action.dest.upper())}"

@@ -64,7 +64,8 @@ class SafeLoadingMixin:
         name = pretrained_model_name_or_path
         path = resolve_quickstart(name)
         access = {key: kwargs[key] for key in ACCESS if key in kwargs}
-        revision = resolve_revision(path, revision, **access)
+        with naming_damaged_files(path):
+            revision = resolve_revision(path, revision, **access)
         if path is not None and not isinstance(kwargs.get("config"), PreTrainedConfig):
             with naming_damaged_files(path):
                 config, _ = PreTrainedConfig.get_config_dict(
@@ -117,6 +118,10 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
                     safe_open(path, framework="pt").__exit__(None, None, None)
             except Exception as damage:
                 raise ValueError(f"'{path}' is damaged or cut short: {damage}.") from error
+        # Without a network, the error of the Hub does not say what was wanted, which may be a mistyped folder.
+        if isinstance(error, OSError) and folder and not os.path.exists(folder) and str(folder) not in str(error):
+            reason = str(error).partition("\n")[0]
+            raise OSError(f"There is no folder '{folder}', and from the Hub it cannot be loaded: {reason}") from error
         raise
 
 

@@ -1,12 +1,16 @@
+import argparse
 import io
+import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from transformers import TrainingArguments
 
-from slam_hf.command_line import parse_arguments, run
+from slam_hf.command_line import help_options, parse_arguments, run
 
 
 @dataclass
@@ -18,8 +22,20 @@ class Arguments:
 
 DOC = """Do something.
 
+```
 python do.py --name b
+```
 """
+
+
+@dataclass
+class MoreArguments:
+    _argument_group_name = "more"
+
+    folder: str = field(metadata={"help": "A folder."})
+    way: Literal["near", "far"] = field(default="near", metadata={"help": "A way."})
+    dry_run: bool = field(default=False, metadata={"help": "Show it."})
+    parts: list[str] = field(default_factory=lambda: [str(Path.home())], metadata={"help": "Parts."})
 
 
 def test_arguments_are_parsed():
@@ -40,14 +56,14 @@ def test_help_shows_the_docstring_and_the_scripts_own_arguments(libraries, capsy
         parse_arguments(DOC, [Arguments], libraries, ["--help"])
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    assert "Do something.\n\npython do.py --name b\n" in shown
+    assert shown.startswith("Do something.\n\npython do.py --name b\n")
     assert "--name NAME" in shown and "A name. (default: a)" in shown
     assert "(default: ~/units)" in shown and str(Path.home()) not in shown
     assert "in 100 % of cases.\n" in shown
     assert (
         ("--config CONFIG" in shown) == ("transformers.TrainingArguments are accepted too" in shown) == bool(libraries)
     )
-    assert "--learning_rate" not in shown
+    assert "--learning_rate" not in shown and "SUPPRESS" not in shown
 
 
 def test_all_arguments_are_listed_on_demand(capsys):
@@ -55,6 +71,77 @@ def test_all_arguments_are_listed_on_demand(capsys):
         parse_arguments(DOC, [Arguments], [TrainingArguments], ["--help_all"])
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("--name NAME", "--config CONFIG", "--learning_rate LEARNING_RATE"))
+
+
+def test_help_shows_groups_choices_flags_and_what_is_required(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(DOC, [Arguments, MoreArguments], args=["--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("Do something.\n\npython do.py --name b\n\noptions:\n")
+    lines = [" ".join(line.split()) for line in shown.partition("\nmore:\n")[2].splitlines()]
+    assert lines == [
+        "--folder FOLDER A folder. (required)",
+        "--way {near,far} A way. (default: near)",
+        "--dry_run Show it.",
+        "--parts PARTS [PARTS ...]",
+        "Parts.",
+    ]
+
+
+def test_positional_arguments_are_in_the_same_help(capsys):
+    parser = argparse.ArgumentParser(**help_options(DOC))
+    parser.add_argument("folder", help="A folder.")
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    assert capsys.readouterr().err.splitlines() == [
+        f"{parser.prog}: error: the following arguments are required: folder"
+    ]
+    assert parser.format_help().startswith("Do something.\n\npython do.py --name b\n\npositional arguments:\n  folder")
+
+
+@pytest.mark.parametrize("libraries", [[], [TrainingArguments]])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--nmae", "b"], "There is no option --nmae. Did you mean --name?"),
+        (["--nam=b"], "There is no option --nam. Did you mean --name?"),
+        (["--wholly_unlike", "b"], "There is no option --wholly_unlike. See --help."),
+        (["--name", "b", "c"], "'c' does not belong to an option."),
+    ],
+)
+def test_an_unknown_option_is_named(args, message, libraries):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        parse_arguments(DOC, [Arguments], libraries, args)
+
+
+def test_a_recipe_is_given_with_an_equals_sign_too(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: c\n")
+    command = [f"--config={tmp_path / 'recipe.yaml'}", "--output_dir", str(tmp_path)]
+    assert parse_arguments(DOC, [Arguments], [TrainingArguments], command)[0] == Arguments(name="c")
+
+
+@pytest.mark.parametrize("content", [b"name: [", b"\xff\xfe\xe8"])
+def test_a_recipe_that_is_not_yaml_is_named(content, tmp_path):
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^The recipe '.*recipe.yaml' is not YAML: .*$"):
+        parse_arguments(DOC, [Arguments], [TrainingArguments], ["--config", str(tmp_path / "recipe.yaml")])
+
+
+def test_a_recipe_without_a_name_is_missing(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(DOC, [Arguments], [TrainingArguments], ["--config"])
+    assert "argument --config: expected one argument" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_is_no_error(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as stopped:
+            run(lambda: print("x"))
+        output.flush()  # as the interpreter does at its end
+    assert stopped.value.code == 1
 
 
 def stop(error: BaseException, hint: str = "") -> str:

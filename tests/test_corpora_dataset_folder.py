@@ -184,3 +184,9 @@ def test_own_files_are_replaced(tmp_path, add_chunks):
 
     for split in ("train", "test"):
         check_vacant(tmp_path, split)
+
+
+def test_a_source_without_recordings_is_an_error(tmp_path, add_chunks):
+    ledger, _ = add_chunks("train", 0)
+    with pytest.raises(ValueError, match="^There are no recordings in the source.$"):
+        finish_split(tmp_path, "train", ledger, [], CODEC, has_pairs=False)

@@ -245,3 +245,9 @@ def test_a_text_lm_is_named_without_its_path(folder):
     card = render_model_card(folder, "user/slam")
     assert "It was initialised from the text language model `text-lm` (local) (TWIST initialisation)." in card.text
     assert "hassid2023textually" in card.text
+
+
+def test_a_codec_has_no_card_of_a_model(tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    with pytest.raises(ValueError, match="codec' holds a model of type 'hubert_unit_codec', and not a speech"):
+        render_model_card(tmp_path / "codec", "me/codec")

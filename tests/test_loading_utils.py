@@ -121,3 +121,13 @@ def test_an_error_of_a_whole_folder_stays(tiny_model, tmp_path):
     (tmp_path / "evaluation.json").write_text("[")
     with pytest.raises(KeyError, match="mine"), naming_damaged_files(tmp_path):
         raise KeyError("mine")
+
+
+def test_a_model_that_is_neither_here_nor_reachable_is_named(tmp_path):
+    message = "^There is no folder 'mistyped', and from the Hub it cannot be loaded: Not connected.$"
+    with pytest.raises(OSError, match=message), naming_damaged_files("mistyped"):
+        raise OSError("Not connected.\nSee elsewhere.")
+    with pytest.raises(OSError, match="^mistyped has no config.json$"), naming_damaged_files("mistyped"):
+        raise OSError("mistyped has no config.json")
+    with pytest.raises(OSError, match="^Not connected.$"), naming_damaged_files(tmp_path):
+        raise OSError("Not connected.")

@@ -152,5 +152,15 @@ def test_what_the_report_needs_is_asked_for_before_the_runs(monkeypatch):
         reproduce_findings.main()
 
 
+@pytest.mark.parametrize("option", ["--seeds", "--minutes"])
+def test_there_must_be_something_to_run(option, monkeypatch, capsys):
+    import reproduce_findings
+
+    monkeypatch.setattr(sys, "argv", ["reproduce_findings.py", option, "0"])
+    with pytest.raises(SystemExit):
+        reproduce_findings.main()
+    assert f"{option} must be positive, got 0" in capsys.readouterr().err
+
+
 def test_intervals_of_equal_items_have_no_width():
     assert compare.mean_with_interval(np.full(10, 0.5)) == (0.5, (0.5, 0.5))

@@ -128,6 +128,16 @@ def test_a_prompt_needs_a_vocoder(tiny_codec, recordings, tmp_path):
 @pytest.mark.parametrize(
     ("args", "error", "message"),
     [
+        (
+            {"benchmarks": "sblimp"},
+            ValueError,
+            "`benchmarks` must be a mapping, .* in JSON .*'sblimp'",
+        ),
+        (
+            {"base_config": "{hidden_size: 64}"},
+            ValueError,
+            "`base_config` must be a mapping, .* in JSON",
+        ),
         ({"benchmarks": {"genppl": "x"}}, ValueError, "and 'genppl' is not one of them"),
         ({"benchmarks": {"sblimp": "no/folder"}}, FileNotFoundError, "'no/folder' of the benchmark sblimp"),
         ({"prompt": "none.wav", "codec": "x"}, FileNotFoundError, "'none.wav' to continue does not exist"),
@@ -149,3 +159,10 @@ def test_what_is_needed_after_training_is_looked_for_before(args, error, message
 def test_contradicting_arguments_are_refused(args, model_args, message):
     with pytest.raises(ValueError, match=message):
         initial_model(PretrainArguments(**args), ModelArguments(**model_args), seed=0)
+
+
+def test_a_model_of_another_kind_is_refused_in_one_line(tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    model_args = ModelArguments(model_name_or_path=str(tmp_path / "codec"))
+    with pytest.raises(ValueError, match=r"codec' cannot be trained: .*HubertUnitCodecConfig.*ForCausalLM\.$"):
+        initial_model(PretrainArguments(), model_args, seed=0)

@@ -86,6 +86,8 @@ def finish_split(
     lines = "".join(map(_report_line, skipped)).encode()
     atomic_write(report, lines)
     reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
+    if not records:
+        raise ValueError("There are no recordings in the source.")
     if not filled:
         raise ValueError(f"Nothing could be tokenised: {reasons}. '{report}' has the details.")
     num_bytes, shards = _write_shards(output_dir, split, ledger, filled, has_pairs)

@@ -48,6 +48,8 @@ class EvaluationArguments:
             of its training.
     """
 
+    _argument_group_name = "model and benchmark"
+
     model: str = field(metadata={"help": "The speech language model: a Hub id or a folder."})
     task: str = field(metadata={"choices": TASKS, "help": "The benchmark: %(choices)s."})
     data: str = field(metadata={"help": "Folder of the benchmark as released, with audio or tokenised."})
@@ -106,6 +108,8 @@ class ContinuationArguments:
         seed (`int`, *optional*, defaults to 0):
             Seed of the sampling.
     """
+
+    _argument_group_name = "continuation tasks (genppl, auto_bleu)"
 
     num_prompts: int = field(default=1000, metadata={"help": "How many stories to take prompts from."})
     prompt_seconds: float = field(default=3.0, metadata={"help": "Length of a prompt, in seconds."})

@@ -134,12 +134,15 @@ def render_model_card(
 
     Raises:
         FileNotFoundError: the folder has no weights, or a path has no summary.
-        ValueError: an evaluation is of other weights than the folder's.
+        ValueError: the folder's model is of another type, or an evaluation is of other weights than the folder's.
     """
     validate_repo_id(repo_id)
     check_license(license)
     folder = Path(folder)
-    has_remote_code = "custom_pipelines" in read_json(folder / "config.json")
+    description = read_json(folder / "config.json")
+    has_remote_code = "custom_pipelines" in description
+    if (model_type := description.get("model_type")) != SpeechLMConfig.model_type:
+        raise ValueError(f"'{folder}' holds a model of type {model_type!r}, and not a speech language model.")
     config = SpeechLMConfig.from_pretrained(folder)
     records = read_run_records(folder)
     evaluations = model_summaries(folder) if evaluations is None else evaluations

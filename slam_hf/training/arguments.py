@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
 from trl import ModelConfig, TrlParser
@@ -40,9 +41,14 @@ class RecipeParser(TrlParser):
 
     def parse_args_and_config(self, args: Iterable[str] | None = None, **options: bool) -> tuple:
         args = sys.argv[1:] if args is None else list(args)
+        args = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
         names = (arg.partition("=")[0].strip("-").replace("-", "_") for arg in args if arg.startswith("--"))
         self._given = frozenset(names)
-        return super().parse_args_and_config(args, **options)
+        try:
+            return super().parse_args_and_config(args, **options)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            recipe = args[args.index("--config") + 1]
+            raise ValueError(f"The recipe '{recipe}' is not YAML: {' '.join(str(error).split())}.") from error
 
     def set_defaults_with_config(self, **recipe: Any) -> list[str]:
         known = {argument.name for group in self.dataclass_types for argument in fields(group)}
@@ -179,7 +185,7 @@ class PretrainArguments:
     codec: str | None = field(default=None, metadata={"help": "The unit codec: a Hub id or a folder."})
     datasets: list[CorpusConfig] = field(
         default_factory=lambda: [CorpusConfig(f"{PREFIX}corpus")],
-        metadata={"help": "Tokenised corpora: Hub ids or folders."},
+        metadata={"help": "Tokenised corpora: Hub ids or folders. Default: quickstart:corpus."},
     )
     streaming: bool = field(default=False, metadata={"help": "Read the corpora during training."})
     validation_split: str = field(default="validation", metadata={"help": "Split that is held out."})
@@ -197,9 +203,8 @@ class PretrainArguments:
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete what an earlier run has left there."})
 
     def __post_init__(self):
-        for name in ("base_config", "benchmarks"):
-            if isinstance(getattr(self, name), str):
-                setattr(self, name, json.loads(getattr(self, name)))
+        self.base_config = _read_mapping("base_config", self.base_config)
+        self.benchmarks = _read_mapping("benchmarks", self.benchmarks)
         if self.base_config is not None:
             _check_base_config(self.base_config)
         self.benchmarks = {task: resolve_path(folder) for task, folder in (self.benchmarks or {}).items()}
@@ -248,9 +253,18 @@ def _as_corpus(corpus: Any) -> CorpusConfig:
     return CorpusConfig(corpus) if isinstance(corpus, str) else corpus
 
 
-def _check_base_config(base_config: Any) -> None:
-    if not isinstance(base_config, dict):
-        raise ValueError(f"`base_config` must be a mapping, as in `config.json`, got {base_config!r}.")
+def _read_mapping(name: str, value: Any) -> dict | None:
+    try:
+        mapping = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        mapping = value
+    if not isinstance(mapping, dict | None):
+        example = {"base_config": '{"model_type": "qwen2", "hidden_size": 256}', "benchmarks": '{"sblimp": "folder"}'}
+        raise ValueError(f"`{name}` must be a mapping, on the command line in JSON ({example[name]}), got {value!r}.")
+    return mapping
+
+
+def _check_base_config(base_config: dict[str, Any]) -> None:
     model_type = base_config.get("model_type", "qwen2")
     _check_keys([model_type], CONFIG_MAPPING, "`base_config`", "model type")
     try:

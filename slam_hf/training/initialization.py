@@ -8,6 +8,7 @@ from trl import ModelConfig, get_peft_config
 
 from ..configuration_hubert_unit_codec import make_feature_extractor
 from ..configuration_speech_lm import SpeechLMConfig
+from ..loading_utils import naming_damaged_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..processing_speech_lm import SpeechLMProcessor, check_codec, load_codec
 from ..tokenization_hubert_unit import HubertUnitTokenizer
@@ -38,7 +39,10 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
         model = AutoModelForCausalLM.from_config(config, **loading)
     elif not _is_speech_lm(model_args):
         loading |= {"revision": revision, "rope_theta": args.rope_theta}
-        model = SpeechLMForCausalLM.from_text_lm(name, args.num_units, **loading)
+        try:
+            model = SpeechLMForCausalLM.from_text_lm(name, args.num_units, **loading)
+        except ValueError as error:  # that of a model of another kind goes on to list all that transformers has
+            raise ValueError(f"'{name}' cannot be trained: {str(error).splitlines()[0]}") from error
     elif args.rope_theta is not None:
         raise ValueError(f"{name} is a SpeechLM and keeps its `rope_theta`: remove it, or give -1.")
     else:
@@ -83,4 +87,5 @@ def _is_speech_lm(model_args: ModelConfig) -> bool:
     name, revision = model_args.model_name_or_path, model_args.model_revision
     if name is None:
         return False
-    return AutoConfig.from_pretrained(name, revision=revision).model_type == SpeechLMConfig.model_type
+    with naming_damaged_files(name):
+        return AutoConfig.from_pretrained(name, revision=revision).model_type == SpeechLMConfig.model_type

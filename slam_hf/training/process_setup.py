@@ -1,6 +1,7 @@
 """Prepares the processes of a training: their token, their cores, and one bar in place of many."""
 
 import os
+import warnings
 from typing import Any
 
 import datasets
@@ -18,6 +19,7 @@ def prepare_process(args: TrainingArguments) -> None:
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token, None
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # by PEFT and TRL
     if args.device.type == "cpu" and torch.get_num_threads() == 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         torch.set_num_threads(max(1, cores // args.world_size))
