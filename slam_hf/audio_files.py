@@ -162,9 +162,6 @@ def open_audio(source: Any) -> Iterator[AudioFile]:
             current position. libsndfile decodes WAV, FLAC, MP3, OGG and others; torchcodec, if it is installed,
             decodes MP4, WebM, WMA, AAC and AMR.
 
-    Yields:
-        [`AudioFile`]
-
     Raises:
         AudioError: the file is missing, not a regular file, empty, or not audio.
         AudioDownloadError: a server could not be reached, or refused the file, in several tries.

@@ -72,17 +72,15 @@ def tokenize_corpus(
                 check_vacant(output_dir, split)
             claim_folder(folder, settings)
         is_finished = read_summary(output_dir, split) is not None
+        chunks, job = folder / "chunks", job_name(settings)
         if not is_finished:
-            ledger = Ledger(folder / "chunks", job_name(settings))
             rank, world_size = state.process_index, state.num_processes
-            encode_parts(source, codec, rules, ledger, rank, world_size, batch_seconds, num_workers)
+            encode_parts(source, codec, rules, Ledger(chunks, job), rank, world_size, batch_seconds, num_workers)
         state.wait_for_everyone()
-        if state.is_main_process:
-            if not is_finished:
-                # As it is on the disk: the folder may have been moved away meanwhile.
-                ledger = Ledger(folder / "chunks", job_name(settings))
-                finish_split(output_dir, split, ledger, source.parts, description, source.has_pairs)
-            else:
-                publish_split(output_dir, split, description)
+        if state.is_main_process and is_finished:
+            publish_split(output_dir, split, description)
+        elif state.is_main_process:
+            # The ledger is read from the disk again: the folder may have been moved away meanwhile.
+            finish_split(output_dir, split, Ledger(chunks, job), source.parts, description, source.has_pairs)
         state.wait_for_everyone()
     return read_summary(output_dir, split)

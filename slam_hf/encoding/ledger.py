@@ -57,17 +57,9 @@ class ChunkRecord:
 
 
 class Ledger:
-    r"""
-    The finished chunks of a job, one Parquet file each, which holds the rows and, in its metadata, the
+    """The finished chunks of a job, one Parquet file each, which holds the rows and, in its metadata, the
     [`ChunkRecord`]: one rename makes both appear together. The name of a file has the hash of its content, so that a
-    damaged chunk is noticed: it is removed, and encoded again.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            Where the chunks are.
-        job (`str`, *optional*, defaults to `""`):
-            A name that no other job has. Chunks of other jobs count as damaged.
-    """
+    damaged chunk is noticed: it is removed, and encoded again. Chunks of a job of another name count as damaged."""
 
     def __init__(self, folder: str | os.PathLike, job: str = ""):
         self.folder = Path(folder)
