@@ -12,13 +12,11 @@ python hub_scripts/model_card.py model_cards/slam_family.yaml --output model_car
 """
 
 import argparse
-import re
 import shutil
 from pathlib import Path
 
 from slam_hf.command_line import help_options, run
 from slam_hf.hub.model_card import CURVE, describe_published, make_model_card, render_model_card
-from slam_hf.public_names import public_name
 
 
 def main() -> None:
@@ -44,8 +42,7 @@ def main() -> None:
             print(f"Written: {folder / f'{name}.md'}")
         return
     path = args.output or args.model / "README.md"
-    repo_id = args.repo_id or re.sub(r"\W+", "-", public_name(args.model.resolve())).strip("-")
-    render_model_card(args.model, repo_id, args.evaluations, args.license).save(path)
+    render_model_card(args.model, args.repo_id, args.evaluations, args.license).save(path)
     curve = args.model / CURVE
     if curve.is_file() and path.parent.resolve() != args.model.resolve():
         shutil.copy(curve, path.parent)

@@ -84,19 +84,14 @@ def _read_config(args: dict[str, Any]) -> SpeechLMConfig:
 def _rename(weights: dict[str, torch.Tensor], args: dict[str, Any]) -> dict[str, torch.Tensor]:
     vocab_size = args["vocab_size"]
     ids = torch.tensor([vocab_size - 1, vocab_size - 2, *range(vocab_size - 2)])
-    embedding = weights.get("tok_embeddings.weight", weights.get("output.weight"))  # tied, and saved once
+    embedding = weights.pop("tok_embeddings.weight", weights.pop("output.weight", None))  # tied, and saved once
     renamed = {"model.embed_tokens.weight": embedding[ids], "lm_head.weight": embedding[ids]}
     for name, tensor in weights.items():
-        if name in ("tok_embeddings.weight", "output.weight"):
-            continue
         for old, new in _RENAMED.items():
             name = name.replace(f".{old}.", f".{new}.")
         if "q_proj" in name or "k_proj" in name:
-            tensor = _split_halves(tensor, args["dim"] // args["n_heads"])
+            # Rotary embeddings rotate neighbours there, and pairs across halves in transformers.
+            pairs = tensor.unflatten(0, (-1, args["dim"] // args["n_heads"] // 2, 2))
+            tensor = pairs.transpose(1, 2).flatten(0, 2)
         renamed[f"model.{name}"] = tensor
     return renamed
-
-
-def _split_halves(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Reorder for rotary embeddings, which rotate neighbours there and pairs across halves in transformers."""
-    return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)

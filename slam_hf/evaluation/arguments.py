@@ -1,10 +1,11 @@
 """Arguments of `hub_scripts/evaluate_model.py`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub.constants import HF_HOME
+from transformers.hf_argparser import HfArg
 
 from ..quickstart import resolve_path
 from .tasks import TASKS
@@ -50,30 +51,23 @@ class EvaluationArguments:
 
     _argument_group_name = "model and benchmark"
 
-    model: str = field(metadata={"help": "The speech language model: a Hub id or a folder."})
-    task: str = field(metadata={"choices": TASKS, "help": "The benchmark: %(choices)s."})
-    data: str = field(metadata={"help": "Folder of the benchmark as released, with audio or tokenised."})
-    output_dir: str | None = field(
+    model: str = HfArg(help="The speech language model: a Hub id or a folder.")
+    task: str = HfArg(help="The benchmark: %(choices)s.", metadata={"choices": TASKS})
+    data: str = HfArg(help="Folder of the benchmark as released, with audio or tokenised.")
+    output_dir: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Folder of the results. Default: `evaluation` in the model's, or outputs/evaluation/<Hub id>."
-        },
+        help="Folder of the results. Default: `evaluation` in the model's, or outputs/evaluation/<Hub id>.",
     )
-    codec: str | None = field(
-        default=None, metadata={"help": "The unit codec: a Hub id or a folder. Default: the model's own."}
+    codec: str | None = HfArg(default=None, help="The unit codec: a Hub id or a folder. Default: the model's own.")
+    cache_dir: str = HfArg(
+        default=str(Path(HF_HOME) / "slam_hf" / "units"), help="Where units of audio files are kept."
     )
-    cache_dir: str = field(
-        default=str(Path(HF_HOME) / "slam_hf" / "units"), metadata={"help": "Where units of audio files are kept."}
-    )
-    reduction: Literal["mean", "sum"] = field(
-        default="mean", metadata={"help": "Mean score per token, as published, or the sum."}
-    )
-    batch_tokens: int = field(default=8192, metadata={"help": "Maximum number of tokens per batch."})
-    batch_seconds: float = field(default=240.0, metadata={"help": "Maximum seconds of audio per batch of the codec."})
-    num_workers: int = field(default=2, metadata={"help": "Processes that decode audio ahead of each codec."})
-    training_tokens: float | None = field(
-        default=None,
-        metadata={"help": "Number of tokens that the model was trained on. Default: the one in its record."},
+    reduction: Literal["mean", "sum"] = HfArg(default="mean", help="Mean score per token, as published, or the sum.")
+    batch_tokens: int = HfArg(default=8192, help="Maximum number of tokens per batch.")
+    batch_seconds: float = HfArg(default=240.0, help="Maximum seconds of audio per batch of the codec.")
+    num_workers: int = HfArg(default=2, help="Processes that decode audio ahead of each codec.")
+    training_tokens: float | None = HfArg(
+        default=None, help="Number of tokens that the model was trained on. Default: the one in its record."
     )
 
     def __post_init__(self):
@@ -111,15 +105,15 @@ class ContinuationArguments:
 
     _argument_group_name = "continuation tasks (genppl, auto_bleu)"
 
-    num_prompts: int = field(default=1000, metadata={"help": "How many stories to take prompts from."})
-    prompt_seconds: float = field(default=3.0, metadata={"help": "Length of a prompt, in seconds."})
-    asr_model: str = field(default="openai/whisper-large-v3-turbo", metadata={"help": "Speech recogniser."})
-    text_lm: str = field(default="meta-llama/Llama-3.2-1B", metadata={"help": "Text LM for the perplexity."})
-    start_token: str | None = field(
-        default=None, metadata={"help": "Token that the text LM's training texts begin with. Default: its bos_token."}
+    num_prompts: int = HfArg(default=1000, help="How many stories to take prompts from.")
+    prompt_seconds: float = HfArg(default=3.0, help="Length of a prompt, in seconds.")
+    asr_model: str = HfArg(default="openai/whisper-large-v3-turbo", help="Speech recogniser.")
+    text_lm: str = HfArg(default="meta-llama/Llama-3.2-1B", help="Text LM for the perplexity.")
+    start_token: str | None = HfArg(
+        default=None, help="Token that the text LM's training texts begin with. Default: its bos_token."
     )
-    batch_size: int = field(default=16, metadata={"help": "Number of prompts to continue together."})
-    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
+    batch_size: int = HfArg(default=16, help="Number of prompts to continue together.")
+    seed: int = HfArg(default=0, help="Seed of the sampling.")
 
     def __post_init__(self):
         for name in ("num_prompts", "prompt_seconds", "batch_size"):

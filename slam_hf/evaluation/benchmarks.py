@@ -28,6 +28,10 @@ class Pair:
     incorrect: str
     labels: dict[str, Any]
 
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.correct, self.incorrect
+
 
 def read_sblimp(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
     r"""
@@ -85,7 +89,7 @@ def _read_gold(
         for _, (wrongs, rights) in sorted(sides.items())
         for pair in zip(rights, wrongs, strict=True)
     ]
-    absent = sorted({name for pair in pairs for name in (pair.correct, pair.incorrect)} - set(names))
+    absent = sorted({name for pair in pairs for name in pair.names} - set(names))
     if absent:
         raise FileNotFoundError(f"'{folder}': {len(absent)} utterances of gold.csv are missing: {_some(absent)}.")
     return pairs

@@ -80,6 +80,7 @@ def evaluate_continuations(
     speak = load_pipeline(args, model, own_processor(args, model))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     described, data_hash = describe_model(model, args.model), hash_rows(hash_files(files | alignments).items())
+    codec = speak.processor.audio_tokenizer
     settings = {
         "prompt_seconds": continuation_args.prompt_seconds,
         "batch_size": continuation_args.batch_size,
@@ -87,17 +88,9 @@ def evaluate_continuations(
         "generation": _describe_generation(speak),
         "asr_model": describe_model(transcribe.model),
     }
-    identity = [described["weights"], data_hash, hash_model(speak.processor.audio_tokenizer), settings]
-    output_dir = Path(args.output_dir)
-    records = continue_recordings(
-        files,
-        speak,
-        transcribe,
-        continuation_args,
-        journal_dir=output_dir / ".journal" / hash_rows([identity]),
-        audio_dir=output_dir / "audio",
-        name=args.task,
-    )
+    identity = hash_rows([[described["weights"], data_hash, hash_model(codec), settings]])
+    journal_dir, audio_dir = Path(args.output_dir, ".journal", identity), Path(args.output_dir, "audio")
+    records = continue_recordings(files, speak, transcribe, continuation_args, journal_dir, audio_dir, args.task)
     if text_lm is not None:
         judge, _, start_token = text_lm
         settings["text_lm"] = describe_model(judge) | {"start_token": start_token}
@@ -109,7 +102,7 @@ def evaluate_continuations(
         records=records,
         model=described,
         data={"name": public_name(args.data), "hash": data_hash},
-        codec=describe_codec(speak.processor.audio_tokenizer),
+        codec=describe_codec(codec),
         settings=settings,
     )
 

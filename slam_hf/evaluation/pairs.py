@@ -1,7 +1,7 @@
 """Scores a model on pairs of utterances: audio or units of a benchmark's folder → log-likelihoods → metric."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -50,16 +50,15 @@ def evaluate_pairs(
     codec = None
     if utterances is None:
         codec = load_pipeline(args, model, processor).processor.audio_tokenizer
-        wanted = {name: files[name] for pair in pairs for name in (pair.correct, pair.incorrect)}
+        wanted = {name: files[name] for pair in pairs for name in pair.names}
         utterances = encode_files(wanted, codec, args.cache_dir, args.batch_seconds, args.num_workers)
     processor.tokenizer.add_eos_token = True
     _check_vocabulary(utterances, processor.tokenizer.num_units)
     _skip_too_long(utterances, model.max_positions)
     described = describe_model(model, args.model)
-    names = [(pair.correct, pair.incorrect) for pair in pairs]
-    scored = [pair for pair in names if utterances.skipped.keys().isdisjoint(pair)]
+    scored = [pair.names for pair in pairs if utterances.skipped.keys().isdisjoint(pair.names)]
     scores = score_pairs(
-        [(utterances.units[correct], utterances.units[incorrect]) for correct, incorrect in scored],
+        [tuple(utterances.units[name] for name in names) for names in scored],
         model,
         processor.tokenizer,
         journal_dir=Path(args.output_dir) / ".journal" / f"{described['weights']}-{args.reduction}",
@@ -68,8 +67,8 @@ def evaluate_pairs(
         name=args.task,
     )
     scores_of = dict(zip(scored, scores.tolist(), strict=True))
-    records = [_make_record(pair, scores_of, utterances) for pair in pairs]
-    contents = ([*astuple(pair), *map(utterances.hashes.get, (pair.correct, pair.incorrect))] for pair in pairs)
+    records = [_make_record(pair, scores_of.get(pair.names, (None, None)), utterances) for pair in pairs]
+    contents = ([*astuple(pair), *map(utterances.hashes.get, pair.names)] for pair in pairs)
     return Evaluation(
         task=args.task,
         results=TASKS[args.task].compute(records),
@@ -122,14 +121,11 @@ def load_pipeline(
     return pipeline("audio-to-audio", model=model, processor=processor, codec=args.codec, device=model.device)
 
 
-def _make_record(
-    pair: Pair, scores: Mapping[tuple[str, str], Sequence[float]], utterances: Utterances
-) -> dict[str, Any]:
-    names = (pair.correct, pair.incorrect)
-    problems = [f"{name}: {utterances.skipped[name]}" for name in names if name in utterances.skipped]
+def _make_record(pair: Pair, scores: Sequence[float | None], utterances: Utterances) -> dict[str, Any]:
+    problems = [f"{name}: {utterances.skipped[name]}" for name in pair.names if name in utterances.skipped]
     record = {"correct": pair.correct, "incorrect": pair.incorrect, **pair.labels}
-    record["correct_score"], record["incorrect_score"] = scores.get(names, (None, None))
-    record["correct_units"], record["incorrect_units"] = (len(utterances.units.get(name, ())) for name in names)
+    record["correct_score"], record["incorrect_score"] = scores
+    record["correct_units"], record["incorrect_units"] = (len(utterances.units.get(name, ())) for name in pair.names)
     return record | {"skipped": "; ".join(problems) or None}
 
 

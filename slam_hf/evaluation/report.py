@@ -20,24 +20,11 @@ from .tasks import TASKS
 
 @dataclass
 class Evaluation:
-    r"""
-    A model's results on a benchmark.
-
-    Args:
-        task (`str`):
-            Name of the task.
-        results (`dict`):
-            The results of the metric.
-        records (`list[dict]`):
-            One per item. `skipped` says why the item does not count, or is `None`.
-        model (`dict`):
-            The model, as [`describe_model`] describes it.
-        data (`dict`):
-            `name` of the folder, and `hash`: the SHA-256 of the names, labels and contents of the items.
-        codec ([`CodecDescription`], *optional*):
-            The codec that made the units, if they were made from audio.
-        settings (`dict`):
-            Everything else that the results depend on.
+    """
+    A model's results on a benchmark: those of the metric, and one record per item, whose `skipped` says why the item
+    does not count, or is `None`. The model is as [`describe_model`] describes it, the data has the `name` of the
+    folder and as `hash` the SHA-256 of the names, labels and contents of the items. The codec is the one that made the
+    units, if they were made from audio; the settings are everything else that the results depend on.
     """
 
     task: str

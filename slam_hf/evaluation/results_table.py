@@ -15,6 +15,8 @@ from .tasks import TASKS, pair_tasks
 MINIATURE = "‡"
 """Marks a score on a small benchmark of this package, which has the form of the published one but not its items."""
 
+FACTORS = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}
+
 
 @dataclass(frozen=True)
 class Score:
@@ -148,8 +150,7 @@ def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> list[str]:
     except ImportError as error:
         raise ImportError('The plot needs matplotlib: pip install "slam-hf[plots]".') from error
 
-    with_accuracies = {row: set(pair_tasks()) & row.scores.keys() for row in rows}
-    counts = {row: parse_count(row.tokens) for row, tasks in with_accuracies.items() if tasks}
+    counts = {row: parse_count(row.tokens) for row in rows if not row.scores.keys().isdisjoint(pair_tasks())}
     plotted = {row: count for row, count in counts.items() if count is not None}
     tasks = [task for task in pair_tasks() if any(task in row.scores for row in plotted)]
     if not tasks:
@@ -180,18 +181,16 @@ def parse_count(text: str) -> float | None:
     """A number of tokens such as `"10.8B + ~158B"`, or `None` for `"?"`."""
     if text == "?":
         return None
-    factors = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-    return sum(float(part.strip(" ~")[:-1]) * factors[part.strip()[-1]] for part in text.split("+"))
+    return sum(float(part.strip(" ~")[:-1]) * FACTORS[part.strip()[-1]] for part in text.split("+"))
 
 
 def format_count(count: float | None) -> str:
     """A number as people write it, such as `"16.7B"`, and `"?"` for `None`."""
     if count is None:
         return "?"
-    for factor, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if count >= 0.9995 * factor:  # three digits round it up
-            return f"{count / factor:.3g}{suffix}"
-    return f"{count / 1e3:.3g}K"
+    # Three digits round up what is just below.
+    suffix, factor = next((item for item in FACTORS.items() if count >= 0.9995 * item[1]), ("K", FACTORS["K"]))
+    return f"{count / factor:.3g}{suffix}"
 
 
 def _place_label(row: Row, points: Mapping[Row, tuple[float, float]]) -> dict[str, Any]:
@@ -227,9 +226,6 @@ def _make_score(summary: dict[str, Any]) -> Score:
 
 
 def _format_score(score: Score) -> str:
-    text = f"{score.value:.4g}"
-    if score.interval is not None:
-        text += " [{:.3g}, {:.3g}]".format(*score.interval)
-    if score.num_scored != score.num_items:
-        text += f" ({score.num_scored} of {score.num_items})"
-    return text + (f" {MINIATURE}" if score.is_miniature else "")
+    interval = "" if score.interval is None else " [{:.3g}, {:.3g}]".format(*score.interval)
+    counts = "" if score.num_scored == score.num_items else f" ({score.num_scored} of {score.num_items})"
+    return f"{score.value:.4g}{interval}{counts}{f' {MINIATURE}' if score.is_miniature else ''}"

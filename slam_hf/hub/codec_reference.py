@@ -39,10 +39,12 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
     named = config.get("codec")
     if named is not None:
         named = check_codec_reference(named, str(path), is_local=True)
-    reference = named if codec is None else _parse(codec)
-    if reference is None:
+    if codec is not None:
+        name, _, revision = codec.partition("@")
+    elif named is not None:
+        name, revision = named["name_or_path"], named["revision"]
+    else:
         return None
-    name, revision = reference["name_or_path"], reference.get("revision")
     if os.path.isdir(name) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ValueError(
             f"The processor names its codec by a folder, '{name}', which is not on the Hub. Publish the codec first, "
@@ -51,15 +53,15 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
         )
     if codec is not None or not re.fullmatch("[0-9a-f]{40}", revision or ""):
         try:
-            revision = HfApi().model_info(name, revision=revision).sha
+            revision = HfApi().model_info(name, revision=revision or None).sha
         except HTTPError as error:
             raise ConnectionError(
                 f"The codec {name} at revision {revision or 'main'} is not on the Hub, or you may not see it "
                 f"({type(error).__name__})."
             ) from None
         _check_units(folder, name, revision)
-        if named is not None:
-            _check_weights(Path(resolve_path(named["name_or_path"])), name, revision)
+        if named is not None and os.path.isdir(local := resolve_path(named["name_or_path"])):
+            _check_weights(Path(local), name, revision)
     config["codec"] = {"name_or_path": name, "revision": revision}
     write_json(path, config)
     return f"{name}@{revision}"
@@ -75,11 +77,6 @@ def drop_local_codec(folder: Path) -> None:
         write_json(path, config)
 
 
-def _parse(codec: str) -> dict[str, str | None]:
-    name, _, revision = codec.partition("@")
-    return {"name_or_path": name, "revision": revision or None}
-
-
 def _check_units(folder: Path, codec: str, revision: str) -> None:
     codec_config = read_json(Path(hf_hub_download(codec, "config.json", revision=revision)))
     if codec_config.get("model_type") != "hubert_unit_codec":
@@ -89,9 +86,7 @@ def _check_units(folder: Path, codec: str, revision: str) -> None:
 
 
 def _check_weights(local: Path, codec: str, revision: str) -> None:
-    """If the processor was saved with a codec in a folder that still exists, the published codec must be the same."""
-    if not local.is_dir():
-        return
+    """A published codec must be the same as the one that the processor was saved with."""
     paths = weight_files(local)
     found = HfApi().get_paths_info(codec, [path.name for path in paths], revision=revision)
     published = {file.path: file.lfs.sha256 for file in found}

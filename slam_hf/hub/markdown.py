@@ -57,15 +57,7 @@ def front_matter(data: CardData) -> Markdown:
 
 
 def link(reference: Reference, kind: str = "") -> Markdown:
-    r"""
-    Format the name of a model or a dataset, with a link to the Hub.
-
-    Args:
-        reference ([`Reference`]):
-            The model or dataset.
-        kind (`str`, *optional*, defaults to `""`):
-            `"datasets/"` for a dataset.
-    """
+    """Format the name of a model or, if `kind` is `"datasets/"`, a dataset, with a link to the Hub."""
     if reference.url is not None and re.fullmatch(r"https?://[^\s<>()]+", reference.url):
         return Markdown(f"[{escape(reference.name)}]({reference.url})")
     if not reference.is_on_hub:
@@ -111,17 +103,9 @@ def table(rows: Iterable[Sequence[Any]]) -> Markdown:
 
 
 def count_parameters(folder: Path, prefix: str = "") -> int:
-    r"""
-    Count the parameters in the safetensors files of a folder. Tied weights are stored, and counted, once.
-
-    Args:
-        folder (`Path`):
-            Folder of a model.
-        prefix (`str`, *optional*, defaults to `""`):
-            Count only tensors whose names start with this.
-
-    Raises:
-        FileNotFoundError: the folder has no safetensors file.
+    """
+    Count the parameters in the safetensors files of a folder, or those whose names start with a prefix. Tied weights
+    are stored, and counted, once.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:

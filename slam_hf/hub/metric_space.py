@@ -1,17 +1,16 @@
 """Makes Spaces for metrics, which `evaluate.load` loads and the Hub shows, from the modules of the metrics."""
 
 import ast
-import importlib
 import inspect
 import os
 import re
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import evaluate
 import yaml
+from evaluate.loading import import_main_class
 
 from .. import metrics
 from .markdown import TEMPLATES, Markdown
@@ -47,18 +46,19 @@ def metric_space(name: str, output_dir: str | os.PathLike, repo_id: str | None =
         raise ValueError(f"There is no metric {name!r}: choose one of {', '.join(names)}.")
     output_dir, path = Path(output_dir), METRICS / name / f"{name}.py"
     try:
-        module = importlib.import_module(f"{metrics.__name__}.{name}.{name}")
+        metric = import_main_class(f"{metrics.__name__}.{name}.{name}")
     except ImportError as error:
         package = error.name.partition(".")[0]
         raise ImportError(f"The metric {name} needs {package}: pip install {package}.") from error
     output_dir.mkdir(parents=True, exist_ok=True)
-    title = module.__doc__.strip().partition(":")[0].partition(",")[0].rstrip(".")
+    title = inspect.getmodule(metric).__doc__.strip().partition(":")[0].partition(",")[0].rstrip(".")
     app = TEMPLATES.get_template("metric_app.py.jinja").render(name=name, title=title)
     shutil.copyfile(path, output_dir / path.name)
     requirements = "".join(f"{package}\n" for package in list_requirements(path))
     (output_dir / "requirements.txt").write_text(requirements, encoding="utf-8")
     (output_dir / "app.py").write_text(app, encoding="utf-8")
-    (output_dir / "README.md").write_text(_readme(module, name, title, repo_id or name), encoding="utf-8")
+    readme = _readme(metric(keep_in_memory=True), name, title, repo_id or name)
+    (output_dir / "README.md").write_text(readme, encoding="utf-8")
     return output_dir
 
 
@@ -73,8 +73,7 @@ def list_requirements(module: Path) -> list[str]:
     return sorted({name.split(".")[0] for name in imported} - sys.stdlib_module_names)
 
 
-def _readme(module: ModuleType, name: str, title: str, repo_id: str) -> str:
-    [metric] = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if issubclass(cls, evaluate.Metric)]
+def _readme(metric: evaluate.Metric, name: str, title: str, repo_id: str) -> str:
     metadata = {
         "title": title,
         "sdk": "gradio",
@@ -83,35 +82,26 @@ def _readme(module: ModuleType, name: str, title: str, repo_id: str) -> str:
         "app_file": "app.py",
         "pinned": False,
         "tags": ["evaluate", "metric"],
-        "description": " ".join(module._DESCRIPTION.split()),
+        "description": " ".join(metric.description.split()),
     }
+    text = metric.inputs_description.replace(f"slam_hf/metrics/{name}", repo_id)
+    sections = re.split(r"^(Args|Returns|Example):\n", text, flags=re.MULTILINE)
+    documented = dict(zip(sections[1::2], map(inspect.cleandoc, sections[2::2]), strict=True))
     return TEMPLATES.get_template("metric_space.md").render(
         metadata=Markdown(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip()),
         title=title,
-        description=Markdown(module._DESCRIPTION.strip()),
-        citation=Markdown(module._CITATION.strip()),
-        urls=metric(keep_in_memory=True).reference_urls,
-        **_document(module, name, repo_id),
+        metric=metric,
+        inputs=_list_items(documented["Args"]),
+        outputs=_list_items(documented["Returns"]),
+        example=documented["Example"],
     )
 
 
-def _document(module: ModuleType, name: str, repo_id: str) -> dict[str, Markdown]:
-    """Split the docstring of the inputs into lists in Markdown and an example."""
-    text = module._KWARGS_DESCRIPTION.replace(f"slam_hf/metrics/{name}", repo_id)
-    sections = re.split(r"^(Args|Returns|Example):\n", text, flags=re.MULTILINE)
-    bodies = dict(zip(sections[1::2], map(inspect.cleandoc, sections[2::2]), strict=True))
-    return {
-        "inputs": _list_items(bodies["Args"]),
-        "outputs": _list_items(bodies["Returns"]),
-        "example": Markdown(bodies["Example"]),
-    }
-
-
-def _list_items(section: str) -> Markdown:
-    """Turn ``name (`type`):`` with an indented text into the items of a list."""
+def _list_items(section: str) -> str:
+    """Turn ``name (`type`):`` with an indented text into the items of a list in Markdown."""
     items = re.split(r"^(\S.*):\n", section, flags=re.MULTILINE)[1:]
     lines = []
     for heading, body in zip(items[::2], items[1::2], strict=True):
         names, _, kind = heading.partition(" (")
         lines.append(f"- `{names}` ({kind}: {' '.join(body.split())}")
-    return Markdown("\n".join(lines))
+    return "\n".join(lines)

@@ -42,34 +42,15 @@ TAGS = ["speech", "speech-language-model", "slam-hf"]
 
 @dataclass
 class ModelDescription:
-    r"""
+    """
     The content of a model card. `None` means not known.
 
-    Args:
-        title (`str`):
-            Name of the model.
-        repo_id (`str`, *optional*):
-            Its repository; `None` where its weights are not published.
-        architecture (`str`):
-            Type of its transformer, such as `"qwen2"`.
-        num_parameters, num_units (`int`):
-            Number of parameters, and of units.
-        twist_base ([`Reference`] or `dict`, *optional*):
-            The text LM of its TWIST initialisation.
-        codec ([`Reference`] or `dict`, *optional*):
-            The codec that its processor loads.
-        has_remote_code, has_curve (`bool`, *optional*, default to `False`):
-            Whether it can be loaded with `trust_remote_code=True`, and whether there is a plot of its training.
-        records (`list` of [`RunRecord`] or `dict`):
-            Its training runs, the first one first.
-        scores (`dict[str, Score]`), notes (`dict[str, str]`):
-            Its results and notes on them (Markdown), by task.
-        about, training_command (`str`, *optional*):
-            A sentence or two about the model, and the command that trains it.
-        reported_by (`str`, *optional*):
-            URL of the paper that reports the results; `None` if they were measured.
-        license, language (`str`, *optional*):
-            As in the metadata of the Hub.
+    The architecture is the type of the transformer, such as `"qwen2"`, `twist_base` the text LM of a TWIST
+    initialisation, and `codec` the one that the processor loads. `has_remote_code` tells whether the model can be
+    loaded with `trust_remote_code=True`, and `has_curve` whether there is a plot of its training. The records are of
+    its training runs, the first one first. `scores`, and `notes` on them in Markdown, are by task, and `reported_by`
+    is the URL of the paper that reports them, if they were not measured. `about` is a sentence or two. A model without
+    a `repo_id` is not published: its card has the `training_command`.
     """
 
     title: str
@@ -107,7 +88,7 @@ class ModelDescription:
 
 def render_model_card(
     folder: str | os.PathLike,
-    repo_id: str,
+    repo_id: str | None = None,
     evaluations: Sequence[str | os.PathLike] | None = None,
     license: str | None = None,
     loaded: SpeechLMForCausalLM | None = None,
@@ -119,8 +100,8 @@ def render_model_card(
     Args:
         folder (`str` or `os.PathLike`):
             Folder of the model.
-        repo_id (`str`):
-            Repository that the model is published to. The examples use this name.
+        repo_id (`str`, *optional*):
+            Repository that the model is published to. The examples use this name. Defaults to that of the folder.
         evaluations (sequence of `str` or `os.PathLike`, *optional*):
             Summaries that `hub_scripts/evaluate_model.py` wrote, or folders with them. Defaults to those in
             `evaluation` of the model's folder.
@@ -136,9 +117,10 @@ def render_model_card(
         FileNotFoundError: the folder has no weights, or a path has no summary.
         ValueError: the folder's model is of another type, or an evaluation is of other weights than the folder's.
     """
+    folder = Path(folder)
+    repo_id = repo_id or re.sub(r"\W+", "-", public_name(folder.resolve())).strip("-")
     validate_repo_id(repo_id)
     check_license(license)
-    folder = Path(folder)
     description = read_json(folder / "config.json")
     has_remote_code = "custom_pipelines" in description
     if (model_type := description.get("model_type")) != SpeechLMConfig.model_type:
@@ -180,9 +162,7 @@ def save_model_card(
             The model in float32.
     """
     folder = Path(trainer.args.output_dir)
-    local_name = re.sub(r"\W+", "-", public_name(folder.resolve())).strip("-")
-    card = render_model_card(folder, trainer.hub_model_id or local_name, evaluations, loaded=loaded)
-    card.save(folder / "README.md")
+    render_model_card(folder, trainer.hub_model_id, evaluations, loaded=loaded).save(folder / "README.md")
 
 
 def describe_published(path: str | os.PathLike) -> dict[str, ModelDescription]:
@@ -214,10 +194,6 @@ def make_model_card(model: ModelDescription) -> ModelCard:
         curve=CURVE,
         runs=[(record, [_describe_corpus(corpus) for corpus in record.corpora]) for record in model.records],
         run_table=lambda record: [("run", "value"), *_run_rows(record)],
-        recipe_table=lambda record: [
-            ("recipe", "value"),
-            *((code(name), format_value(value)) for name, value in record.recipe.items()),
-        ],
         results=_result_rows(model),
         not_in_percent=" and ".join(task.heading for task in TASKS.values() if task.scale != 100),
         notes=[Markdown(f"{_benchmark(model, task)}: {model.notes[task]}.") for task in TASKS if task in model.notes],
@@ -228,8 +204,7 @@ def make_model_card(model: ModelDescription) -> ModelCard:
 def make_metadata(model: ModelDescription) -> ModelCardData:
     """Make the metadata of a card. It names only what is on the Hub."""
     results = [_eval_result(model, task) for task in TASKS if task in model.scores] or None
-    bases = [record.base_model for record in model.records] + [model.twist_base]
-    base_models = [base.name for base in bases if base is not None and base.is_on_hub]
+    bases = [model.twist_base, *(record.base_model for record in reversed(model.records))]
     corpora = [corpus.source for record in model.records for corpus in record.corpora]
     datasets = list(dict.fromkeys(source.name for source in corpora if source.is_on_hub))
     return ModelCardData(
@@ -237,7 +212,7 @@ def make_metadata(model: ModelDescription) -> ModelCardData:
         license=model.license,
         library_name="transformers",
         pipeline_tag="audio-to-audio",
-        base_model=base_models[-1] if base_models else None,
+        base_model=next((base.name for base in bases if base is not None and base.is_on_hub), None),
         datasets=datasets or None,
         tags=TAGS,
         co2_eq_emissions=_emissions(model.records),
@@ -259,9 +234,7 @@ def _codec(folder: Path) -> Reference | None:
     if codec is None:
         return None
     name, revision = str(codec["name_or_path"]), codec.get("revision")
-    return Reference(
-        public_name(name, revision), revision, is_local=revision is None
-    )  # a codec from the Hub has a commit
+    return Reference(public_name(name, revision), revision, is_local=revision is None)  # on the Hub, it has a commit
 
 
 def _read_evaluations(
@@ -340,17 +313,17 @@ def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:
 
 
 def _describe_corpus(corpus: CorpusRecord) -> Markdown:
-    known = {
-        "configuration": corpus.config and code(corpus.config),
-        "split": corpus.split and code(corpus.split),
-        "weight": corpus.weight and format_value(corpus.weight),
-        "rows": corpus.num_rows and format_number(corpus.num_rows),
-        "units": corpus.num_units and format_number(corpus.num_units),
-        "codec": corpus.codec and code(corpus.codec),
-        "SHA-256 of the rows": corpus.fingerprint and code(corpus.fingerprint),
-    }
-    parts = [f"{name}: {value}" for name, value in known.items() if value]
-    return Markdown(", ".join([link(corpus.source, "datasets/"), *parts]))
+    figures = (
+        ("configuration", code, corpus.config),
+        ("split", code, corpus.split),
+        ("weight", format_value, corpus.weight),
+        ("rows", format_number, corpus.num_rows),
+        ("units", format_number, corpus.num_units),
+        ("codec", code, corpus.codec),
+        ("SHA-256 of the rows", code, corpus.fingerprint),
+    )
+    known = [f"{name}: {write(value)}" for name, write, value in figures if value]
+    return Markdown(", ".join([link(corpus.source, "datasets/"), *known]))
 
 
 def _run_rows(record: RunRecord) -> Iterator[tuple[str, str]]:

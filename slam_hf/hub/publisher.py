@@ -50,17 +50,7 @@ class Publisher(TrainerCallback):
                 print(f"Step {state.global_step} was not published, and training continues: {error}")
 
     def publish(self, folder: Path, args: TrainingArguments, message: str) -> None:
-        r"""
-        Publish a model, with its card if it has one. Without `push_to_hub`, nothing is published.
-
-        Args:
-            folder (`Path`):
-                Folder of the model.
-            args ([`~transformers.TrainingArguments`]):
-                Whether a new repository is private, and the branch.
-            message (`str`):
-                Message of the commit.
-        """
+        """Publish a model, with its card if it has one. Without `push_to_hub`, nothing is published."""
         if self.repo_id is None:
             return
         card = folder / "README.md"

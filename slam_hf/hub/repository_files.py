@@ -16,14 +16,14 @@ from huggingface_hub import DatasetCard
 from ..checkpoint_files import WEIGHTS_INDEX, check_content, read_json, require_files, weight_names
 
 
+CODEC_FILES = ("config.json",)
 MODEL_FILES = (
-    "config.json",
+    *CODEC_FILES,
     "generation_config.json",
     "tokenizer_config.json",
     "tokenizer.json",
     "processor_config.json",
 )
-CODEC_FILES = ("config.json",)
 OPTIONAL_FILES = ("preprocessor_config.json", "training_run.json", "training_curve.png", "continuation.wav")
 
 
@@ -45,15 +45,12 @@ def publishable_files(folder: Path) -> list[Path]:
     """
     require_files(folder, ["config.json"], "Name the folder of a model or of a codec.")
     model_type = read_json(folder / "config.json").get("model_type")
-    if model_type == "hubert_unit_codec":
-        required = CODEC_FILES
-    elif model_type == "speech_language_model":
-        required = MODEL_FILES
-        require_files(folder, required, "`hub_scripts/convert_checkpoint.py` completes such a folder.")
-    else:
+    required = {"hubert_unit_codec": CODEC_FILES, "speech_language_model": MODEL_FILES}.get(model_type)
+    if required is None:
         raise ValueError(
             f"'{folder}' holds a model of type {model_type!r} (in config.json), neither a SpeechLM nor a unit codec."
         )
+    require_files(folder, required, "`hub_scripts/convert_checkpoint.py` completes such a folder.")
     weights = weight_names(folder)
     require_files(folder, weights, "`save_pretrained` of the model writes safetensors.")
     optional = [name for name in (*OPTIONAL_FILES, WEIGHTS_INDEX) if os.path.lexists(folder / name)]
@@ -114,18 +111,9 @@ def staging_folder(source: str | os.PathLike | None) -> TemporaryDirectory:
 
 
 def stage(files: Sequence[Path], folder: Path) -> None:
-    r"""
-    Copy files into a folder. Weights and Parquet files become hard links if possible.
-
-    Args:
-        files (sequence of `Path`):
-            The files.
-        folder (`Path`):
-            The folder. It is created if it does not exist.
-
-    Raises:
-        OSError: a file cannot be read.
-        ValueError: a file is a link or not a regular file, or its content does not fit its name.
+    """
+    Copy files into a folder, where weights and Parquet files become hard links if possible. `ValueError` for a link,
+    for what is not a regular file, and for content that does not fit the name.
     """
     folder.mkdir(exist_ok=True)
     for file in files:
