@@ -174,6 +174,8 @@ def open_audio(source: Any) -> Iterator[AudioFile]:
 def describe(source: Any) -> str:
     """A short name of `source` for error messages: its path if it has one, otherwise its type."""
     if isinstance(source, Mapping):
+        if source.get("audio") is not None:  # a row of a dataset
+            return describe(source["audio"])
         source = source.get("path") or source
     elif isinstance(getattr(source, "name", None), str):  # a file object
         source = source.name

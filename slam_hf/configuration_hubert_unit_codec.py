@@ -1,5 +1,6 @@
 """Configurations of the unit codec: of the whole, and of the vocoder that turns units back into audio."""
 
+import copy
 import math
 import os
 from typing import Any, ClassVar, Literal
@@ -156,9 +157,19 @@ class HubertUnitCodecConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        check_num_units(self.num_units)
         if self.pad is None:
             self.pad = max(0, (self.receptive_field - self.hop_length) // 2)
+        self.check()
+
+    def __setattr__(self, name: str, value: Any):
+        # The caller's own configurations stay as they are.
+        super().__setattr__(name, copy.deepcopy(value) if isinstance(value, PreTrainedConfig) else value)
+
+    def check(self) -> None:
+        """Raise a `ValueError` if the parts do not fit each other, as after a change of one of them."""
+        check_num_units(self.num_units)
+        if not 0 <= self.pad <= self.receptive_field:
+            raise ValueError(f"`pad` must be from 0 to {self.receptive_field}, a frame's samples; got {self.pad}.")
         if self.vocoder_config is not None:
             self._check_vocoder(self.vocoder_config)
 

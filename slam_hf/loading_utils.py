@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedConfig
-from transformers.utils.hub import resolve_revision
+from transformers.utils.hub import cached_file, resolve_revision
 
 from .public_names import PREFIX
 
@@ -21,8 +22,10 @@ from .public_names import PREFIX
 ACCESS = ("token", "local_files_only", "cache_dir")
 
 LOADING_OPTIONS = frozenset(
-    ("attn_implementation", "experts_implementation", "transformers_weights", "trust_remote_code", "use_safetensors")
-)
+    f"{prefix}{kind}_implementation{suffix}"
+    for kind in ("attn", "experts")
+    for prefix, suffix in (("", ""), ("_", ""), ("_", "_internal"))
+) | {"transformers_weights", "trust_remote_code", "use_safetensors"}
 """Keys of a `config.json` that choose code, which may come from the Hub, or the file of the weights."""
 
 PART_LOADING_OPTIONS = ("auto_map", "quantization_config")
@@ -78,6 +81,18 @@ class SafeLoadingMixin:
                     f"{cls.config_class.model_type!r}."
                 )
         with naming_damaged_files(path):
+            variant = f".{kwargs['variant']}" if kwargs.get("variant") else ""
+            index = path and cached_file(
+                path,
+                f"model.safetensors.index{variant}.json",
+                revision=revision,
+                subfolder=kwargs.get("subfolder", ""),
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+                **access,
+            )
+            if index:
+                check_index(index)
             model, loading = super().from_pretrained(
                 path,
                 *model_args,
@@ -100,9 +115,17 @@ class SafeLoadingMixin:
         return (model, loading) if output_loading_info else model
 
 
+def check_index(path: str | os.PathLike) -> None:
+    """Raise a `ValueError` if the index of a model's weights names anything but safetensors beside it."""
+    files = json.loads(Path(path).read_text("utf-8"))["weight_map"].values()
+    for file in files:
+        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file):
+            raise ValueError(f"'{path}' names {file!r}: weights must be safetensors in the folder of their index.")
+
+
 @contextmanager
 def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
-    """Where the block fails and a file of the folder is damaged, raise a `ValueError` that names the file."""
+    """Where the block fails, raise an error that names the folder, and the file if one is damaged."""
     try:
         yield
     except Exception as error:
@@ -122,7 +145,10 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
         if isinstance(error, OSError) and folder and not os.path.exists(folder) and str(folder) not in str(error):
             reason = str(error).partition("\n")[0]
             raise OSError(f"There is no folder '{folder}', and from the Hub it cannot be loaded: {reason}") from error
-        raise
+        is_named = folder is None or str(folder) in str(error)
+        if is_named or not isinstance(error, ValueError | TypeError | StrictDataclassError):
+            raise
+        raise ValueError(f"'{folder}' cannot be loaded: {error}") from error
 
 
 def resolve_quickstart(name: str | os.PathLike | None) -> str | os.PathLike | None:

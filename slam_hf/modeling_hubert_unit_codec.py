@@ -115,6 +115,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
 
     def __init__(self, config: HubertUnitCodecConfig):
         super().__init__(config)
+        config.check()
         self.encoder = HubertModel(config.encoder_config)
         shape = (config.num_units, config.encoder_config.hidden_size)
         self.codebook = nn.Buffer(torch.empty(shape, dtype=torch.float32))

@@ -349,6 +349,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             if tokenizer is None:
                 raise ValueError("`stop_strings` needs the tokenizer: pass `tokenizer=...` too.")
             strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings
+            if "" in strings:
+                raise ValueError("`stop_strings` holds an empty string: every sequence ends with it.")
             ends = tokenizer(strings, add_special_tokens=False)["input_ids"]
             stopping_criteria = StoppingCriteriaList([*(stopping_criteria or []), _StopUnits(ends)])
             kwargs["stop_strings"] = text_lm.generation_config.stop_strings = None
@@ -463,11 +465,15 @@ class _PositionCheck:
 
 def _size_of_position_table(lm: PreTrainedModel) -> int | None:
     """Number of positions that a model has learned, or computed in advance; None where there is no limit."""
-    maximum = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    config = lm.config.get_text_config()
+    if config.model_type == "mpt":  # its biases are computed at each call, for this many positions
+        return config.max_seq_len
+    maximum = getattr(config, "max_position_embeddings", None) or getattr(config, "max_target_positions", None)
     if maximum is None:
         return None
     embeddings = [m for m in lm.modules() if isinstance(m, nn.Embedding) and m is not lm.get_input_embeddings()]
-    # OPT and BART have two rows more than positions.
-    learned = any(maximum <= embedding.num_embeddings <= maximum + 2 for embedding in embeddings)
-    computed = any(buffer.ndim == 2 and len(buffer) == maximum for buffer in lm.buffers())
-    return maximum if learned or computed else None
+    for embedding in embeddings:
+        if maximum <= embedding.num_embeddings <= maximum + 2:  # OPT and BART have two rows more than positions
+            first = 0 if embedding.padding_idx is None else embedding.padding_idx + 1  # as in RoBERTa
+            return min(maximum, embedding.num_embeddings - first)
+    return maximum if any(buffer.ndim == 2 and len(buffer) == maximum for buffer in lm.buffers()) else None

@@ -157,7 +157,7 @@ class AudioToAudioPipeline(Pipeline):
         place = ""
         if isinstance(source, _Recording):
             place, source = f"Recording {source.index}: ", source.source
-        sampling_rate = self.processor.feature_extractor.sampling_rate
+        sampling_rate = self.processor.audio_tokenizer.sampling_rate
         try:
             waveform = load_audio(source, sampling_rate)
             if prompt_duration is not None and prompt_duration * sampling_rate < len(waveform):
@@ -168,6 +168,8 @@ class AudioToAudioPipeline(Pipeline):
         except (ValueError, TypeError) as error:
             name = describe(source)
             raise ValueError(f"{place}{'' if name in str(error) else f'{name}: '}{error}") from error
+        except OSError as error:
+            raise type(error)(f"{place}{error}") from error
 
     def _forward(
         self,
@@ -185,6 +187,8 @@ class AudioToAudioPipeline(Pipeline):
             options = self._prepare_generate_kwargs(options, min_new_tokens=max(0, min(num_frames, limit)))
         if seed is not None and settings.get("do_sample"):
             options["logits_processor"] = [*(options.get("logits_processor") or []), _DrawWithSeed(seed, self.device)]
+        if settings.get("stop_strings"):
+            options.setdefault("tokenizer", self.tokenizer)
         output = self.model.generate(**model_inputs, **options)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         continuations = sequences[:, input_ids.shape[1] :]

@@ -212,6 +212,11 @@ class SpeechLMProcessor(ProcessorMixin):
                 "on: `processor.audio_tokenizer = HubertUnitCodec.from_pretrained(...)`."
             )
         check_codec(codec, self.tokenizer.num_units)
+        if self.feature_extractor.sampling_rate != codec.sampling_rate:
+            raise ValueError(
+                f"The processor's feature extractor is set to {self.feature_extractor.sampling_rate!r} Hz and its "
+                f"codec to {codec.sampling_rate} Hz: correct `sampling_rate` in processor_config.json."
+            )
         return codec
 
 

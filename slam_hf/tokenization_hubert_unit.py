@@ -65,6 +65,11 @@ class HubertUnitTokenizer(TokenizersBackend):
         **kwargs: Any,
     ):
         check_num_units(num_units)
+        if (str(pad_token), str(bos_token), str(eos_token)) != (PAD_TOKEN, BOUNDARY_TOKEN, BOUNDARY_TOKEN):
+            raise ValueError(
+                f"`pad_token`, `bos_token` and `eos_token` must be {PAD_TOKEN}, {BOUNDARY_TOKEN} and "
+                f"{BOUNDARY_TOKEN}, got {pad_token}, {bos_token} and {eos_token}."
+            )
         tokens = [*SPECIAL_TOKENS, *(unit_string([unit]) for unit in range(num_units))]
         self._tokenizer = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}))
         # Text between units stays a piece of its own, which is not in the vocabulary and so an error.

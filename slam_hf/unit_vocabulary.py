@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 
@@ -26,6 +27,8 @@ def count_units(config: Mapping[str, Any]) -> int:
 
 def check_num_units(num_units: int) -> None:
     """Raise a `ValueError` if a corpus cannot store this number of units."""
+    if not isinstance(num_units, Integral) or isinstance(num_units, bool):
+        raise ValueError(f"`num_units` must be a whole number, got {num_units!r}.")
     if num_units < 1:
         raise ValueError(f"`num_units` must be at least 1, got {num_units}.")
     if num_units > MAX_UNITS:

@@ -1,6 +1,8 @@
+import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from slam_hf import (
@@ -131,3 +133,32 @@ def test_a_model_that_is_neither_here_nor_reachable_is_named(tmp_path):
         raise OSError("mistyped has no config.json")
     with pytest.raises(OSError, match="^Not connected.$"), naming_damaged_files(tmp_path):
         raise OSError("Not connected.")
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_experts_implementation_internal"])
+def test_a_configuration_does_not_choose_the_code_of_attention(key):
+    config = {"vocab_size": 52, key: "someone/kernel", "base_config": {"model_type": "llama", key: "someone/kernel"}}
+    config = SpeechLMConfig.from_dict(config)
+    assert "someone/kernel" not in (config._attn_implementation, config._experts_implementation)
+    assert "someone/kernel" not in str(vars(config.base_config))
+
+
+@pytest.mark.parametrize("file", ["../model.safetensors", "/etc/model.safetensors", "pytorch_model.bin"])
+def test_an_index_names_only_safetensors_beside_it(tiny_model, tmp_path, file):
+    folder = tmp_path / "model"
+    tiny_model.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, file)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"index\.json' names '.*': weights must be safetensors in the folder"):
+        SpeechLMForCausalLM.from_pretrained(folder)
+
+
+def test_a_wrong_value_in_a_file_is_named_with_its_folder(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": "52"}), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"'{tmp_path}' cannot be loaded: (.|\n)*vocab_size"):
+        SpeechLMForCausalLM.from_pretrained(tmp_path)

@@ -452,3 +452,23 @@ def test_codec_with_weights_that_are_not_finite_is_refused(tiny_codec, tmp_path,
     codec.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"{tmp_path.name}': {name} holds NaN or infinite weights"):
         HubertUnitCodec.from_pretrained(tmp_path)
+
+
+def test_a_changed_number_of_units_is_refused_before_a_codec_is_built(tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path)
+    config = HubertUnitCodecConfig.from_pretrained(tmp_path, num_units=60)
+    with pytest.raises(ValueError, match="embeddings for 50 units and the codebook holds 60"):
+        HubertUnitCodec(config)
+
+
+def test_a_configuration_leaves_that_of_the_caller_alone(tiny_codec):
+    encoder_config = HubertConfig(**tiny_codec.config.encoder_config.to_diff_dict())
+    config = HubertUnitCodecConfig(encoder_config=encoder_config, num_units=50)
+    HubertUnitCodec._from_config(config, attn_implementation="eager", dtype=torch.bfloat16)
+    assert encoder_config.dtype != torch.bfloat16 and encoder_config._attn_implementation is None
+
+
+@pytest.mark.parametrize("pad", [-5, 10**12])
+def test_more_padding_than_a_frame_sees_is_refused(tiny_codec, pad):
+    with pytest.raises(ValueError, match="`pad` must be from 0 to"):
+        HubertUnitCodecConfig(encoder_config=tiny_codec.config.encoder_config, num_units=50, pad=pad)

@@ -165,6 +165,28 @@ def test_sequences_longer_than_the_positions_are_refused(model_type):
     assert torch.isfinite(model.log_likelihood(long[:, :16])).all()
 
 
+@pytest.mark.parametrize(
+    ("model_type", "size", "usable"),
+    [
+        ("mpt", {"max_seq_len": 16}, 16),
+        ("whisper", {"max_target_positions": 16}, 16),
+        ("roberta", {"max_position_embeddings": 16}, 15),  # the first position is that of padding, id 0
+    ],
+)
+def test_positions_have_other_names_and_places(model_type, size, usable):
+    sizes = {
+        "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 1},
+        "whisper": {"d_model": 32, "decoder_layers": 1, "decoder_ffn_dim": 32, "decoder_attention_heads": 4},
+        "roberta": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "is_decoder": True},
+    }
+    base_config = {"model_type": model_type, **sizes[model_type], **size}
+    model = SpeechLMForCausalLM(SpeechLMConfig(base_config=base_config, vocab_size=52)).eval()
+    assert model.max_positions == usable
+    assert model(torch.full((1, usable), 5)).logits.shape == (1, usable, 52)
+    with pytest.raises(ValueError, match=f"longer than the {usable} positions"):
+        model(torch.full((1, usable + 1), 5))
+
+
 def test_packed_documents_may_together_be_longer_than_the_positions():
     model = build("opt", max_position_embeddings=16)
     model(torch.randint(2, 52, (1, 20)), position_ids=torch.arange(10).repeat(2)[None])

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -289,3 +290,31 @@ def test_bad_recordings_are_named(speak, tmp_path):
         speak(np.zeros(16_000, np.float32))
     with pytest.raises(ValueError, match="`prompt_duration` is in seconds and must be positive, got 0"):
         speak(tmp_path / "any.wav", prompt_duration=0)
+
+
+def test_the_sampling_rate_is_that_of_the_codec(checkpoint, recordings, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+    config["feature_extractor"]["sampling_rate"] = 8000
+    (folder / "processor_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match="set to 8000 Hz and its codec to 16000 Hz"):
+        pipeline("audio-to-audio", model=folder)(recordings[0], **GREEDY)
+
+
+def test_stop_strings_need_no_tokenizer(speak, recordings):
+    units = speak(recordings[0], prompt_duration=2.0, **GREEDY)["units"].tolist()
+    stopped = speak(recordings[0], prompt_duration=2.0, stop_strings=f"<Un{units[1]}>", **GREEDY)["units"].tolist()
+    assert stopped == units[: units.index(units[1]) + 1]
+
+
+def test_a_missing_recording_is_named_with_its_index(speak, recordings):
+    with pytest.raises(FileNotFoundError, match="Recording 1: 'missing.wav': no such audio file"):
+        speak([recordings[0], {"audio": {"path": "missing.wav"}}], **GREEDY)
+
+
+def test_a_short_recording_of_a_dataset_is_named_by_its_path(speak, tmp_path):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.zeros(99), 16_000)
+    with pytest.raises(ValueError, match=r"short\.wav': Clip 0 has 99 samples"):
+        speak({"audio": {"path": str(path), "bytes": None}})

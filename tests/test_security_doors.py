@@ -41,7 +41,7 @@ DOORS = {
     "load_codec('evil/pickles')": ("OSError: ", {"evil/pickles"}),
     "HubertUnitCodec.from_pretrained('evil/pickles', weights_only=False)": ("OSError: ", {"evil/pickles"}),
     "AutoModelForAudioTokenization.from_pretrained('evil/pickles')": ("OSError: ", {"evil/pickles"}),
-    "load_codec('evil/index')": ("UnpicklingError: Weights only load failed", {"evil/index"}),
+    "load_codec('evil/index')": ("ValueError: 'evil/index' cannot be loaded: ", {"evil/index"}),
     "load_codec('evil/renamed')": ("OSError: ", {"evil/renamed"}),
     "load_codec('evil/model')": ("ValueError: 'evil/model' holds a model of type 'speech_", {"evil/model"}),
     "AutoModelForCausalLM.from_pretrained('evil/lm')": ("OSError: ", {"evil/lm"}),

@@ -205,3 +205,15 @@ def test_padded_model_has_the_units_that_it_names(tmp_path):
     config = {"model_type": "speech_language_model", "vocab_size": 64, "num_units": 50}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert AutoTokenizer.from_pretrained(tmp_path).num_units == 50
+
+
+@pytest.mark.parametrize("name", ["pad_token", "bos_token", "eos_token"])
+def test_special_tokens_are_those_of_the_vocabulary(name):
+    with pytest.raises(ValueError, match="`eos_token` must be <PAD>, <S> and <S>, got .*<Un3>"):
+        HubertUnitTokenizer(num_units=50, **{name: "<Un3>"})
+
+
+@pytest.mark.parametrize("num_units", ["50", True, 2.0])
+def test_the_number_of_units_is_a_whole_number(num_units):
+    with pytest.raises(ValueError, match="whole number"):
+        HubertUnitTokenizer(num_units=num_units)
