@@ -1,4 +1,4 @@
-"""Every value of the recipes that a paper gives, against the paper."""
+"""What recipes and arguments may say; and every value of the recipes that a paper gives, against the paper."""
 
 from pathlib import Path
 

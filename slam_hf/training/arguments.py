@@ -179,7 +179,9 @@ class PretrainArguments:
             Whether to delete what an earlier run has left in the output folder.
     """
 
-    base_config: dict | str | None = field(default=None, metadata={"help": "From scratch: the LM's config, in JSON."})
+    base_config: dict | str | None = field(
+        default=None, metadata={"help": "Train from scratch: the LM's configuration, in JSON."}
+    )
     num_units: int = field(default=500, metadata={"help": "Number of units of the codec."})
     rope_theta: float | None = field(default=None, metadata={"help": "Base of the rotary embedding of a text LM."})
     codec: str | None = field(default=None, metadata={"help": "The unit codec: a Hub id or a folder."})
@@ -197,10 +199,12 @@ class PretrainArguments:
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Number of processes for the corpora."})
     max_train_tokens: int | None = field(default=None, metadata={"help": "Tokens to train on; -1: no such budget."})
     max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no such budget."})
-    benchmarks: dict | str | None = field(default=None, metadata={"help": "Benchmarks' folders by task, in JSON."})
+    benchmarks: dict | str | None = field(
+        default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
+    )
     prompt: str | None = field(default=None, metadata={"help": "A recording to continue at the end."})
     asr_model: str | None = field(default=None, metadata={"help": "Speech recogniser for the continuation."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete what an earlier run has left there."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete an earlier run in the output folder."})
 
     def __post_init__(self):
         self.base_config = _read_mapping("base_config", self.base_config)

@@ -31,7 +31,7 @@ class AlignArguments(ScriptArguments):
     max_auto_bleu: float | None = field(
         default=None, metadata={"help": "Keep pairs whose prompt and chosen text have an auto-BLEU-2 below this."}
     )
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete what an earlier run has left there."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete an earlier run in the output folder."})
 
     def __post_init__(self):
         if self.dataset_name is None:
