@@ -79,7 +79,8 @@ def finish_split(
         if has_pairs:
             pairs, left_out = _read_pairs(ledger, key)
             rows = len(pairs)
-        filled += [key] if rows else []
+        if rows:
+            filled.append(key)
         num_rows += rows
         skipped += left_out
     report = output_dir / "skipped" / f"{split}.jsonl"
