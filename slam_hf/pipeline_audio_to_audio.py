@@ -198,11 +198,10 @@ class AudioToAudioPipeline(Pipeline):
         self, model_outputs: dict[str, torch.Tensor], return_full_audio: bool = True
     ) -> dict[str, Any] | list[dict[str, Any]]:
         prompt = model_outputs["input_ids"][0]
+        heard = prompt if return_full_audio else prompt[:0]
         results = [
             {
-                "audio": self.processor.decode(
-                    torch.cat([prompt, continuation]) if return_full_audio else continuation
-                ),
+                "audio": self.processor.decode(torch.cat([heard, continuation])),
                 "sampling_rate": self.processor.audio_tokenizer.sampling_rate,
                 "units": self.tokenizer.decode_units(continuation),
                 "prompt_units": self.tokenizer.decode_units(prompt),

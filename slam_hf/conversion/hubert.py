@@ -9,20 +9,9 @@ from ..loading_utils import naming_damaged_files
 
 
 def read_hubert(name: str | os.PathLike, revision: str = "main") -> HubertModel:
-    r"""
-    Load a HuBERT in float32. Unlike `HubertModel.from_pretrained`, it raises an error if weights are missing.
-
-    Args:
-        name (`str` or `os.PathLike`):
-            A Hub id or a folder.
-        revision (`str`, *optional*, defaults to `"main"`):
-            Branch, tag or commit on the Hub.
-
-    Returns:
-        [`~transformers.HubertModel`], in evaluation mode.
-
-    Raises:
-        ValueError: the checkpoint is of another model type, lacks weights, or a file is damaged.
+    """
+    Load a HuBERT from the Hub or a folder, in float32 and in evaluation mode. Unlike `HubertModel.from_pretrained`, it
+    raises a `ValueError` where the checkpoint is of another model type, lacks weights, or a file is damaged.
     """
     with naming_damaged_files(name):
         config = AutoConfig.from_pretrained(name, revision=revision)

@@ -133,9 +133,8 @@ def _skip_too_long(utterances: Utterances, max_positions: int | None) -> None:
     for name, units in utterances.units.items():
         num_tokens = len(units) + 2  # with <S> on both sides
         if max_positions is not None and num_tokens > max_positions:
-            utterances.skipped[name] = (
-                f"too long: {num_tokens:,} tokens, and the model has {max_positions:,} positions"
-            )
+            problem = f"too long: {num_tokens:,} tokens, and the model has {max_positions:,} positions"
+            utterances.skipped[name] = problem
 
 
 def _check_vocabulary(utterances: Utterances, num_units: int) -> None:
