@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -90,11 +91,9 @@ def _find_samples(source: Any, name: str) -> tuple[Any, Any] | None:
 
 
 def _as_rate(rate: Any, name: str) -> int:
-    try:
+    with suppress(TypeError, ValueError, OverflowError):
         if int(rate) == rate:
             return int(rate)
-    except (TypeError, ValueError, OverflowError):
-        pass
     raise ValueError(f"{name}: its sampling rate is {rate!r}, which is not a whole number of Hz.")
 
 

@@ -2,6 +2,7 @@
 
 from datasets import Features, Value
 
+from ..encoding.recordings import PAIR_CLIPS
 from ..encoding.unit_rows import UNIT_ROW_SCHEMA
 
 
@@ -9,14 +10,6 @@ UNIT_CORPUS_FEATURES = Features.from_arrow_schema(UNIT_ROW_SCHEMA)
 """A tokenised corpus: one row per utterance."""
 
 PREFERENCE_FEATURES = Features(
-    {
-        "id": Value("string"),
-        "prompt": Value("string"),
-        "chosen": Value("string"),
-        "rejected": Value("string"),
-        "prompt_text": Value("string"),
-        "chosen_text": Value("string"),
-        "rejected_text": Value("string"),
-    }
+    {name: Value("string") for name in ("id", *PAIR_CLIPS, *(f"{clip}_text" for clip in PAIR_CLIPS))}
 )
 """Preference pairs as TRL's `DPOTrainer` takes them: unit strings (`<Un3><Un49>...`), with the text where known."""
