@@ -186,6 +186,8 @@ class AudioToAudioPipeline(Pipeline):
             limit = settings.get("max_new_tokens") or settings.get("max_length", math.inf) - input_ids.shape[1]
             options = self._prepare_generate_kwargs(options, min_new_tokens=max(0, min(num_frames, limit)))
         if seed is not None and settings.get("do_sample"):
+            if settings.get("prompt_lookup_num_tokens") or options.get("assistant_model"):
+                raise ValueError("`seed` does not fix assisted sampling: leave it out, or pass `do_sample=False`.")
             options["logits_processor"] = [*(options.get("logits_processor") or []), _DrawWithSeed(seed, self.device)]
         if settings.get("stop_strings"):
             options.setdefault("tokenizer", self.tokenizer)

@@ -318,3 +318,8 @@ def test_a_short_recording_of_a_dataset_is_named_by_its_path(speak, tmp_path):
     soundfile.write(path, np.zeros(99), 16_000)
     with pytest.raises(ValueError, match=r"short\.wav': Clip 0 has 99 samples"):
         speak({"audio": {"path": str(path), "bytes": None}})
+
+
+def test_a_seed_is_refused_where_it_would_not_be_kept(speak, recordings):
+    with pytest.raises(ValueError, match="`seed` does not fix assisted sampling"):
+        speak(recordings[0], prompt_duration=2.0, seed=0, max_new_tokens=8, prompt_lookup_num_tokens=2)
