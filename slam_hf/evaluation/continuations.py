@@ -81,13 +81,8 @@ def evaluate_continuations(
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     described, data_hash = describe_model(model, args.model), hash_rows(hash_files(files | alignments).items())
     codec = speak.processor.audio_tokenizer
-    settings = {
-        "prompt_seconds": continuation_args.prompt_seconds,
-        "batch_size": continuation_args.batch_size,
-        "seed": continuation_args.seed,
-        "generation": _describe_generation(speak),
-        "asr_model": describe_model(transcribe.model),
-    }
+    settings = {name: getattr(continuation_args, name) for name in ("prompt_seconds", "batch_size", "seed")}
+    settings |= {"generation": _describe_generation(speak), "asr_model": describe_model(transcribe.model)}
     identity = hash_rows([[described["weights"], data_hash, hash_model(codec), settings]])
     journal_dir, audio_dir = Path(args.output_dir, ".journal", identity), Path(args.output_dir, "audio")
     records = continue_recordings(files, speak, transcribe, continuation_args, journal_dir, audio_dir, args.task)

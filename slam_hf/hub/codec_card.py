@@ -46,12 +46,8 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
         voices = f"{vocoder.num_speakers:,} voices" if vocoder.num_speakers > 1 else "one voice"
         size = count_parameters(folder, "vocoder.")
         figures["vocoder"] = f"unit HiFi-GAN, {size:,} parameters, {voices}, {durations}"
-    data = ModelCardData(
-        license=license,
-        library_name="transformers",
-        pipeline_tag="audio-to-audio",
-        tags=["speech", "speech-units", "slam-hf"],
-    )
+    tags = ["speech", "speech-units", "slam-hf"]
+    data = ModelCardData(license=license, library_name="transformers", pipeline_tag="audio-to-audio", tags=tags)
     content = TEMPLATES.get_template("codec_card.md").render(
         metadata=front_matter(data),
         repo_id=repo_id,

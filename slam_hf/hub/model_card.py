@@ -308,7 +308,7 @@ def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:
         "emissions": round(1000 * sum(record.emissions.co2 for record in measured), 3),  # in grams
         "source": "codecarbon",
         "training_type": "pre-training" if measured[0].objective == "pretraining" else "fine-tuning",
-        "hardware_used": ", ".join(dict.fromkeys(_hardware(record) for record in measured)),
+        "hardware_used": ", ".join(dict.fromkeys(map(_hardware, measured))),
     }
 
 
