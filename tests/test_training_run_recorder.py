@@ -69,6 +69,7 @@ def test_a_record_has_what_was_measured(tmp_path):
     assert record.recipe["lr_scheduler_type"] == "cosine_with_min_lr"
     assert record.recipe["seed"] == trainer.args.seed
     assert record.recipe["precision"] == "float32"
+    assert record.recipe["weight_decay"] == 0.0
     assert "rope_theta" not in record.recipe
     assert record.packages.keys() >= {"slam-hf", "torch", "transformers"}
     assert record.emissions is None

@@ -82,7 +82,12 @@ class RunRecorder(TrainerCallback, ExportableState):
         record = RunRecord(
             objective=objective,
             corpora=[record_corpus(corpus, rows) for corpus, rows in corpora],
-            recipe={argument: value for argument, value in plain.items() if value not in (None, False, {})},
+            # A zero is a setting too, and equals `False`.
+            recipe={
+                argument: value
+                for argument, value in plain.items()
+                if value is not None and value is not False and value != {}
+            },
             hardware=_hardware(training_args),
             packages={package: metadata.version(package) for package in PACKAGES},
         )
