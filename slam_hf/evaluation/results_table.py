@@ -173,6 +173,7 @@ def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> list[str]:
             )
         axes.set(xscale="log", xlabel="training tokens", ylabel="accuracy (%)", title=TASKS[task].heading)
         axes.margins(x=0.25)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return [row.model for row in counts if row not in plotted]
 
