@@ -24,6 +24,10 @@ QUICKSTART_CODEC = f"{PREFIX}codec"
 """The codec that comes with the package."""
 
 
+BASE_CLASSES = ("FeatureExtractionMixin", "PreTrainedTokenizerBase", "MistralCommonBackend")
+"""What transformers checks the parts of a processor against."""
+
+
 class SpeechLMProcessor(ProcessorMixin):
     r"""
     Processor of [`SpeechLMForCausalLM`]: audio → units → ids, and ids → units → audio.
@@ -111,14 +115,28 @@ class SpeechLMProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         processor_dict, unused_kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        # The key of transformers has no revision, and lets the file choose any class.
-        processor_dict.pop("audio_tokenizer", None)
         if processor_dict.get("codec") is not None:
             is_local = os.path.exists(pretrained_model_name_or_path)
             processor_dict["codec"] = check_codec_reference(
                 processor_dict["codec"], f"{pretrained_model_name_or_path}: processor_config.json", is_local
             )
         return processor_dict, unused_kwargs
+
+    @staticmethod
+    def get_possibly_dynamic_module(module_name: str) -> type:
+        """
+        As for every processor, for the classes that the parts of this one are checked against.
+
+        Raises:
+            ValueError: the class is another one, such as the `audio_tokenizer` of a `processor_config.json`: its key
+                would let the file choose a class, and a model without a revision.
+        """
+        if module_name not in BASE_CLASSES:
+            raise ValueError(
+                f"processor_config.json names the class {module_name!r}. It may only name a codec, as `codec`: pass "
+                "the codec that the model was trained on, `codec=`."
+            )
+        return ProcessorMixin.get_possibly_dynamic_module(module_name)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> Any:
         """

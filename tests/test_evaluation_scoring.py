@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -68,6 +69,7 @@ def test_batches_hold_sequences_of_about_one_length(tiny_model, tokenizer, pairs
 
 def test_one_bar_goes_to_its_end(tiny_model, tokenizer, pairs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scoring, "CLOSE", 0.1)  # some pairs are computed again
+    monkeypatch.setattr(scoring, "tqdm", partial(scoring.tqdm, mininterval=0))  # however fast it goes
     score_pairs(pairs, tiny_model, tokenizer, tmp_path, batch_tokens=200, name="sBLIMP")
     shown = capsys.readouterr().err.split("\r")[-1]
     total = int(re.search(r"sBLIMP: 100%.* (\d+)/\1 ", shown)[1])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForAudioTokenization, AutoProcessor, EncodecFeatureExtractor
+from transformers import AutoModelForAudioTokenization, AutoProcessor, DacModel, EncodecFeatureExtractor
 
 import slam_hf  # noqa: F401 (registers the Auto classes)
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, load_audio
@@ -147,3 +147,14 @@ def test_a_folder_does_not_take_the_place_of_a_repository(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"'user/codec' on the Hub is hidden by the folder '.*user/codec'"):
         check_codec_reference(reference, "user/model", is_local=False)
     assert check_codec_reference(reference, "model", is_local=True) == reference
+
+
+def test_a_file_does_not_choose_the_class_of_the_codec(checkpoint, monkeypatch):
+    named = {"audio_tokenizer_class": "DacModel", "audio_tokenizer_name_or_path": str(checkpoint / "codec")}
+    path = checkpoint / "model" / "processor_config.json"
+    path.write_text(json.dumps({"processor_class": "SpeechLMProcessor", "audio_tokenizer": named}))
+    loaded = []
+    monkeypatch.setattr(DacModel, "from_pretrained", lambda *args, **kwargs: loaded.append(args))
+    with pytest.raises(ValueError, match="names the class 'DacModel'"):
+        SpeechLMProcessor.from_pretrained(checkpoint / "model")
+    assert loaded == []
