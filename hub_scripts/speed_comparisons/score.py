@@ -5,7 +5,6 @@ does: it reads the files, encodes them in plain padded batches, and scores the p
 `evaluate_model.py` for one model after another, first with an empty cache of units, then with a full one.
 """
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -30,7 +29,6 @@ NUM_MODELS = 3
 
 
 def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparison:
-    os.environ["TQDM_DISABLE"] = "1"
     encoders = make_encoders(device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,7 +1,9 @@
 """Ways to do the same work take turns, and each turn is timed."""
 
+import io
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -69,7 +71,8 @@ def take_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
     for number in range(rounds + 1):
         for name, do_work in ways.items():
             start, processor_start = time.perf_counter(), time.process_time()
-            work = do_work()
+            with redirect_stderr(io.StringIO()):  # the bars of jobs
+                work = do_work()
             turn = Turn(work, time.perf_counter() - start, time.process_time() - processor_start)
             if number > 0:
                 turns[name].append(turn)
