@@ -347,7 +347,7 @@ def test_two_jobs_at_once_lose_no_rows(tiny_codec, recordings, tmp_path):
         processes = []
         for _ in range(2):
             processes.append(start(tokenize, recordings, tiny_codec, output_dir, 2))
-            time.sleep(random.uniform(0, 1.0))
+            time.sleep(random.uniform(0, 0.1))
         for process in processes:
             process.join()
         refused += sum(process.exitcode != 0 for process in processes)
