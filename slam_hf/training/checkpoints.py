@@ -1,9 +1,6 @@
 """Finds the newest complete checkpoint of a run, and trains from it."""
 
-import hashlib
 import json
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from ..atomic_write import atomic_write
+from ..evaluation.units import hash_files
 
 
 CHECKSUMS_NAME = "checksums.json"
@@ -34,7 +32,7 @@ class ChecksumCallback(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-            checksums = dict(zip(names, _hash_files([folder / name for name in names]), strict=True))
+            checksums = hash_files({name: folder / name for name in names})
             atomic_write(folder / CHECKSUMS_NAME, json.dumps(checksums, indent=2).encode())
 
 
@@ -112,7 +110,7 @@ def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = T
     for path in saved:
         if not path.is_file():
             raise ValueError(f"'{path}' is missing from the checkpoint.")
-    for path, checksum in zip(saved, _hash_files(saved), strict=True):
+    for path, checksum in hash_files({path: path for path in saved}).items():
         if checksum != saved[path]:
             raise ValueError(f"'{path}' is damaged: it is not the file that was saved.")
 
@@ -138,15 +136,6 @@ def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = T
             f"continue exactly, start {processes} processes. To continue with other batches, give "
             f"`resume_from_checkpoint: {checkpoint}`. To begin again, give another `output_dir`."
         )
-
-
-def _hash_files(paths: Iterable[Path]) -> list[str]:
-    def hash_file(path: Path) -> str:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(hash_file, paths))
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
