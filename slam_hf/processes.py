@@ -1,5 +1,8 @@
-"""This process among those of `accelerate launch` or `torchrun`."""
+"""This process among others: those of `accelerate launch` or `torchrun`, and the one that started it."""
 
+import os
+import threading
+import time
 from datetime import timedelta
 
 import torch
@@ -15,3 +18,15 @@ def get_process_state() -> PartialState:
     """The state of this process, on a GPU where there is one, and on the CPU otherwise."""
     use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     return PartialState(cpu=use_cpu, timeout=LONGEST_WAIT)
+
+
+def exit_with_parent(parent: int) -> None:
+    """End this process soon after its parent, the process of this number. A worker whose parent is killed would go on,
+    or wait forever for somebody to take its results."""
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+
+
+def _exit_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

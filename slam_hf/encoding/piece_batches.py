@@ -2,8 +2,6 @@
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ..processes import exit_with_parent
 from .ledger import ChunkKey, PendingPart
 from .length_groups import fullest_group
 from .reading import Piece, PieceRules, read_pieces
@@ -138,11 +137,4 @@ def _prepare_worker(parent: int, worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which ends its workers
     # fsspec's event loop thread does not survive the fork.
     fsspec.asyn.reset_lock()
-    # A worker whose parent is killed would wait forever for somebody to take its last batch from the pipe.
-    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
-
-
-def _exit_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+    exit_with_parent(parent)

@@ -1,0 +1,115 @@
+"""Arguments of the scripts whose work may outgrow a machine: where it runs, and in how many tasks."""
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+
+TASKS_PER_WORKER = 8
+"""Tasks for each of several workers, unless another number is given: a slow or lost one leaves its to the others."""
+
+OPTIONS = (
+    *("cpus_per_task", "gpus_per_task", "mem_per_cpu_gb", "time", "partition", "qos", "env_command"),
+    *("flavor", "image", "namespace", "dependencies"),
+)
+"""Arguments that are passed on to the executor under their names."""
+
+DEFAULTS = {"slurm": {"cpus_per_task": 4, "mem_per_cpu_gb": 4}, "ray": {"cpus_per_task": 4, "mem_per_cpu_gb": 4}}
+"""datatrove's are those of text: one CPU with 2 GB."""
+
+
+@dataclass
+class ExecutorArguments:
+    r"""
+    Where a step runs: on this machine, a Slurm or Ray cluster, or Hugging Face Jobs, by datatrove's executors.
+
+    Raises:
+        ValueError: an option is of another executor, or one that this executor needs is missing.
+    """
+
+    _argument_group_name = "where it runs"
+
+    executor: Literal["local", "slurm", "ray", "jobs"] = field(
+        default="local", metadata={"help": "This machine, a Slurm or Ray cluster, or Hugging Face Jobs."}
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "Tasks that run at once. Default on this machine: one on each GPU, or one."}
+    )
+    tasks: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tasks that the work is divided into. The result does not depend on it. Default: "
+            f"{TASKS_PER_WORKER} for each of several workers, so that a slow one gets fewer."
+        },
+    )
+    cpus_per_task: int | None = field(default=None, metadata={"help": "Slurm, Ray: CPUs of a task. Default: 4."})
+    gpus_per_task: int | None = field(default=None, metadata={"help": "Slurm, Ray: GPUs of a task. Default: none."})
+    mem_per_cpu_gb: int | None = field(default=None, metadata={"help": "Slurm, Ray: memory, in GB. Default: 4."})
+    time: str | None = field(
+        default=None, metadata={"help": "Time limit of a task: Slurm (12:00:00), Ray (seconds), Jobs (12h)."}
+    )
+    partition: str | None = field(default=None, metadata={"help": "Slurm: partition."})
+    qos: str | None = field(default=None, metadata={"help": "Slurm: quality of service. Default: normal."})
+    env_command: str | None = field(
+        default=None,
+        metadata={"help": "Slurm: command that activates the environment, such as 'source venv/bin/activate'."},
+    )
+    flavor: str | None = field(
+        default=None, metadata={"help": "Jobs: hardware, such as a10g-small. Default: cpu-basic."}
+    )
+    image: str | None = field(default=None, metadata={"help": "Jobs: Docker image, which has uv."})
+    namespace: str | None = field(default=None, metadata={"help": "Jobs: user or organisation that pays."})
+    dependencies: list[str] | None = field(
+        default=None, metadata={"help": "Jobs: requirements that pip can install, this package among them."}
+    )
+    executor_config: str | None = field(
+        default=None,
+        metadata={"help": "YAML file with any arguments of datatrove's executor. Options of the command line win."},
+    )
+
+    def __post_init__(self):
+        for name in ("workers", "tasks"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: expected at least 1.")
+        if self.workers is None and self.executor == "local":
+            self.workers = max(1, torch.accelerator.device_count())
+        if self.workers is None:
+            raise ValueError(f"`executor {self.executor}` needs `workers`: the number of tasks that run at once.")
+        if self.tasks is None:
+            self.tasks = TASKS_PER_WORKER * self.workers if self.workers > 1 or self.executor != "local" else 1
+
+    def options(self, executor_class: type) -> dict[str, Any]:
+        """The arguments of a datatrove executor that depend on where it runs. A `ValueError` names one that it does
+        not take, or that it needs."""
+        options = {} if self.executor_config is None else _read_yaml(self.executor_config)
+        options |= {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+        parameters = dict(inspect.signature(executor_class).parameters)
+        for name in ("pipeline", "tasks", "workers", "logging_dir", "depends", "skip_completed"):
+            del parameters[name]
+        if "time" in options and self.executor == "jobs":
+            options["timeout"] = options.pop("time")
+        if unknown := options.keys() - parameters.keys():
+            raise ValueError(f"`executor {self.executor}` does not take `{min(unknown)}`: remove it.")
+        needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+        needed |= {"dependencies"} & parameters.keys()  # the default lacks this package
+        if missing := needed - options.keys():
+            raise ValueError(f"`executor {self.executor}` needs `{min(missing)}`.")
+        if self.executor == "slurm" and not isinstance(options["time"], str):
+            raise ValueError(f"`time` is {options['time']}: YAML needs quotes, such as '12:00:00'.")
+        if self.executor == "ray" and "time" in options:
+            options["time"] = int(options["time"])
+        return DEFAULTS.get(self.executor, {}) | options
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        options = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path}' is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"'{path}' should have a line `name: value` for each argument of the executor.")
+    return options
