@@ -47,7 +47,11 @@ def hubert_states(
     states = states + _embed_positions(transformer.pos_conv_embed, states, valid)
     if not encoder.config.do_stable_layer_norm:
         states = transformer.layer_norm(states)
-    mask = create_bidirectional_mask(encoder.config, inputs_embeds=states, attention_mask=valid)
+    # A mask in any case: to find that none is needed, the device would be waited for, and the result of a clip would
+    # depend on whether another one in the batch is shorter.
+    mask = create_bidirectional_mask(
+        encoder.config, inputs_embeds=states, attention_mask=valid, allow_is_bidirectional_skip=False
+    )
     for layer in transformer.layers:
         states = layer(states, attention_mask=mask)
     return states, num_frames
@@ -60,14 +64,16 @@ def _valid(lengths: torch.LongTensor, longest: int) -> torch.BoolTensor:
 
 def _norm_over_time(features: torch.Tensor, valid: torch.BoolTensor, norm: nn.GroupNorm) -> torch.Tensor:
     """Group norm with a group for each channel, over the valid frames of `(batch_size, num_channels, num_frames)`."""
-    valid = valid[:, None]
-    count = valid.sum(dim=2, keepdim=True)
-    # In float32, as the norms of PyTorch sum on a GPU.
-    centred = features.float()
-    centred = centred - centred.where(valid, 0).sum(dim=2, keepdim=True) / count
-    variance = centred.square().where(valid, 0).sum(dim=2, keepdim=True) / count
+    dtype, num_frames = features.dtype, features.shape[2]
+    # In float32, as the norms of PyTorch sum on a GPU. In few passes, for nothing else in HuBERT is as large.
+    features = features.float()
+    count = valid.sum(dim=1)[:, None, None]
+    mean = features @ valid[:, :, None].float() / count
+    # Frames that equal the mean add nothing to the sum of squares.
+    features = features.where(valid[:, None], mean)
+    variance = features.var(dim=2, correction=0, keepdim=True) * (num_frames / count)
     scale = (variance + norm.eps).rsqrt() * norm.weight[:, None]
-    return (centred * scale + norm.bias[:, None]).to(features.dtype)
+    return torch.addcmul(norm.bias[:, None] - mean * scale, features, scale).to(dtype)
 
 
 def _embed_positions(module: nn.Module, states: torch.Tensor, valid: torch.BoolTensor) -> torch.Tensor:

@@ -1,9 +1,10 @@
 """The unit codec: audio to the k-means units of a HuBERT layer, and units back to audio with a unit HiFi-GAN."""
 
 import copy
+import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,13 @@ from .configuration_hubert_unit_codec import HubertUnitCodecConfig
 from .loading_utils import SafeLoadingMixin, check_finite
 from .masked_hubert import hubert_states
 from .modeling_unit_hifigan import UnitHifiGan
-from .padding_utils import split_clips, split_durations, split_units
+from .padding_utils import copy_to, pad_rows, split_clips, split_durations, split_units
 from .public_names import public_name
 
 
-_BATCH_SECONDS = 48
-"""Audio in a batch of clips that are encoded together on an accelerator, where HuBERT-base takes 0.44 TFLOP for it:
-enough to hide the launch of its kernels, and little to waste where a batch is not full."""
+_BATCH_SECONDS = 64
+"""Least audio in a full batch on an accelerator. HuBERT-base takes 0.6 TFLOP for it: longer than the launch of its
+kernels in float32, and little to waste where a batch is not full."""
 
 _STEPS_PER_OCTAVE = 4
 """Number of padded lengths between a length and its double: padding is at most a quarter of a clip."""
@@ -111,7 +112,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     base_model_prefix = "codec"
     main_input_name = "input_values"
     input_modalities = "audio"
-    _keep_in_fp32_modules_strict = ["codebook"]
+    _keep_in_fp32_modules_strict = ["codebook", "duration_predictor"]
 
     def __init__(self, config: HubertUnitCodecConfig):
         super().__init__(config)
@@ -255,13 +256,16 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         """
         first_frame = self.config.receptive_field - 2 * self.config.pad
         clips = split_clips(input_values, padding_mask, min_samples=first_frame)
+        lengths = [self.config.num_frames(len(clip) + 2 * self.config.pad) for clip in clips]
         if batched is None:
             batched = self.device.type != "cpu"
-        with _full_float32(), torch.autocast(self.device.type, enabled=False):
-            units = self._encode_batches(clips) if batched else [self._encode_clip(clip) for clip in clips]
+        with _full_float32(self.device):
+            if batched:
+                units = self._encode_batches(clips, lengths)
+            else:
+                units = pad_sequence(list(map(self._encode_clip, clips)), batch_first=True, padding_value=-1)
         return HubertUnitCodecEncoderOutput(
-            audio_codes=pad_sequence(units, batch_first=True, padding_value=-1)[:, None],
-            lengths=_lengths(units),
+            audio_codes=units[:, None], lengths=copy_to(torch.tensor(lengths), units.device)
         )
 
     @torch.no_grad()
@@ -271,9 +275,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         durations: torch.LongTensor | None = None,
         speaker_id: int | torch.LongTensor | None = None,
         style_id: int | torch.LongTensor | None = None,
+        batched: bool | None = None,
     ) -> HubertUnitCodecDecoderOutput:
         r"""
-        Units to audio. Each sequence goes through the vocoder alone, as its convolutions would see padding.
+        Units to audio. The waveform of a sequence never depends on what else is in the batch.
 
         Args:
             audio_codes (`torch.LongTensor` of shape `(batch_size, 1, num_units)` or `(batch_size, num_units)`):
@@ -284,6 +289,9 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 Speaker; defaults to the first one where the vocoder has several.
             style_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
                 Style; defaults to the first one where the vocoder has several.
+            batched (`bool`, *optional*):
+                Whether sequences go through the vocoder in batches, in place of one by one. Defaults to `True` on an
+                accelerator and `False` on a CPU.
 
         Returns:
             [`HubertUnitCodecDecoderOutput`]: `audio_values` and `lengths`.
@@ -298,18 +306,26 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 "vocoder=..., vocoder_config=...)`, from a vocoder that was trained on these units."
             )
         sequences = split_units(audio_codes, self.config.num_units)
-        if durations is None:
-            durations = [self.vocoder.predict_durations(units[None])[0] for units in sequences]
-        else:
+        if durations is not None:
             durations = split_durations(durations, sequences)
+        if batched is None:
+            batched = self.device.type != "cpu"
         speakers = _repeat(speaker_id, len(sequences))
         styles = _repeat(style_id, len(sequences))
-        waveforms = [
-            self.vocoder(units[None], frames[None], speaker, style)[0]
-            for units, frames, speaker, style in zip(sequences, durations, speakers, styles, strict=True)
-        ]
+        if batched:
+            waveforms, num_frames = self._decode_batches(sequences, durations, speakers, styles)
+            lengths = [count * self.config.hop_length for count in num_frames]
+        else:
+            if durations is None:
+                with _full_float32(self.device):
+                    durations = [self.vocoder.predict_durations(units[None])[0] for units in sequences]
+            rows = [
+                self.vocoder(units[None], frames[None], speaker, style)[0]
+                for units, frames, speaker, style in zip(sequences, durations, speakers, styles, strict=True)
+            ]
+            waveforms, lengths = pad_sequence(rows, batch_first=True), list(map(len, rows))
         return HubertUnitCodecDecoderOutput(
-            audio_values=pad_sequence(waveforms, batch_first=True)[:, None], lengths=_lengths(waveforms)
+            audio_values=waveforms[:, None], lengths=copy_to(torch.tensor(lengths), waveforms.device)
         )
 
     def forward(
@@ -358,29 +374,87 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         states = self.encoder(clip[None], output_hidden_states=[layer]).hidden_states[layer][0]
         return self._nearest_centroids(states)
 
-    def _encode_batches(self, clips: list[torch.Tensor]) -> list[torch.LongTensor]:
-        """Units of shape `(num_frames,)` of each clip of shape `(num_samples,)`."""
-        clips = [nn.functional.pad(clip, (self.config.pad, self.config.pad)) for clip in clips]
-        by_length: defaultdict[int, list[int]] = defaultdict(list)
-        for index, clip in enumerate(clips):
-            by_length[_padded_length(len(clip), self.config.hop_length)].append(index)
-        units: list[torch.LongTensor] = [None] * len(clips)
-        for length, indices in by_length.items():
-            batch_size = max(1, _BATCH_SECONDS * self.config.sampling_rate // length)
-            for start in range(0, len(indices), batch_size):
-                chosen = indices[start : start + batch_size]
-                # The last batch of a length is as large as the others: what is missing is silence.
-                waveforms = self.codebook.new_zeros(batch_size, length)
-                num_samples = torch.full((batch_size,), length)
-                for row, index in enumerate(chosen):
-                    waveforms[row, : len(clips[index])] = clips[index]
-                    num_samples[row] = len(clips[index])
-                num_samples = num_samples.to(waveforms.device)
-                states, _ = hubert_states(self.encoder, waveforms.to(self.encoder.dtype), num_samples)
-                codes = self._nearest_centroids(states.flatten(0, 1)).unflatten(0, states.shape[:2])
-                for row, index in enumerate(chosen):
-                    units[index] = codes[row, : self.config.num_frames(len(clips[index]))]
-        return units
+    def batch_shape(self, num_samples: int) -> tuple[int, int]:
+        r"""
+        The batch of an accelerator that a clip is part of. Clips whose batch has the same shape go together.
+
+        Args:
+            num_samples (`int`):
+                Samples of the clip.
+
+        Returns:
+            `tuple[int, int]`: the number of clips in a full batch, and that of samples which each is padded to.
+        """
+        count, num_frames = self._batch_shape(-(-num_samples // self.config.hop_length))
+        return count, num_frames * self.config.hop_length
+
+    def _batch_shape(self, num_frames: int) -> tuple[int, int]:
+        """Like [`~HubertUnitCodec.batch_shape`], in frames. There are few shapes, as rounding depends on the shape."""
+        step = 2 ** max(0, num_frames.bit_length() - _STEPS_PER_OCTAVE.bit_length())
+        padded = -(-num_frames // step) * step
+        return math.ceil(_BATCH_SECONDS * self.config.frame_rate / padded), padded
+
+    def _encode_batches(self, clips: list[torch.Tensor], num_frames: list[int]) -> torch.LongTensor:
+        """Units of shape `(num_clips, max(num_frames))`, padded with -1, of clips of shape `(num_samples,)`."""
+        device, pad = self.device, self.config.pad
+        batches = list(_group(map(self.batch_shape, map(len, clips))))
+        units = []
+        for (count, num_samples), indices in batches:
+            waveforms = pad_rows([clips[index] for index in indices], (count, num_samples), device)
+            lengths = [len(clips[index]) for index in indices] + [num_samples] * (count - len(indices))
+            states, _ = hubert_states(
+                self.encoder,
+                nn.functional.pad(waveforms, (pad, pad)).to(self.encoder.dtype),
+                copy_to(torch.tensor(lengths) + 2 * pad, device),
+            )
+            units.append(self._nearest_centroids(states.flatten(0, 1)).unflatten(0, states.shape[:2]))
+        units = _in_order(units, [indices for _, indices in batches], max(num_frames))
+        valid = torch.arange(units.shape[1]) < torch.tensor(num_frames)[:, None]
+        return units.where(copy_to(valid, device), -1)
+
+    def _decode_batches(
+        self,
+        sequences: list[torch.LongTensor],
+        durations: list[torch.LongTensor] | None,
+        speakers: list[int | None],
+        styles: list[int | None],
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Waveforms of shape `(num_sequences, num_samples)`, padded with zeros, and the frames of each."""
+        device = self.device
+        if durations is None:
+            durations = self._predict_durations(sequences)
+        num_frames = torch.stack([row.sum() for row in durations]).tolist()
+        frames = [
+            units.repeat_interleave(row, output_size=total)
+            for units, row, total in zip(sequences, durations, num_frames, strict=True)
+        ]
+        batches = list(_group(map(self._batch_shape, num_frames)))
+        waveforms = []
+        for (count, length), indices in batches:
+            units = pad_rows([frames[index] for index in indices], (count, length), device)
+            lengths = [num_frames[index] for index in indices] + [length] * (count - len(indices))
+            speaker, style = (
+                None if index[0] is None else torch.tensor([index[i] for i in indices] + [0] * (count - len(indices)))
+                for index in (speakers, styles)
+            )
+            waveforms.append(
+                self.vocoder.generate_padded(units, copy_to(torch.tensor(lengths), device), speaker, style)
+            )
+        longest = max(num_frames) * self.config.hop_length
+        return _in_order(waveforms, [indices for _, indices in batches], longest), num_frames
+
+    def _predict_durations(self, sequences: list[torch.LongTensor]) -> list[torch.LongTensor]:
+        """Frames that each unit of the sequences lasts, in batches."""
+        durations: list[torch.LongTensor] = [None] * len(sequences)
+        for shape, indices in _group(self._batch_shape(len(units)) for units in sequences):
+            units = pad_rows([sequences[index] for index in indices], shape, self.device)
+            lengths = [len(sequences[index]) for index in indices] + [shape[1]] * (shape[0] - len(indices))
+            mask = copy_to(torch.arange(shape[1]) < torch.tensor(lengths)[:, None], self.device)
+            with _full_float32(self.device):
+                predicted = self.vocoder.predict_durations(units, mask)
+            for row, index in zip(predicted, indices, strict=False):
+                durations[index] = row[: len(sequences[index])]
+        return durations
 
     def _nearest_centroids(self, states: torch.Tensor) -> torch.LongTensor:
         """The centroid with the least Euclidean distance to each of `states`, of shape `(num_frames, hidden_size)`."""
@@ -389,40 +463,52 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 f"The codebook was cast to {self.codebook.dtype}, which changes the units. Load the codec with "
                 "`from_pretrained(..., dtype=...)`, which keeps the codebook in float32."
             )
-        squares = self.codebook.square().sum(dim=1)
         chunks = states.to(self.codebook.device, torch.float32).split(_CHUNK_FRAMES)
-        # |x - c|^2 less |x|^2, which is the same for all centroids.
-        return torch.cat([torch.addmm(squares, chunk, self.codebook.T, alpha=-2).argmin(dim=1) for chunk in chunks])
+        with _full_float32(states.device):
+            squares = self.codebook.square().sum(dim=1)
+            # |x - c|^2 less |x|^2, which is the same for all centroids.
+            return torch.cat([torch.addmm(squares, rows, self.codebook.T, alpha=-2).argmin(dim=1) for rows in chunks])
 
 
-def _padded_length(num_samples: int, hop_length: int) -> int:
-    """Length in samples that a clip is padded to. There are few such lengths, so that batches have few shapes."""
-    num_frames = -(-num_samples // hop_length)
-    step = 2 ** max(0, num_frames.bit_length() - _STEPS_PER_OCTAVE.bit_length())
-    return -(-num_frames // step) * step * hop_length
+def _group(shapes: Iterable[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """The shapes of batches, from those that the items are part of, and the items of each. The last batch of a shape
+    may have fewer items than rows."""
+    by_shape: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, shape in enumerate(shapes):
+        by_shape[shape].append(index)
+    for shape, indices in by_shape.items():
+        for start in range(0, len(indices), shape[0]):
+            yield shape, indices[start : start + shape[0]]
+
+
+def _in_order(batches: list[torch.Tensor], indices: list[list[int]], length: int) -> torch.Tensor:
+    """The rows of batches in the order of their indices, each padded or cut to a length."""
+    rows = [
+        nn.functional.pad(batch[: len(chosen)], (0, length - batch.shape[1]))
+        for batch, chosen in zip(batches, indices, strict=True)
+    ]
+    order = torch.tensor([index for chosen in indices for index in chosen]).argsort()
+    return torch.cat(rows).index_select(0, copy_to(order, rows[0].device))
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
-    """Disable TF32 on NVIDIA GPUs: PyTorch uses it for float32 convolutions by default, and it changes units."""
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """Disable autocast, and TF32 on NVIDIA GPUs, which PyTorch uses for convolutions by default: both change units."""
     backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:
             backend.fp32_precision = "ieee"
-        yield
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
 
 
-def _repeat(index: int | torch.Tensor | None, count: int) -> list[torch.Tensor | None]:
+def _repeat(index: int | torch.Tensor | None, count: int) -> list[int | None]:
     """One index for each of `count` sequences."""
-    return [None] * count if index is None else list(torch.as_tensor(index).expand(count))
-
-
-def _lengths(rows: list[torch.Tensor]) -> torch.LongTensor:
-    return torch.tensor([len(row) for row in rows], device=rows[0].device)
+    return [None] * count if index is None else torch.as_tensor(index).expand(count).tolist()
 
 
 __all__ = ["HubertUnitCodec"]

@@ -6,11 +6,13 @@ The generator and the duration predictor are those of SeamlessM4T in transformer
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.models.seamless_m4t.modeling_seamless_m4t import SeamlessM4THifiGan
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2VariancePredictor
 
 from .configuration_hubert_unit_codec import UnitHifiGanConfig
+from .padding_utils import copy_to
 
 
 class ResidualBlock2(nn.Module):
@@ -45,6 +47,7 @@ class UnitHifiGan(PreTrainedModel):
     base_model_prefix = "vocoder"
     main_input_name = "units"
     input_modalities = "audio"
+    _keep_in_fp32_modules_strict = ["duration_predictor"]
 
     def __init__(self, config: UnitHifiGanConfig):
         super().__init__(config)
@@ -97,25 +100,69 @@ class UnitHifiGan(PreTrainedModel):
         frames = durations.sum(dim=1).tolist()
         if len(set(frames)) > 1:
             raise ValueError(f"Every row must last equally many frames, got {frames}: pass these rows one at a time.")
-        embeds = self.unit_embedding(units)
-        embeds = torch.stack(
-            [row.repeat_interleave(length, dim=0) for row, length in zip(embeds, durations, strict=True)]
-        )
+        positions = torch.arange(frames[0], device=units.device).expand(len(units), -1)
+        repeated = torch.searchsorted(durations.cumsum(dim=1), positions.contiguous(), right=True)
+        return self.hifi_gan(self._embed(units.gather(1, repeated), speaker_id, style_id))
+
+    @torch.no_grad()
+    def generate_padded(
+        self,
+        frames: torch.LongTensor,
+        num_frames: torch.LongTensor,
+        speaker_id: int | torch.LongTensor | None = None,
+        style_id: int | torch.LongTensor | None = None,
+    ) -> torch.Tensor:
+        r"""
+        The waveforms of a padded batch, each as if it were alone.
+
+        Args:
+            frames (`torch.LongTensor` of shape `(batch_size, longest)`):
+                The unit of each frame, padded on the right with any unit.
+            num_frames (`torch.LongTensor` of shape `(batch_size,)`):
+                Frames of each row.
+            speaker_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Speaker; defaults to the first one where the vocoder has several.
+            style_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Style; defaults to the first one where the vocoder has several.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, longest * hop_length)`: samples between -1 and 1, and zeros
+            after the end of each row.
+
+        Raises:
+            ValueError: a speaker or style that the vocoder does not have.
+        """
+        embeds = self._embed(frames, speaker_id, style_id)
+        with _ZerosAfterTheEnd(num_frames, frames.shape[1]) as mode:
+            return self.hifi_gan(mode.zero(embeds))
+
+    def _embed(
+        self,
+        frames: torch.LongTensor,
+        speaker_id: int | torch.LongTensor | None,
+        style_id: int | torch.LongTensor | None,
+    ) -> torch.Tensor:
+        """Embeddings of units, with those of speaker and style, of shape `(batch_size, width, num_frames)`."""
+        embeds = self.unit_embedding(frames)
         conditions = [
             _embed_condition(self.speaker_embedding, speaker_id, "speaker_id", embeds),
             _embed_condition(self.style_embedding, style_id, "style_id", embeds),
         ]
         embeds = torch.cat([embeds, *(condition for condition in conditions if condition is not None)], dim=-1)
-        return self.hifi_gan(embeds.transpose(1, 2))
+        return embeds.transpose(1, 2)
 
     @torch.no_grad()
-    def predict_durations(self, units: torch.LongTensor) -> torch.LongTensor:
+    def predict_durations(
+        self, units: torch.LongTensor, padding_mask: torch.BoolTensor | None = None
+    ) -> torch.LongTensor:
         r"""
         How long each unit lasts.
 
         Args:
             units (`torch.LongTensor` of shape `(batch_size, num_units)`):
-                Deduplicated units, without padding.
+                Deduplicated units.
+            padding_mask (`torch.BoolTensor` of shape `(batch_size, num_units)`, *optional*):
+                `False` for padding, on the right of a row; without it, there is none.
 
         Returns:
             `torch.LongTensor` of shape `(batch_size, num_units)`: frames per unit, at least one.
@@ -128,7 +175,8 @@ class UnitHifiGan(PreTrainedModel):
                 "This vocoder does not predict durations: pass `durations`, the frames that each unit lasts."
             )
         with torch.autocast(self.device.type, enabled=False):  # autocast would change durations
-            log_durations = self.duration_predictor(self.unit_embedding(units)).float()
+            embeds = self.unit_embedding(units).to(self.duration_predictor.proj.weight.dtype)
+            log_durations = self.duration_predictor(embeds, padding_mask).float()
         return (log_durations.exp() - 1).round().clamp(min=1).long()
 
 
@@ -140,10 +188,31 @@ def _embed_condition(
         if index is not None:
             raise ValueError(f"This vocoder was made without `{name}`: leave it out.")
         return None
-    index = torch.as_tensor(0 if index is None else index, device=embeds.device).expand(len(embeds))
+    index = torch.as_tensor(0 if index is None else index).expand(len(embeds))
     if not 0 <= int(index.min()) <= int(index.max()) < embedding.num_embeddings:
         raise ValueError(f"`{name}` must be from 0 to {embedding.num_embeddings - 1}, got {index.tolist()}.")
-    return embedding(index)[:, None].expand(-1, embeds.shape[1], -1)
+    return embedding(copy_to(index, embeds.device))[:, None].expand(-1, embeds.shape[1], -1)
+
+
+class _ZerosAfterTheEnd(TorchFunctionMode):
+    """Makes convolutions see zeros after the end of each row of a padded batch, as if it were alone.
+
+    What is between two convolutions of HiFi-GAN keeps zeros zero, so that it is enough to zero their outputs.
+    """
+
+    def __init__(self, num_frames: torch.LongTensor, longest: int):
+        super().__init__()
+        self.num_frames, self.longest = num_frames, longest
+
+    def zero(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`hidden_states` of shape `(batch_size, channels, length)`, where `longest` frames have the whole length."""
+        lengths = self.num_frames * (hidden_states.shape[2] // self.longest)
+        valid = torch.arange(hidden_states.shape[2], device=lengths.device) < lengths[:, None]
+        return hidden_states.where(valid[:, None], 0)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        return self.zero(output) if func in (torch.conv1d, torch.conv_transpose1d) else output
 
 
 __all__ = ["UnitHifiGan"]

@@ -1,6 +1,6 @@
-"""Splits padded batches into their rows. Errors name the row.
+"""Splits padded batches into their rows, and makes batches of rows. Errors name the row.
 
-The codec works on rows, since padding would change what normalises over time or convolves.
+A GPU is waited for once per batch, to check it. For each row, it would idle between one clip and the next.
 """
 
 import torch
@@ -17,18 +17,24 @@ def split_clips(input_values: torch.Tensor, padding_mask: torch.Tensor | None, m
     if input_values.ndim == 3 and input_values.shape[1] != 1:
         raise ValueError(f"`input_values` has {input_values.shape[1]} channels: average them, the codec is mono.")
     batch = _flatten(input_values, "input_values", "num_samples")
-    num_samples = [batch.shape[1]] * len(batch) if padding_mask is None else _read_mask(padding_mask, batch.shape)
-    clips = [row[:length] for row, length in zip(batch, num_samples, strict=True)]
-    for i, length in enumerate(num_samples):
+    positions = torch.arange(batch.shape[1], device=batch.device)
+    if padding_mask is None:
+        padding_mask = batch.new_ones(batch.shape, dtype=torch.bool)
+    elif padding_mask.shape != batch.shape:
+        raise ValueError(f"`padding_mask` must have shape {tuple(batch.shape)}, got {tuple(padding_mask.shape)}.")
+    mask = padding_mask.to(batch.device).bool()
+    num_samples = mask.sum(dim=1)
+    is_on_the_right = (mask == (positions < num_samples[:, None])).all(dim=1)
+    is_finite = (batch.isfinite() | ~mask).all(dim=1)
+    checks = torch.stack([num_samples, is_on_the_right, is_finite]).tolist()
+    for i, (length, on_the_right, finite) in enumerate(zip(*checks, strict=True)):
+        if not on_the_right:
+            raise ValueError(f"`padding_mask` of clip {i} has 0 before 1: pad on the right.")
         if length < min_samples:
             raise ValueError(f"Clip {i} has {length} samples; a single frame takes {min_samples}.")
-    # For all clips at once: each transfer from a GPU waits for its work to finish.
-    ends = torch.tensor(num_samples, device=batch.device)[:, None]
-    is_audio = torch.arange(batch.shape[1], device=batch.device) < ends
-    for i, is_finite in enumerate((batch.isfinite() | ~is_audio).all(dim=1).tolist()):
-        if not is_finite:
+        if not finite:
             raise ValueError(f"Clip {i} holds NaN or infinite samples.")
-    return clips
+    return [row[:length] for row, length in zip(batch, checks[0], strict=True)]
 
 
 def split_units(audio_codes: torch.Tensor, num_units: int) -> list[torch.LongTensor]:
@@ -40,14 +46,16 @@ def split_units(audio_codes: torch.Tensor, num_units: int) -> list[torch.LongTen
     if audio_codes.is_floating_point() or (audio_codes.ndim == 3 and audio_codes.shape[1] != 1):
         raise ValueError(f"`audio_codes` must be integers of one codebook, got {_describe(audio_codes)}.")
     batch = _flatten(audio_codes, "audio_codes", "length").long()
-    lengths = (batch != -1).sum(dim=1).tolist()
-    sequences = [row[:length] for row, length in zip(batch, lengths, strict=True)]
-    for i, units in enumerate(sequences):
-        if not len(units):
+    num_given = (batch != -1).sum(dim=1)
+    is_after_end = torch.arange(batch.shape[1], device=batch.device) >= num_given[:, None]
+    are_units = ((batch >= 0) & (batch < num_units) | is_after_end).all(dim=1)
+    lengths, fits = torch.stack([num_given, are_units]).tolist()
+    for i, length in enumerate(lengths):
+        if not length:
             raise ValueError(f"Sequence {i} has no units.")
-        if units.min() < 0 or units.max() >= num_units:
+        if not fits[i]:
             raise ValueError(f"Sequence {i} must hold units from 0 to {num_units - 1}, padded on the right with -1.")
-    return sequences
+    return [row[:length] for row, length in zip(batch, lengths, strict=True)]
 
 
 def split_durations(durations: torch.Tensor, sequences: list[torch.LongTensor]) -> list[torch.LongTensor]:
@@ -58,11 +66,27 @@ def split_durations(durations: torch.Tensor, sequences: list[torch.LongTensor]) 
     count, longest = len(sequences), max(len(units) for units in sequences)
     if durations.is_floating_point() or durations.ndim != 2 or len(durations) != count or durations.shape[1] < longest:
         raise ValueError(f"`durations` must be integers of shape ({count}, {longest}), got {_describe(durations)}.")
-    rows = [row[: len(units)] for row, units in zip(durations, sequences, strict=True)]
-    for i, row in enumerate(rows):
-        if row.min() < 1:
+    ends = torch.tensor([len(units) for units in sequences])[:, None]
+    is_after_end = copy_to(torch.arange(durations.shape[1]) >= ends, durations.device)
+    for i, lasts in enumerate(((durations >= 1) | is_after_end).all(dim=1).tolist()):
+        if not lasts:
             raise ValueError(f"Sequence {i} has a unit that lasts no frame: every duration must be at least 1.")
-    return rows
+    return [row[: len(units)] for row, units in zip(durations, sequences, strict=True)]
+
+
+def pad_rows(rows: list[torch.Tensor], shape: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """A batch of a given shape on a device: rows of shape `(length,)`, padded with zeros, and rows of zeros."""
+    batch = torch.zeros(shape, dtype=rows[0].dtype, device=rows[0].device)
+    for padded, row in zip(batch, rows, strict=False):
+        padded[: len(row)] = row
+    return copy_to(batch, device)
+
+
+def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device. From memory that is not pinned, a GPU would have to finish its work first."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def _flatten(batch: torch.Tensor, name: str, last: str) -> torch.Tensor:
@@ -72,19 +96,6 @@ def _flatten(batch: torch.Tensor, name: str, last: str) -> torch.Tensor:
             f"`{name}` must have shape (batch_size, 1, {last}) or (batch_size, {last}), got {tuple(batch.shape)}."
         )
     return batch.flatten(1)
-
-
-def _read_mask(padding_mask: torch.Tensor, shape: torch.Size) -> list[int]:
-    """Number of samples in each row of `padding_mask`."""
-    if padding_mask.shape != shape:
-        raise ValueError(f"`padding_mask` must have shape {tuple(shape)}, got {tuple(padding_mask.shape)}.")
-    mask = padding_mask.bool()
-    lengths = mask.sum(dim=1)
-    on_the_right = torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]
-    for i, fits in enumerate((mask == on_the_right).all(dim=1).tolist()):
-        if not fits:
-            raise ValueError(f"`padding_mask` of clip {i} has 0 before 1: pad on the right.")
-    return lengths.tolist()
 
 
 def _describe(tensor: torch.Tensor) -> str:

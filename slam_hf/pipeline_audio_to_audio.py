@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedConfig
 from transformers.pipelines.base import Pipeline
 
@@ -148,8 +149,8 @@ class AudioToAudioPipeline(Pipeline):
         if min_new_seconds is not None and not 0 <= min_new_seconds < math.inf:
             raise ValueError(f"`min_new_seconds` is in seconds and must be 0 or more, got {min_new_seconds}.")
         preprocess_params = _given(prompt_duration=prompt_duration, trim_silence=trim_silence)
-        forward_params = _given(min_new_seconds=min_new_seconds, seed=seed) | generate_kwargs
-        return preprocess_params, forward_params, _given(return_full_audio=return_full_audio)
+        forward_params = _given(min_new_seconds=min_new_seconds, return_full_audio=return_full_audio, seed=seed)
+        return preprocess_params, forward_params | generate_kwargs, {}
 
     def preprocess(
         self, source: Any, prompt_duration: float | None = None, trim_silence: bool = True
@@ -175,6 +176,7 @@ class AudioToAudioPipeline(Pipeline):
         self,
         model_inputs: dict[str, torch.Tensor],
         min_new_seconds: float = 2.0,
+        return_full_audio: bool = True,
         seed: int | None = None,
         **generate_kwargs: Any,
     ) -> dict[str, torch.Tensor]:
@@ -193,22 +195,27 @@ class AudioToAudioPipeline(Pipeline):
             options.setdefault("tokenizer", self.tokenizer)
         output = self.model.generate(**model_inputs, **options)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
-        continuations = sequences[:, input_ids.shape[1] :]
-        return {"input_ids": input_ids, "continuations": continuations.unflatten(0, (len(input_ids), -1))}
+        # All at once, before the pipeline takes the batch apart.
+        waveforms = self.processor.batch_decode(sequences if return_full_audio else sequences[:, input_ids.shape[1] :])
+        outputs = {
+            "continuations": sequences[:, input_ids.shape[1] :],
+            "waveforms": pad_sequence(list(map(torch.from_numpy, waveforms)), batch_first=True),
+            "lengths": torch.tensor(list(map(len, waveforms))),
+        }
+        by_prompt = {name: rows.unflatten(0, (len(input_ids), -1)) for name, rows in outputs.items()}
+        return {"input_ids": input_ids, **by_prompt}
 
-    def postprocess(
-        self, model_outputs: dict[str, torch.Tensor], return_full_audio: bool = True
-    ) -> dict[str, Any] | list[dict[str, Any]]:
+    def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, Any] | list[dict[str, Any]]:
         prompt = model_outputs["input_ids"][0]
-        heard = prompt if return_full_audio else prompt[:0]
+        rows = (model_outputs[name][0] for name in ("continuations", "waveforms", "lengths"))
         results = [
             {
-                "audio": self.processor.decode(torch.cat([heard, continuation])),
+                "audio": waveform[:length].numpy().copy(),
                 "sampling_rate": self.processor.audio_tokenizer.sampling_rate,
                 "units": self.tokenizer.decode_units(continuation),
                 "prompt_units": self.tokenizer.decode_units(prompt),
             }
-            for continuation in model_outputs["continuations"][0]
+            for continuation, waveform, length in zip(*rows, strict=True)
         ]
         if any(len(result["units"]) == 0 for result in results):
             warnings.warn(

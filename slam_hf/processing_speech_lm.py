@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from torch.nn.utils.rnn import pad_sequence
 from transformers import EncodecFeatureExtractor
 from transformers.processing_utils import AUDIO_TOKENIZER_KWARGS, ProcessorMixin
 from transformers.tokenization_utils_base import BatchEncoding
@@ -192,10 +193,8 @@ class SpeechLMProcessor(ProcessorMixin):
         codec = self._require_codec()
         inputs = self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors="pt").to(codec.device)
         encoded = codec.encode(inputs["input_values"], inputs["padding_mask"])
-        units = [
-            codec.deduplicate(codes[0, :length])[0].cpu()
-            for codes, length in zip(encoded.audio_codes, encoded.lengths, strict=True)
-        ]
+        codes, lengths = encoded.audio_codes[:, 0].cpu(), encoded.lengths.tolist()
+        units = [codec.deduplicate(row[:length])[0] for row, length in zip(codes, lengths, strict=True)]
         return self.tokenizer.encode_units(units, padding=padding, return_tensors=return_tensors)
 
     def decode(self, input_ids: torch.LongTensor | np.ndarray | list[int]) -> np.ndarray:
@@ -212,15 +211,22 @@ class SpeechLMProcessor(ProcessorMixin):
         Raises:
             ValueError: there is no codec, it has no vocoder, or an id is outside the vocabulary.
         """
-        codec = self._require_codec()
-        units = torch.from_numpy(self.tokenizer.decode_units(input_ids)).to(codec.device)
-        if units.numel() == 0:
-            return np.zeros(0, dtype=np.float32)
-        return codec.decode(units[None]).audio_values[0, 0].float().cpu().numpy()
+        return self.batch_decode([input_ids])[0]
 
     def batch_decode(self, input_ids: torch.LongTensor | list[Any]) -> list[np.ndarray]:
-        """Make the waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] does."""
-        return [self.decode(sequence) for sequence in input_ids]
+        """Make the waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] does, at once."""
+        codec = self._require_codec()
+        if isinstance(input_ids, torch.Tensor):
+            input_ids = input_ids.cpu()
+        units = [torch.from_numpy(self.tokenizer.decode_units(sequence)) for sequence in input_ids]
+        waveforms = [np.zeros(0, dtype=np.float32)] * len(units)
+        if spoken := [index for index, sequence in enumerate(units) if len(sequence)]:
+            batch = pad_sequence([units[index] for index in spoken], batch_first=True, padding_value=-1)
+            decoded = codec.decode(batch.to(codec.device))
+            audio, lengths = decoded.audio_values[:, 0].float().cpu().numpy(), decoded.lengths.tolist()
+            for index, waveform, length in zip(spoken, audio, lengths, strict=True):
+                waveforms[index] = waveform[:length].copy()  # not a view of all of them
+        return waveforms
 
     def _require_codec(self) -> HubertUnitCodec:
         codec = self.audio_tokenizer

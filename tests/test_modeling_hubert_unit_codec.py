@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from torch.overrides import TorchFunctionMode
 from transformers import AutoFeatureExtractor, AutoModel, HubertConfig, HubertModel
 
 from slam_hf import HubertUnitCodec, HubertUnitCodecConfig, modeling_hubert_unit_codec
@@ -158,11 +159,17 @@ def test_units_do_not_depend_on_the_batch(frame_rate, norm, stable, batch_norm, 
     assert encode_together(codec, clips[3:8], padding_value=float("nan"), batched=batched) == alone[3:8]
 
 
-def test_clips_are_padded_to_few_lengths_by_at_most_a_quarter():
-    padded = {frames: modeling_hubert_unit_codec._padded_length(640 * frames, 640) for frames in range(1, 1001)}
+def test_clips_are_padded_to_few_lengths_by_at_most_a_quarter(codec):
+    padded = {frames: codec.batch_shape(640 * frames)[1] for frames in range(1, 1001)}
     assert all(640 * frames <= length < 640 * 1.25 * frames + 1 for frames, length in padded.items())
     assert len(set(padded.values())) == 36
-    assert modeling_hubert_unit_codec._padded_length(640 * 300 + 1, 640) == 640 * 320
+    assert codec.batch_shape(640 * 300 + 1) == (5, 640 * 320)
+
+
+def test_a_batch_has_at_least_a_minute_of_audio_and_depends_on_the_length_alone(codec):
+    shapes = [codec.batch_shape(num_samples) for num_samples in (640, 160_000, 640_000, 960_000, 1_600_000)]
+    assert shapes == [(1600, 640), (7, 163_840), (2, 655_360), (2, 983_040), (1, 1_638_400)]
+    assert codec.batch_shape(160_001) == codec.batch_shape(163_840) == (7, 163_840)
 
 
 def test_encoding_does_not_use_tf32_and_leaves_the_setting_alone(codec):
@@ -290,6 +297,72 @@ def test_waveforms_do_not_depend_on_the_batch(tiny_codec, reference_waveforms):
         assert not waveform[0, length:].any()
 
 
+VOCODERS = {
+    "plain": {},
+    "speakers and styles": {"num_speakers": 3, "num_styles": 2},
+    "type 2": {"resblock_type": 2},
+    "even kernels": {"resblock_kernel_sizes": [3, 5], "resblock_dilation_sizes": [[1, 3], [1, 2]]},
+}
+
+
+@pytest.mark.parametrize("settings", VOCODERS.values(), ids=VOCODERS)
+def test_waveforms_in_a_batch_are_those_of_the_sequence_alone(settings, small_batches):
+    torch.manual_seed(0)
+    config = UnitHifiGanConfig(
+        num_units=20,
+        unit_embed_dim=8,
+        upsample_initial_channel=32,
+        duration_hidden_dim=10,
+        initializer_range=0.2,
+        **settings,
+    )
+    vocoder = UnitHifiGan(config).eval()
+    torch.nn.init.constant_(vocoder.duration_predictor.proj.bias, 1.0)
+    codec = HubertUnitCodec.from_parts(make_hubert(), np.ones((20, 32)), layer=1, vocoder=vocoder)
+    generator = torch.Generator().manual_seed(1)
+    lengths = [5, 1, 30, 17, 31, 2, 9, 30]
+    sequences = [torch.randint(20, (length,), generator=generator) for length in lengths]
+    speakers = styles = [None] * len(lengths)
+    if settings.get("num_speakers"):
+        speakers, styles = [0, 1, 2, 0, 2, 1, 1, 0], [1, 0, 0, 1, 1, 0, 1, 0]
+    for with_durations, order in itertools.product((False, True), (range(8), range(7, -1, -1), (2, 3, 0))):
+        durations = [1 + units % 3 for units in sequences] if with_durations else [None] * len(lengths)
+        together = codec.decode(
+            pad_sequence([sequences[i] for i in order], batch_first=True, padding_value=-1),
+            pad_sequence([durations[i] for i in order], batch_first=True) if with_durations else None,
+            torch.tensor([speakers[i] for i in order]) if speakers[0] is not None else None,
+            torch.tensor([styles[i] for i in order]) if styles[0] is not None else None,
+            batched=True,
+        )
+        for i, waveform, length in zip(order, together.audio_values[:, 0], together.lengths, strict=True):
+            given = durations[i][None] if with_durations else None
+            alone = codec.decode(sequences[i][None], given, speakers[i], styles[i]).audio_values[0, 0]
+            assert length == len(alone)
+            assert alone.std() > 1e-3
+            torch.testing.assert_close(waveform[:length], alone, rtol=0, atol=1e-5)
+            assert not waveform[length:].any()
+
+
+def test_reference_waveforms_in_a_batch(tiny_codec, reference_waveforms, small_batches):
+    codes, expected = reference_waveforms
+    decoded = tiny_codec.decode(pad_sequence(codes, batch_first=True, padding_value=-1), batched=True)
+    assert decoded.lengths.tolist() == [len(waveform) for waveform in expected]
+    for waveform, reference in zip(decoded.audio_values[:, 0], expected, strict=True):
+        torch.testing.assert_close(waveform[: len(reference)], reference, atol=1e-4, rtol=0)
+
+
+def test_a_waveform_does_not_depend_on_its_neighbours_in_a_batch(tiny_codec, small_batches):
+    units = torch.randint(50, (4, 12))
+    waveforms = []
+    for position in range(4):
+        batch = torch.randint(50, (4, 12))
+        batch[position] = units[0]
+        waveforms.append(
+            tiny_codec.decode(batch, durations=torch.ones_like(batch), batched=True).audio_values[position]
+        )
+    assert all(torch.equal(waveforms[0], other) for other in waveforms[1:])
+
+
 def test_given_durations_stand_for_repeated_units(tiny_codec):
     units, durations = torch.tensor([[3, 9, 4], [7, 1, -1]]), torch.tensor([[2, 1, 3], [4, 1, 0]])
     decoded = tiny_codec.decode(units, durations=durations)
@@ -364,11 +437,62 @@ def test_saved_codec_keeps_a_weight_normed_positional_convolution(tmp_path):
     )
 
 
+class CountWaits(TorchFunctionMode):
+    """Counts calls for which the host waits for a GPU: it has to know their result, or its size."""
+
+    NAMES = {"tolist", "item", "__bool__", "__int__", "__float__", "__index__", "numpy", "cpu", "equal"}
+    NAMES |= {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"}
+
+    def __enter__(self):
+        self.calls = []
+        return super().__enter__()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        indices = args[1] if name in ("__getitem__", "__setitem__") else ()
+        indices = indices if isinstance(indices, tuple) else (indices,)
+        has_mask = any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in indices)
+        has_unknown_size = name == "repeat_interleave" and "output_size" not in kwargs
+        if name in self.NAMES or has_mask or has_unknown_size:
+            self.calls.append(name)
+        return func(*args, **kwargs)
+
+
+def test_waits_are_counted():
+    numbers = torch.arange(3)
+    with CountWaits() as waits:
+        if numbers.min() < 0 or numbers[0].item() == 1:
+            numbers = numbers[numbers > 0]
+        numbers = numbers[numbers > 0].repeat_interleave(torch.tensor([1, 2])).tolist()
+    assert waits.calls == ["__bool__", "item", "__getitem__", "repeat_interleave", "tolist"]
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_the_host_waits_once_to_check_a_batch_and_not_for_each_clip(tiny_codec, count, small_batches):
+    batch, mask = pad(make_clips(*range(2_000, 2_000 + 3_000 * count, 3_000)))
+    with CountWaits() as waits:
+        tiny_codec.encode(batch, mask, batched=True)
+    assert waits.calls == ["tolist"]
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_the_host_waits_to_check_units_and_for_their_durations_once(tiny_codec, count, small_batches):
+    units = torch.randint(50, (count, 30))
+    units[-1, 20:] = -1
+    with CountWaits() as waits:
+        tiny_codec.decode(units, batched=True)
+    assert waits.calls == ["tolist"] * 2
+    with CountWaits() as waits:
+        tiny_codec.decode(units, durations=torch.ones_like(units), batched=True)
+    assert waits.calls == ["tolist"] * 3  # durations are checked, too
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_codebook_stays_in_float32(tiny_codec, reference_clips, tmp_path, dtype):
     tiny_codec.save_pretrained(tmp_path)
     half = HubertUnitCodec.from_pretrained(tmp_path, dtype=dtype, device_map="cpu")
     assert half.encoder.dtype == half.vocoder.dtype == dtype
+    assert {weight.dtype for weight in half.vocoder.duration_predictor.parameters()} == {torch.float32}
     assert torch.equal(half.codebook, tiny_codec.codebook)
     alone = [encode_alone(half, clip) for clip in reference_clips]
     assert encode_together(half, reference_clips) == alone
@@ -425,13 +549,16 @@ def test_from_parts_refuses_parts_that_do_not_fit(parts, message):
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_units_and_durations_do_not_depend_on_autocast(tiny_codec, reference_clips, batched):
+def test_units_and_durations_do_not_depend_on_autocast(tiny_codec, reference_clips, batched, small_batches):
     clip = reference_clips[0][None]
+    states = hidden_states(tiny_codec.encoder, clip[0], 3)
     expected = tiny_codec.encode(clip, batched=batched).audio_codes
     units = torch.unique_consecutive(expected[0, 0])[None]
     durations = tiny_codec.vocoder.predict_durations(units)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(tiny_codec.encode(clip, batched=batched).audio_codes, expected)
+        assert torch.equal(tiny_codec._nearest_centroids(states), expected[0, 0])
+        assert tiny_codec.decode(units, batched=batched).lengths.tolist() == [640 * durations.sum()]
         assert torch.equal(tiny_codec.vocoder.predict_durations(units), durations)
         assert torch.is_autocast_enabled("cpu")
 

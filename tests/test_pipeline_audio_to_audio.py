@@ -75,6 +75,19 @@ def test_batching_does_not_change_greedy_continuations(speak, recordings):
         assert np.array_equal(one["audio"], other["audio"])
 
 
+def test_a_batch_is_vocoded_at_once(speak, tiny_codec, recordings, monkeypatch):
+    shapes = []
+    decode = tiny_codec.decode.__func__
+    monkeypatch.setattr(
+        type(tiny_codec), "decode", lambda codec, units: shapes.append(tuple(units.shape)) or decode(codec, units)
+    )
+    sources = [{"array": load_audio(recordings[0], 16_000)[:n], "sampling_rate": 16_000} for n in (9_000, 40_000, 640)]
+    results = speak(sources, batch_size=3, num_return_sequences=2, num_beams=2, **GREEDY)
+    assert [len(of_one) for of_one in results] == [2, 2, 2]
+    lengths = [len(one["prompt_units"]) + len(one["units"]) for of_one in results for one in of_one]
+    assert shapes == [(6, max(lengths))]
+
+
 def test_recordings_come_in_every_form(speak, recordings):
     path = recordings[1]
     row = Dataset.from_dict({"audio": [str(path)]}).cast_column("audio", Audio(decode=False))[0]

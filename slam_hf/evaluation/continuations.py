@@ -209,7 +209,7 @@ def _continue_batch(
         min_new_seconds=0,
     )
     units = [speak.tokenizer.encode_units(result["units"], add_special_tokens=False) for result in results]
-    continuations = [speak.processor.decode(ids["input_ids"]) for ids in units]
+    continuations = speak.processor.batch_decode([ids["input_ids"] for ids in units])
     heard = transcribe_waveforms(
         [result["audio"] for result in results] + continuations, rate, transcribe, len(prompts)
     )
