@@ -14,6 +14,7 @@ from .modeling_speech_lm import SpeechLMForCausalLM
 from .pipeline_audio_to_audio import AudioToAudioPipeline
 from .processing_speech_lm import SpeechLMProcessor
 from .tokenization_hubert_unit import HubertUnitTokenizer
+from .tokenization_speech_text import SpeechTextTokenizer
 
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "SpeechLMConfig",
     "SpeechLMForCausalLM",
     "SpeechLMProcessor",
+    "SpeechTextTokenizer",
     "load_audio",
 ]
 

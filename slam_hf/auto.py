@@ -19,13 +19,16 @@ from .modeling_speech_lm import SpeechLMForCausalLM
 from .pipeline_audio_to_audio import AudioToAudioPipeline
 from .processing_speech_lm import SpeechLMProcessor
 from .tokenization_hubert_unit import HubertUnitTokenizer
+from .tokenization_speech_text import SpeechTextTokenizer
 
 
 def register_all() -> None:
     AutoConfig.register(SpeechLMConfig.model_type, SpeechLMConfig)
     AutoModel.register(SpeechLMConfig, SpeechLMForCausalLM)
     AutoModelForCausalLM.register(SpeechLMConfig, SpeechLMForCausalLM)
-    AutoTokenizer.register(SpeechLMConfig, HubertUnitTokenizer)
+    # The first one is loaded where `tokenizer_class` names it.
+    AutoTokenizer.register(SpeechLMConfig, SpeechTextTokenizer)
+    AutoTokenizer.register(SpeechLMConfig, HubertUnitTokenizer, exist_ok=True)
     AutoProcessor.register(SpeechLMConfig, SpeechLMProcessor)
 
     AutoConfig.register(HubertUnitCodecConfig.model_type, HubertUnitCodecConfig)

@@ -8,7 +8,15 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .loading_utils import without_loading_options
-from .unit_vocabulary import BOUNDARY_TOKEN_ID, NUM_SPECIAL_TOKENS, PAD_TOKEN_ID, check_num_units
+from .unit_vocabulary import (
+    BOUNDARY_TOKEN_ID,
+    NUM_SPECIAL_TOKENS,
+    PAD_TOKEN_ID,
+    SPEECH_TEXT_TOKENIZER,
+    UNIT_TOKENIZER,
+    check_num_units,
+    holds_text,
+)
 
 
 @strict
@@ -17,7 +25,9 @@ class SpeechLMConfig(PreTrainedConfig):
     Configuration of [`SpeechLMForCausalLM`], in the format of the published Slam checkpoints
     (`slprl/slam`, `slprl/slam_scaled`; arXiv 2502.15814).
 
-    The unit vocabulary is: id 0 `<PAD>`, id 1 `<S>` (begin and end of sequence), unit *i* at id *i* + 2.
+    The unit vocabulary is: id 0 `<PAD>`, id 1 `<S>` (begin and end of sequence), unit *i* at id *i* + 2. A vocabulary
+    of text and units (`slprl/SIMS-7B`; arXiv 2504.02398) is that of [`SpeechTextTokenizer`], which `tokenizer_class`
+    then names.
 
     Args:
         base_config (`dict` or `PreTrainedConfig`, *optional*):
@@ -33,12 +43,18 @@ class SpeechLMConfig(PreTrainedConfig):
             Number of rows of the embedding.
         num_units (`int`, *optional*):
             Number of speech units. Defaults to `vocab_size - 2`. If it is less, the last rows of the embedding are
-            padding: they are never generated, and have no probability in `log_likelihood`.
+            padding: they are never generated, and have no probability in `log_likelihood`. In a vocabulary of text and
+            units, `None` where the checkpoint does not say it: its tokenizer does.
+        tokenizer_class (`str`, *optional*):
+            `"HubertUnitTokenizer"` for a vocabulary of units, the default, or `"SpeechTextTokenizer"` for one of text
+            and units. A published `config.json` does not say it, and it follows from the vocabulary of the text model
+            that the checkpoint names.
         tie_word_embeddings (`bool`, *optional*):
             Whether the head shares the weights of the embedding. Defaults to what `base_config` says.
 
     Raises:
-        ValueError: `num_units` is below 1 or above 65,536, or does not fit in `vocab_size`.
+        ValueError: `num_units` is below 1 or above 65,536, or does not fit in `vocab_size`, or a special token has an
+            id outside the vocabulary.
     """
 
     model_type = "speech_language_model"
@@ -71,9 +87,10 @@ class SpeechLMConfig(PreTrainedConfig):
     twist_init: bool = False
     vocab_size: int = 502
     num_units: int | None = None
+    tokenizer_class: str | None = None
     pad_token_id: int | None = PAD_TOKEN_ID
     bos_token_id: int | None = BOUNDARY_TOKEN_ID
-    eos_token_id: int | None = BOUNDARY_TOKEN_ID
+    eos_token_id: int | list[int] | None = BOUNDARY_TOKEN_ID
     tie_word_embeddings: bool | None = None
 
     def __post_init__(self, **kwargs):
@@ -82,7 +99,9 @@ class SpeechLMConfig(PreTrainedConfig):
             kwargs.pop("custom_pipelines", None)
         kwargs.pop("text_config", None)
         super().__post_init__(**kwargs)
-        if self.num_units is None:
+        if self.tokenizer_class is None:
+            self.tokenizer_class = UNIT_TOKENIZER
+        if self.num_units is None and not self.has_text:
             self.num_units = self.vocab_size - NUM_SPECIAL_TOKENS
         if self.tie_word_embeddings is None:
             self.tie_word_embeddings = getattr(self.base_config, "tie_word_embeddings", False)
@@ -90,7 +109,19 @@ class SpeechLMConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "SpeechLMConfig":
-        return super().from_dict(without_loading_options(config_dict), **kwargs)
+        config_dict = without_loading_options(config_dict)
+        if holds_text(config_dict):
+            base = config_dict.get("base_config") or {}
+            saved = {"pad_token_id": PAD_TOKEN_ID, "bos_token_id": None, "eos_token_id": None}
+            for source in (base, config_dict):  # published ones have the special tokens of text in `base_config`
+                saved |= {name: source[name] for name in saved if source.get(name) is not None}
+            config_dict |= saved | {"tokenizer_class": SPEECH_TEXT_TOKENIZER}
+        return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the vocabulary holds text and units, and not units alone."""
+        return self.tokenizer_class == SPEECH_TEXT_TOKENIZER
 
     def __setattr__(self, name: str, value: Any):
         if name == "base_config":
@@ -106,6 +137,11 @@ class SpeechLMConfig(PreTrainedConfig):
                     for config in (base_config, base_config.get_text_config()):
                         setattr(config, shared, getattr(self, shared))
 
+    @property
+    def num_ids(self) -> int:
+        """Number of ids that are tokens: later rows of the embedding pad it."""
+        return self.vocab_size if self.has_text else self.num_units + NUM_SPECIAL_TOKENS
+
     def check_vocabulary(self) -> None:
         """Raises a `ValueError` unless the vocabulary has room for the special tokens and the units."""
         if self.vocab_size <= NUM_SPECIAL_TOKENS:
@@ -113,6 +149,14 @@ class SpeechLMConfig(PreTrainedConfig):
                 f"`vocab_size` counts <PAD>, <S> and the units: at least {NUM_SPECIAL_TOKENS + 1}, "
                 f"got {self.vocab_size}."
             )
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            ids = getattr(self, name)
+            ids = ids if isinstance(ids, list) else [ids]
+            wrong = [i for i in ids if i is not None and not 0 <= i < self.vocab_size]
+            if wrong:
+                raise ValueError(f"`{name}` is {wrong[0]}, and the vocabulary has the ids 0 to {self.vocab_size - 1}.")
+        if self.num_units is None and self.has_text:
+            return
         check_num_units(self.num_units)
         if self.vocab_size < self.num_units + NUM_SPECIAL_TOKENS:
             raise ValueError(

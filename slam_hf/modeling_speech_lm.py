@@ -1,6 +1,7 @@
 """A speech language model: any causal LM of transformers over a vocabulary of discrete speech units."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -148,7 +149,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         r"""
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                Ids of [`HubertUnitTokenizer`].
+                Ids of [`HubertUnitTokenizer`] or [`SpeechTextTokenizer`].
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
                 1 for tokens, 0 for padding.
             position_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
@@ -263,18 +264,23 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
         reduction: Literal["mean", "sum"] = "mean",
+        suppress_tokens: Sequence[int] | None = None,
     ) -> torch.FloatTensor:
         r"""
         Log-likelihood of each sequence given its first token: of `units <S>` for `<S> units <S>`, as the published
-        scores are defined. Padding does not change it, neither of the sequences nor of the vocabulary.
+        scores are defined. Padding does not change it, neither of the sequences nor of the vocabulary. The padding id
+        is never scored, also where it is a token of text, as in the published models of text and speech.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`):
                 Sequences as the tokenizer gives them with `add_eos_token=True`.
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
-                1 for tokens, 0 for padding. Defaults to every token but `<PAD>`.
+                1 for tokens, 0 for padding. Defaults to every token but `<PAD>`, and to every token in a vocabulary of
+                text and units, which must then be padded on the right.
             reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
                 Mean per scored token, or sum over them, in nats.
+            suppress_tokens (`Sequence[int]`, *optional*):
+                Ids that get no probability, such as those of text. A sequence that holds one has `-inf`.
 
         Returns:
             `torch.FloatTensor` of shape `(batch,)`, float32.
@@ -285,8 +291,9 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         """
         if reduction not in ("mean", "sum"):
             raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
+        is_padding_id = input_ids == self.config.pad_token_id
         if attention_mask is None:
-            attention_mask = input_ids != self.config.pad_token_id
+            attention_mask = torch.ones_like(input_ids) if self.config.has_text else ~is_padding_id
         if input_ids.ndim != 2 or attention_mask.shape != input_ids.shape:
             raise ValueError(
                 "`input_ids` and `attention_mask` must both be (batch, length), "
@@ -294,13 +301,13 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             )
         mask = attention_mask.bool()
         # A target counts where it and the token before it are both there: the token after left padding does not.
-        scored = F.pad(mask[:, 1:] & mask[:, :-1], (1, 0))
+        scored = F.pad(mask[:, 1:] & mask[:, :-1], (1, 0)) & ~is_padding_id
         lengths = scored.sum(dim=1)
         if (lengths == 0).any():
             rows = (lengths == 0).nonzero().flatten().tolist()
             raise ValueError(f"Sequences {rows} have fewer than two tokens: there is nothing to score.")
 
-        num_ids = self.config.num_units + NUM_SPECIAL_TOKENS
+        num_ids = self.config.num_ids
         if (wrong := (mask & (input_ids >= num_ids)).nonzero()).numel():
             row, column = wrong[0].tolist()
             raise ValueError(
@@ -312,6 +319,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
         input_ids, scored = input_ids.gather(1, order), scored.gather(1, order)[:, 1:]
         logits = self(input_ids, use_cache=False).logits[:, :-1, :num_ids]
+        if suppress_tokens is not None:
+            logits[..., list(suppress_tokens)] = -torch.inf
         losses = F.cross_entropy(logits.float().transpose(1, 2), input_ids[:, 1:], reduction="none")
         log_likelihoods = -losses.where(scored, 0.0).sum(dim=1)
         return log_likelihoods / lengths if reduction == "mean" else log_likelihoods
@@ -341,7 +350,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             ValueError: `stop_strings` without a `tokenizer`, or a sequence longer than the model's positions.
         """
         text_lm = self.to_text_lm()
-        num_ids = self.config.num_units + NUM_SPECIAL_TOKENS
+        num_ids = self.config.num_ids
         if num_ids < self.config.vocab_size:
             logits_processor = LogitsProcessorList([*(logits_processor or []), _PaddingBan(num_ids)])
         stop_strings = stop_strings or (generation_config or self.generation_config).stop_strings
@@ -371,7 +380,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         `save_pretrained` writes is an ordinary checkpoint, which engines such as vLLM serve unchanged.
         """
         self.lm.generation_config = GenerationConfig.from_dict(self.generation_config.to_dict())
-        padding = range(self.config.num_units + NUM_SPECIAL_TOKENS, self.config.vocab_size)
+        padding = range(self.config.num_ids, self.config.vocab_size)
         self.lm.generation_config.update(defaults_only=True, suppress_tokens=list(padding) or None)
         return self.lm
 
@@ -411,7 +420,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         num_units = self.config.num_units
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         self.config.vocab_size = embeddings.num_embeddings
-        self.config.num_units = min(num_units, self.config.vocab_size - NUM_SPECIAL_TOKENS)
+        if not self.config.has_text:
+            self.config.num_units = min(num_units, self.config.vocab_size - NUM_SPECIAL_TOKENS)
         return embeddings
 
 

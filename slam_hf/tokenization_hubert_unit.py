@@ -20,7 +20,9 @@ from .unit_vocabulary import (
     PAD_TOKEN,
     SPECIAL_TOKENS,
     UNIT_PATTERN,
+    check_ids,
     check_num_units,
+    check_units,
     count_units,
     unit_string,
 )
@@ -46,6 +48,11 @@ class HubertUnitTokenizer(TokenizersBackend):
             Fixed by the vocabulary: `<PAD>`, `<S>`, `<S>`.
         kwargs:
             Arguments of every tokenizer of transformers, such as `padding_side` or `model_max_length`.
+
+    Attributes:
+        unit_ids, speech_ids (`range`): Ids of the units, in order.
+        text_ids (`range`), speech_token_id, text_token_id (`int`, *optional*): Empty and `None`: there is no text.
+            [`SpeechTextTokenizer`] has them.
     """
 
     # In a repository without tokenizer files, the vocabulary follows from the configuration of the model.
@@ -85,12 +92,20 @@ class HubertUnitTokenizer(TokenizersBackend):
             **kwargs,
         )
         self.num_units = num_units
+        self.unit_ids = self.speech_ids = range(NUM_SPECIAL_TOKENS, NUM_SPECIAL_TOKENS + num_units)
+        self.text_ids = range(0)
+        self.speech_token_id = self.text_token_id = None
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
     ) -> "HubertUnitTokenizer":
         """As for every tokenizer."""
+        if kwargs.get("text_tokenizer") is not None:
+            raise ValueError(
+                f"'{pretrained_model_name_or_path}' has a vocabulary of units alone, which extends no text tokenizer. "
+                "If it holds text too, load it with `SpeechTextTokenizer.from_pretrained`."
+            )
         with naming_damaged_files(pretrained_model_name_or_path):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
@@ -142,7 +157,7 @@ class HubertUnitTokenizer(TokenizersBackend):
         batched = len(units) > 0 and np.ndim(units[0]) == 1
         utterances = [np.asarray(utterance) for utterance in (units if batched else [units])]
         for index, utterance in enumerate(utterances):
-            self._check_units(utterance, f"sequence {index}" if batched else "the sequence")
+            check_units(utterance, self.num_units, f"sequence {index}" if batched else "the sequence")
         bos = [self.bos_token_id] if add_special_tokens and self.add_bos_token else []
         eos = [self.eos_token_id] if add_special_tokens and self.add_eos_token else []
         input_ids = [
@@ -168,16 +183,9 @@ class HubertUnitTokenizer(TokenizersBackend):
         batched = len(input_ids) > 0 and np.ndim(input_ids[0]) == 1
         sequences = [np.asarray(ids, dtype=np.int64) for ids in (input_ids if batched else [input_ids])]
         for index, ids in enumerate(sequences):
-            _check_ids(ids, self.num_units + NUM_SPECIAL_TOKENS, f"sequence {index}" if batched else "the sequence")
+            check_ids(ids, self.num_units + NUM_SPECIAL_TOKENS, f"sequence {index}" if batched else "the sequence")
         units = [ids[ids >= NUM_SPECIAL_TOKENS] - NUM_SPECIAL_TOKENS for ids in sequences]
         return units if batched else units[0]
-
-    def _check_units(self, units: np.ndarray, name: str) -> None:
-        if units.ndim != 1 or (units.size > 0 and not np.issubdtype(units.dtype, np.integer)):
-            raise ValueError(f"{name}: expected integers of shape (units,), got {units.dtype} of shape {units.shape}.")
-        wrong = units[(units < 0) | (units >= self.num_units)]
-        if wrong.size > 0:
-            raise ValueError(f"{name}: unit {wrong[0]} is outside this vocabulary of units 0 to {self.num_units - 1}.")
 
     def _encode_plus(self, text, text_pair=None, **kwargs) -> BatchEncoding:
         try:
@@ -217,14 +225,8 @@ class HubertUnitTokenizer(TokenizersBackend):
         return index
 
     def _decode(self, token_ids: int | list[int], **kwargs) -> str:
-        _check_ids(np.atleast_1d(np.asarray(token_ids, dtype=np.int64)), len(self), "the sequence")
+        check_ids(np.atleast_1d(np.asarray(token_ids, dtype=np.int64)), len(self), "the sequence")
         return super()._decode(token_ids, **kwargs)
-
-
-def _check_ids(ids: np.ndarray, num_ids: int, name: str) -> None:
-    wrong = ids[(ids < 0) | (ids >= num_ids)]
-    if wrong.size > 0:
-        raise ValueError(f"{name}: id {wrong[0]} is outside this vocabulary of ids 0 to {num_ids - 1}.")
 
 
 def _read_json(path: str) -> dict[str, Any]:

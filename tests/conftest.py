@@ -27,6 +27,15 @@ def published_checkpoint() -> Path:
 
 
 @pytest.fixture(scope="session")
+def interleaved_checkpoint() -> Path:
+    """
+    A tiny checkpoint of text and speech in the published format, its text tokenizer in a subfolder, with the
+    reference toolkit's outputs for it.
+    """
+    return FIXTURES / "interleaved-checkpoint"
+
+
+@pytest.fixture(scope="session")
 def tiny_codec():
     """A codec of 50 units: a tiny HuBERT at 25 Hz with random weights, its k-means, and a matching unit HiFi-GAN."""
     from slam_hf import HubertUnitCodec

@@ -11,6 +11,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoTokenizer,
     GPTNeoXConfig,
     LlamaConfig,
     OPTConfig,
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 import slam_hf  # noqa: F401 (registers the Auto classes)
-from slam_hf import HubertUnitTokenizer, SpeechLMConfig, SpeechLMForCausalLM
+from slam_hf import HubertUnitTokenizer, SpeechLMConfig, SpeechLMForCausalLM, SpeechTextTokenizer
 
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -71,6 +72,93 @@ def test_published_checkpoint_gives_the_reference_continuation(published_checkpo
     new_tokens = reference["generated"].shape[1] - reference["prompt"].shape[1]
     generated = model.generate(reference["prompt"], max_new_tokens=new_tokens, do_sample=False)
     assert generated.tolist() == reference["generated"].tolist()
+
+
+@pytest.fixture
+def interleaved(interleaved_checkpoint) -> tuple[SpeechLMForCausalLM, SpeechTextTokenizer, dict[str, torch.Tensor]]:
+    """An interleaved model, its tokenizer, and the outputs of the reference toolkit."""
+    text_tokenizer = interleaved_checkpoint / "text-tokenizer"
+    tokenizer = AutoTokenizer.from_pretrained(interleaved_checkpoint, text_tokenizer=text_tokenizer)
+    with np.load(interleaved_checkpoint / "reference.npz") as arrays:
+        reference = {name: torch.from_numpy(arrays[name]) for name in arrays}
+    return AutoModelForCausalLM.from_pretrained(interleaved_checkpoint), tokenizer, reference
+
+
+def test_interleaved_checkpoint_gives_the_reference_logits(interleaved):
+    model, _, reference = interleaved
+    with torch.no_grad():
+        logits = model(reference["input_ids"], attention_mask=reference["attention_mask"]).logits
+    mask = reference["attention_mask"].bool()
+    torch.testing.assert_close(logits[mask], reference["logits"][mask], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_interleaved_checkpoint_gives_the_reference_log_likelihoods(interleaved, reduction):
+    model, tokenizer, reference = interleaved
+    for mask in (None, reference["attention_mask"]):
+        scores = model.log_likelihood(reference["input_ids"], mask, reduction=reduction)
+        torch.testing.assert_close(scores, reference[f"ll_{reduction}"], atol=1e-4, rtol=1e-6)
+    units = reference["units_only_input_ids"]
+    scores = model.log_likelihood(units, reduction=reduction)
+    torch.testing.assert_close(scores, reference[f"ll_units_only_all_{reduction}"], atol=1e-4, rtol=1e-6)
+    text = [i for i in tokenizer.text_ids if i != tokenizer.eos_token_id]
+    scores = model.log_likelihood(units, reduction=reduction, suppress_tokens=text)
+    torch.testing.assert_close(scores, reference[f"ll_units_only_speech_{reduction}"], atol=1e-4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("modality", ["speech", "text"])
+def test_interleaved_checkpoint_gives_the_reference_continuation(interleaved, modality):
+    model, tokenizer, reference = interleaved
+    banned = tokenizer.ids_outside(modality)
+    generated = model.generate(
+        reference[f"prompt_{modality}"], max_new_tokens=20, do_sample=False, suppress_tokens=banned
+    )
+    assert generated.tolist() == reference[f"generated_{modality}"].tolist()
+
+
+def test_padding_id_is_not_scored_within_a_text(interleaved):
+    model, _, _ = interleaved
+    with_padding_id = torch.tensor([[0, 421, 295, 0, 272]])
+    scores = F.log_softmax(model(with_padding_id).logits, dim=-1)[0]
+    expected = scores[0, 421] + scores[1, 295] + scores[3, 272]
+    mask = torch.ones_like(with_padding_id)
+    for attention_mask in (None, mask):
+        score = model.log_likelihood(with_padding_id, attention_mask, reduction="sum")
+        torch.testing.assert_close(score, expected[None])
+        torch.testing.assert_close(model.log_likelihood(with_padding_id, attention_mask), expected[None] / 3)
+
+
+def test_special_tokens_of_an_interleaved_checkpoint_are_kept(interleaved_checkpoint, tmp_path):
+    config = AutoConfig.from_pretrained(interleaved_checkpoint)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (0, 1, 1)
+    assert (config.has_text, config.num_units) == (True, None)
+    saved = json.loads((interleaved_checkpoint / "config.json").read_text())
+    saved["base_config"] |= {"pad_token_id": None, "bos_token_id": 7, "eos_token_id": [8, 9]}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (0, 7, [8, 9])
+    assert (config.base_config.bos_token_id, config.base_config.eos_token_id) == (7, [8, 9])
+    config.save_pretrained(tmp_path / "saved")
+    loaded = AutoConfig.from_pretrained(tmp_path / "saved")
+    assert (loaded.pad_token_id, loaded.bos_token_id, loaded.eos_token_id, loaded.has_text) == (0, 7, [8, 9], True)
+
+
+@pytest.mark.parametrize("ids", [422, [1, 422]])
+def test_special_token_outside_the_vocabulary_is_refused(interleaved_checkpoint, tmp_path, ids):
+    saved = json.loads((interleaved_checkpoint / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "eos_token_id": ids}))
+    with pytest.raises(ValueError, match="`eos_token_id` is 422, and the vocabulary has the ids 0 to 421"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_interleaved_model_is_saved_and_resized(interleaved, tmp_path):
+    model, _, reference = interleaved
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert (loaded.config.has_text, loaded.config.vocab_size, loaded.config.num_units) == (True, 422, None)
+    assert torch.equal(loaded(reference["input_ids"]).logits, model(reference["input_ids"]).logits)
+    loaded.resize_token_embeddings(pad_to_multiple_of=64)
+    assert (loaded.config.vocab_size, loaded.config.num_units) == (448, None)
 
 
 def test_published_config_is_read_in_full(published_checkpoint):
