@@ -5,18 +5,16 @@ import math
 import os
 import re
 import stat
-import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, Literal
 
-import fsspec
 import numpy as np
 import soundfile
-from huggingface_hub import constants
-from huggingface_hub.errors import OfflineModeIsEnabled
-from huggingface_hub.utils import build_hf_headers, get_session
+
+from .remote_files import BLOCK_BYTES, RangedFile, RemoteFileError, local_path, open_remote, write_copy
 
 
 MIN_SAMPLING_RATE = 4_000
@@ -30,18 +28,15 @@ need more, such as those in a damaged header: from 44,100 Hz to 16,000 Hz takes 
 MAX_RECORDING_SECONDS = 24 * 3600
 """Maximum length of a recording that is read in blocks. A small file can claim, or decompress to, any length."""
 
-MAX_DOWNLOAD_BYTES = 2**33
-"""Maximum size of a file that is downloaded. A live stream never ends."""
+LOCAL_BLOCK_BYTES = 2**16
+"""What is read at once of a part of a local file."""
+
+PROBE_BLOCK_BYTES = 2**16
+"""What is read at once of a remote file for the length in its header."""
 
 BLOCK_SECONDS = 30
 MAX_BLOCK_SAMPLES = 2**25
 """Maximum number of samples in a block, all channels together (128 MiB)."""
-
-DOWNLOAD_TIMEOUT = 30.0
-"""Seconds to wait for an answer of a server, and for each part of it."""
-
-DOWNLOAD_WAITS = (1.0, 2.0, 4.0, 8.0)
-"""Seconds to wait before each further try to download a file."""
 
 _UNKNOWN_LENGTH = 2**63 - 1
 """What libsndfile gives as the length of a stream of unknown length, such as FLAC written to a pipe."""
@@ -71,8 +66,13 @@ class AudioError(ValueError):
         return f"{self.name}: {texts.get(self.reason, detail)}."
 
 
-class AudioDownloadError(ConnectionError):
-    """A server could not be reached or refused a file, in several tries. It may give the file later."""
+@dataclass(frozen=True)
+class ByteRange:
+    """Part of a local or remote file that is an audio file itself, such as a member of a tar archive."""
+
+    path: str
+    start: int
+    size: int
 
 
 def check_sampling_rate(rate: int, name: str, target: int | None = None) -> None:
@@ -151,28 +151,69 @@ class AudioFile:
 
 
 @contextmanager
-def open_audio(source: Any) -> Iterator[AudioFile]:
+def open_audio(source: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[AudioFile]:
     r"""
     Open an audio file.
 
     Args:
-        source (`str`, `os.PathLike`, `bytes`, `dict`, or a binary file object):
-            A path; a URL (`http://`, `https://`, `hf://` and others of `fsspec`); the content of a file;
-            `{"bytes", "path"}`, as `datasets.Audio(decode=False)` gives it; or an open file, which is read from its
-            current position. libsndfile decodes WAV, FLAC, MP3, OGG and others; torchcodec, if it is installed,
-            decodes MP4, WebM, WMA, AAC and AMR.
+        source (`str`, `os.PathLike`, `bytes`, `dict`, [`ByteRange`], or a binary file object):
+            A path; a URL (`http://`, `https://`, `hf://`, `s3://` and others of `fsspec`); the content of a file;
+            `{"bytes", "path"}`, as `datasets.Audio(decode=False)` gives it; a part of a file; or an open file, which
+            is read from its current position. libsndfile decodes WAV, FLAC, MP3, OGG and others; torchcodec, if it is
+            installed, decodes MP4, WebM, WMA, AAC and AMR.
+        block_bytes (`int`, *optional*, defaults to 4 MiB):
+            What is read at once of a remote file, whose server gives ranges of it.
 
     Raises:
         AudioError: the file is missing, not a regular file, empty, or not audio.
         AudioDownloadError: a server could not be reached, or refused the file, in several tries.
     """
     name = describe(source)
+    with ExitStack() as stack, open_file(source, block_bytes) as file:
+        yield AudioFile(_open_decoder(file, name, stack), name)
+
+
+@dataclass(frozen=True)
+class AudioProbe:
+    """What is known of an audio file without decoding it: its size in bytes, the first 4,096 of them, and its length
+    in seconds, which is `None` where the header does not say it."""
+
+    num_bytes: int
+    head: bytes
+    seconds: float | None
+
+
+def probe_audio(source: Any) -> AudioProbe:
+    """Read the head of what [`open_audio`] takes. [`AudioError`] says that it cannot be read at all."""
+    name = describe(source)
+    with ExitStack() as stack, open_file(source, PROBE_BLOCK_BYTES) as file:
+        num_bytes = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        head, seconds = file.read(4096), None
+        file.seek(0)
+        with suppress(AudioError):  # reported when its turn comes
+            audio = AudioFile(_open_decoder(file, name, stack), name)
+            seconds = None if audio.num_samples is None else audio.num_samples / audio.sampling_rate
+        return AudioProbe(num_bytes, head, seconds)
+
+
+@contextmanager
+def open_file(source: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[BinaryIO | RangedFile]:
+    """Open what [`open_audio`] takes as a binary file. A failed download is raised, at the latest at the end of the
+    `with` block: what has been decoded meanwhile seemed to end early."""
     with ExitStack() as stack:
-        yield AudioFile(_open_decoder(_open_file(source, name, stack), name, stack), name)
+        file = _open_file(source, describe(source), stack, block_bytes)
+        try:
+            yield file
+        finally:
+            if isinstance(file, RangedFile) and file.error is not None:
+                raise file.error
 
 
 def describe(source: Any) -> str:
     """A short name of `source` for error messages: its path if it has one, otherwise its type."""
+    if isinstance(source, ByteRange):
+        return f"{describe(source.path)}, bytes {source.start} to {source.start + source.size}"
     if isinstance(source, Mapping):
         if source.get("audio") is not None:  # a row of a dataset
             return describe(source["audio"])
@@ -187,8 +228,13 @@ def _describe_error(error: Exception) -> str:
     return re.sub(r"^.*\.cpp:\d+, ", "", text)  # where in torchcodec's source it was raised
 
 
-def _open_file(source: Any, name: str, stack: ExitStack) -> BinaryIO:
+def _open_file(source: Any, name: str, stack: ExitStack, block_bytes: int) -> BinaryIO | RangedFile:
     """The content of a source as a binary file, which the stack closes."""
+    if isinstance(source, ByteRange):
+        file = _open_file(source.path, name, stack, block_bytes)
+        if not isinstance(file, RangedFile):
+            file = RangedFile(partial(_read_range, file), file.seek(0, io.SEEK_END), LOCAL_BLOCK_BYTES)
+        return file.window(source.start, source.size)
     if isinstance(source, Mapping):
         content = source.get("bytes")
         source = source.get("path") if content is None else content
@@ -197,18 +243,20 @@ def _open_file(source: Any, name: str, stack: ExitStack) -> BinaryIO:
     if isinstance(source, bytes | bytearray | memoryview):
         return _Content(source)
     is_path = isinstance(source, str | os.PathLike)
-    if is_path and "://" not in (path := os.fsdecode(source).removeprefix("file://")):
+    if is_path and (path := local_path(source)) is not None:
         return _open_local(path, name, stack)
     if not is_path and not hasattr(source, "read"):
         expected = "expected a path, URL, bytes, an open file, or a dict with the audio"
         bare = "A bare array has no sampling rate: pass {'array': ..., 'sampling_rate': ...}"
         raise AudioError(name, "unreadable", f"{expected}. {bare}")
-    copy = stack.enter_context(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
-    if is_path:
-        _download(path, copy, name)
-    else:
-        _write(iter(lambda: source.read(2**20), b""), copy, name)
-    return copy
+    try:
+        if is_path:
+            return open_remote(os.fsdecode(source), name, stack, block_bytes)
+        return write_copy(iter(lambda: source.read(2**20), b""), stack)
+    except RemoteFileError as error:
+        raise AudioError(name, "unreadable", str(error)) from error.__cause__
+    except TypeError as error:
+        raise AudioError(name, "unreadable", "the file is open as text: open it with mode 'rb'") from error
 
 
 def _open_local(path: str, name: str, stack: ExitStack) -> BinaryIO:
@@ -230,55 +278,9 @@ def _open_local(path: str, name: str, stack: ExitStack) -> BinaryIO:
     return file
 
 
-def _write(chunks: Iterable[bytes], file: BinaryIO, name: str) -> None:
-    """Make this the content of a file."""
-    file.seek(0)
-    file.truncate()
-    for chunk in chunks:
-        if not isinstance(chunk, bytes):
-            raise AudioError(name, "unreadable", "the file is open as text: open it with mode 'rb'")
-        file.write(chunk)
-        if file.tell() > MAX_DOWNLOAD_BYTES:
-            raise AudioError(name, "unreadable", f"longer than {MAX_DOWNLOAD_BYTES} bytes")
-    file.seek(0)
-
-
-def _download(url: str, file: BinaryIO, name: str) -> None:
-    for wait in (*DOWNLOAD_WAITS, None):
-        try:
-            return _write(_fetch(url, name), file, name)
-        except (AudioError, OfflineModeIsEnabled):
-            raise
-        except Exception as error:  # each library that fetches has its own
-            if wait is None:
-                detail = _describe_error(error) or type(error).__name__
-                message = f"{name}: could not be downloaded in {1 + len(DOWNLOAD_WAITS)} tries ({detail})."
-                raise AudioDownloadError(f"{message} Start again to continue.") from error
-        time.sleep(wait)
-
-
-def _fetch(url: str, name: str) -> Iterator[bytes]:
-    """The content of a URL, in parts. [`AudioError`] if there is no such file; other errors are the library's."""
-    if url.startswith(("http://", "https://")):
-        headers = build_hf_headers() if url.startswith(f"{constants.ENDPOINT}/") else {}
-        options = {"follow_redirects": True, "timeout": DOWNLOAD_TIMEOUT, "headers": headers}
-        with get_session().stream("GET", url, **options) as response:
-            if response.status_code in (404, 410):
-                raise AudioError(name, "unreadable", f"no such file: the server answers {response.status_code}")
-            if response.status_code != 200:
-                raise ConnectionError(f"the server answers {response.status_code}")
-            yield from response.iter_bytes()
-        return
-    try:
-        with fsspec.open(url, "rb") as file:
-            yield from iter(lambda: file.read(2**20), b"")
-    except FileNotFoundError as error:
-        # fsspec also says so where the server refuses or cannot be reached.
-        cause = error.__cause__
-        status = getattr(cause, "status", getattr(getattr(cause, "response", None), "status_code", None))
-        if status not in (404, 410) and (status is not None or isinstance(cause, OSError)):
-            raise ConnectionError(str(cause)) from error
-        raise AudioError(name, "unreadable", "no such file") from error
+def _read_range(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
 
 
 class _Content(io.BytesIO):
@@ -327,14 +329,14 @@ class _FFmpegFile:
         return np.zeros((0, self.channels), dtype=np.float32)
 
 
-def _open_decoder(file: BinaryIO, name: str, stack: ExitStack) -> soundfile.SoundFile | _FFmpegFile:
+def _open_decoder(file: BinaryIO | RangedFile, name: str, stack: ExitStack) -> soundfile.SoundFile | _FFmpegFile:
     head = file.read(16)
     file.seek(0)
     if not head:
         raise AudioError(name, "empty", "the file has no content")
     try:
         # Opened without its name, by which libsndfile would guess what a file without a header holds.
-        content = file if isinstance(file, io.BytesIO) else file.fileno()
+        content = file if isinstance(file, io.BytesIO | RangedFile) else file.fileno()
         return stack.enter_context(_SoundFile(content, closefd=False))
     except soundfile.SoundFileError as error:
         container = next((key for key, (at, marks) in _FFMPEG_CONTAINERS.items() if head[at:].startswith(marks)), None)

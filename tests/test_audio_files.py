@@ -13,8 +13,9 @@ import pytest
 import soundfile
 import torch
 
-from slam_hf import audio_files, audio_utils, load_audio
-from slam_hf.audio_files import AudioDownloadError, AudioError, open_audio
+from slam_hf import audio_files, audio_utils, load_audio, remote_files
+from slam_hf.audio_files import AudioError, open_audio
+from slam_hf.remote_files import AudioDownloadError
 
 
 RATE = 16_000
@@ -39,7 +40,7 @@ def wav_bytes(samples: np.ndarray, rate: int, **kwargs) -> bytes:
 def server(wav, monkeypatch):
     """A server on the loopback that answers with the statuses in `statuses`, one a request, and then with the file."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(audio_files, "DOWNLOAD_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(remote_files, "DOWNLOAD_WAITS", (0.0, 0.0))
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -99,7 +100,7 @@ def test_a_missing_file_on_a_server_is_asked_for_once(server, status):
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503, "cut", "slow"])
 def test_what_a_server_may_give_later_is_asked_for_again(wav, server, monkeypatch, status):
-    monkeypatch.setattr(audio_files, "DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(remote_files, "DOWNLOAD_TIMEOUT", 0.2)
     server.statuses = [status, status]
 
     assert np.array_equal(load_audio(server.url, RATE), load_audio(wav, RATE))
@@ -129,7 +130,7 @@ def test_archives_are_read(wav, tmp_path):
 
 
 def test_a_download_does_not_grow_without_end(server, monkeypatch):
-    monkeypatch.setattr(audio_files, "MAX_DOWNLOAD_BYTES", 1000)
+    monkeypatch.setattr(remote_files, "MAX_DOWNLOAD_BYTES", 1000)
 
     with pytest.raises(AudioError, match="longer than 1000 bytes"):
         load_audio(server.url, RATE)

@@ -26,7 +26,6 @@ import soundfile
 from datasets import Dataset
 from test_encoding_manifest import HOSTILE_ROWS
 
-from slam_hf.audio_files import AudioDownloadError
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.dataset_source import dataset_source
 from slam_hf.encoding.listing import list_audio_folder
@@ -35,6 +34,7 @@ from slam_hf.encoding.reading import Piece, PieceRules, read_pieces
 from slam_hf.encoding.recordings import Recording
 from slam_hf.encoding.sources import file_source
 from slam_hf.encoding.unit_rows import parse_piece_id
+from slam_hf.remote_files import AudioDownloadError
 
 
 RATE = 16_000
@@ -243,7 +243,7 @@ def test_every_row_of_a_hostile_manifest_is_in_the_rows_or_in_the_report(tmp_pat
 def server(monkeypatch):
     """A server on the loopback that has `/0.wav` to `/3.wav`, but answers as `statuses` says."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("slam_hf.audio_files.DOWNLOAD_WAITS", (0.0,))
+    monkeypatch.setattr("slam_hf.remote_files.DOWNLOAD_WAITS", (0.0,))
     content = encode("WAV", (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32))
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,13 +1,17 @@
 """Lists the recordings in a folder: any audio files, or the layouts of LibriSpeech and Libri-Light."""
 
+import io
 import mimetypes
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 
 import soundfile
 
+from ..audio_files import AudioError
+from .folder_files import FolderFiles, list_files, printable, read_text
 from .recordings import Recording, Skipped, SkipReason
 
 
@@ -23,14 +27,14 @@ _MIME_TYPES = mimetypes.MimeTypes()
 LIBRISPEECH_NAME = re.compile(r"(?P<speaker>\d+)-(?P<chapter>\d+)-\d{4}")
 
 
-def list_audio_folder(root: str | os.PathLike) -> list[Recording | Skipped]:
+def list_audio_folder(root: str | os.PathLike | FolderFiles) -> list[Recording | Skipped]:
     r"""
     List the audio files below a folder, in the order of their paths.
 
     Args:
-        root (`str` or `os.PathLike`):
-            The folder. Hidden files and files whose extension is of another kind (text, tables, images) are ignored.
-            Symbolic links are followed.
+        root (`str`, `os.PathLike` or [`FolderFiles`]):
+            The folder, or its URL, such as `s3://bucket/folder` or `hf://datasets/user/name`. Hidden files and files
+            whose extension is of another kind (text, tables, images) are ignored. Symbolic links are followed.
 
     Returns:
         `list`: [`Recording`] with the path relative to `root` as its id, and [`Skipped`] for files that are not named
@@ -38,55 +42,56 @@ def list_audio_folder(root: str | os.PathLike) -> list[Recording | Skipped]:
 
     Raises:
         NotADirectoryError: `root` is not a folder.
+        AudioDownloadError: a server could not be reached, or refused the list, in several tries.
     """
-    paths, skipped = _walk(root)
-    return [_as_recording(root, path, id=path) for path in paths if _may_be_audio(path)] + skipped
+    folder = root if isinstance(root, FolderFiles) else list_files(root)
+    return [_as_recording(folder, path, id=path) for path in filter(_may_be_audio, folder.versions)] + _skipped(folder)
 
 
-def list_librilight(root: str | os.PathLike) -> list[Recording | Skipped]:
+def list_librilight(root: str | os.PathLike | FolderFiles) -> list[Recording | Skipped]:
     """List the recordings of Libri-Light (arXiv 1912.07875), laid out as `<subset>/<speaker>/<book>/<name>.flac`.
 
     This is [`list_audio_folder`] of the folder that holds the subsets, or of any folder below it. The ids have no
     extension, and audio that is not in a book of a numbered speaker is [`Skipped`] too.
     """
-    paths, skipped = _walk(root)
+    folder = root if isinstance(root, FolderFiles) else list_files(root)
     recordings: list[Recording | Skipped] = []
-    for path in filter(_may_be_audio, paths):
-        if Path(root).absolute().joinpath(path).parts[-3].isdecimal():
-            recordings.append(_as_recording(root, path, id=str(PurePosixPath(path).with_suffix(""))))
+    for path in filter(_may_be_audio, folder.versions):
+        if "".join(folder.parts(path)[-3:-2]).isdecimal():
+            recordings.append(_as_recording(folder, path, id=str(PurePosixPath(path).with_suffix(""))))
         else:
-            recordings.append(Skipped(_printable(path), SkipReason.WRONGLY_NAMED, "not at <speaker>/<book>/<name>"))
-    return recordings + skipped
+            recordings.append(Skipped(printable(path), SkipReason.WRONGLY_NAMED, "not at <speaker>/<book>/<name>"))
+    return recordings + _skipped(folder)
 
 
-def list_librispeech(root: str | os.PathLike) -> list[Recording | Skipped]:
+def list_librispeech(root: str | os.PathLike | FolderFiles) -> list[Recording | Skipped]:
     """List the utterances of LibriSpeech, laid out as `<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`
     with their texts in `<speaker>-<chapter>.trans.txt` beside them.
 
     This is [`list_audio_folder`] of the folder that holds the subsets, or of any folder below it. The ids are the
     names of the utterances, and audio that is named otherwise, or missing beside its text, is [`Skipped`] too.
     """
-    paths, recordings = _walk(root)
+    folder = root if isinstance(root, FolderFiles) else list_files(root)
+    recordings = _skipped(folder)
     texts: dict[str, dict[str, str]] = {}
-    for path in paths:
-        if path.endswith(".trans.txt"):
-            try:
-                with open(os.path.join(root, path), encoding="utf-8") as file:
-                    texts[str(PurePosixPath(path).parent)] = parse_librispeech_transcript(file)
-            except (OSError, UnicodeDecodeError) as error:
-                recordings.append(Skipped(_printable(path), SkipReason.UNREADABLE, f"the transcript: {error}"))
-    for path in filter(_may_be_audio, paths):
+    transcripts = [path for path in folder.versions if path.endswith(".trans.txt")]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        for path, read in zip(transcripts, pool.map(_read_transcript, map(folder.locate, transcripts)), strict=True):
+            if isinstance(read, str):
+                recordings.append(Skipped(printable(path), SkipReason.UNREADABLE, f"the transcript: {read}"))
+            else:
+                texts[str(PurePosixPath(path).parent)] = read
+    for path in filter(_may_be_audio, folder.versions):
         chapter, name = PurePosixPath(path).parent, PurePosixPath(path).stem
         match = LIBRISPEECH_NAME.fullmatch(name)
-        folders = Path(root).absolute().joinpath(chapter).parts[-2:]
-        if match is None or folders != (match["speaker"], match["chapter"]):
+        if match is None or folder.parts(path)[-3:-1] != (match["speaker"], match["chapter"]):
             detail = "not at <speaker>/<chapter>/<speaker>-<chapter>-<number>"
-            recordings.append(Skipped(_printable(path), SkipReason.WRONGLY_NAMED, detail))
+            recordings.append(Skipped(printable(path), SkipReason.WRONGLY_NAMED, detail))
         else:
             text = texts.get(str(chapter), {}).pop(name, None)
-            recordings.append(_as_recording(root, path, id=name, text=text))
+            recordings.append(_as_recording(folder, path, id=name, text=text))
     recordings += [
-        Skipped(name, SkipReason.UNREADABLE, f"in the transcript of {_printable(chapter)}, but there is no such file")
+        Skipped(name, SkipReason.UNREADABLE, f"in the transcript of {printable(chapter)}, but there is no such file")
         for chapter, remaining in texts.items()
         for name in remaining
     ]
@@ -99,12 +104,22 @@ def parse_librispeech_transcript(lines: Iterable[str]) -> dict[str, str]:
     return {name: text for name, _, text in (line.partition(" ") for line in lines if line.strip())}
 
 
-def _as_recording(root: str | os.PathLike, path: str, id: str, text: str | None = None) -> Recording | Skipped:
-    if _printable(path) != path:
-        return Skipped(_printable(path), SkipReason.WRONGLY_NAMED, "the name is not UTF-8")
+def _read_transcript(path: str) -> dict[str, str] | str:
+    """The texts of a chapter, or why they cannot be read."""
+    try:
+        return parse_librispeech_transcript(io.StringIO(read_text(path), newline=None))
+    except AudioError as error:
+        return error.detail
+    except ValueError as error:
+        return str(error)
+
+
+def _as_recording(folder: FolderFiles, path: str, id: str, text: str | None = None) -> Recording | Skipped:
+    if printable(path) != path:
+        return Skipped(printable(path), SkipReason.WRONGLY_NAMED, "the name is not UTF-8")
     if PurePosixPath(path).suffix.lower() not in AUDIO_EXTENSIONS:
         return Skipped(path, SkipReason.WRONGLY_NAMED, "its extension is not that of an audio format")
-    return Recording(id=id, audio=os.path.join(root, path), text=text)
+    return Recording(id=id, audio=folder.locate(path), text=text)
 
 
 def _may_be_audio(path: str) -> bool:
@@ -114,46 +129,7 @@ def _may_be_audio(path: str) -> bool:
     return mime_type is None or mime_type.startswith(("audio/", "video/"))
 
 
-def _printable(path: str) -> str:
-    """The path, with bytes that are not UTF-8 escaped."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _walk(root: str | os.PathLike) -> tuple[list[str], list[Recording | Skipped]]:
-    """Sorted paths of the files below `root`, relative to it, and what could not be listed."""
-    if not os.path.isdir(root):
-        raise NotADirectoryError(f"{os.fspath(root)!r}: no such folder of recordings.")
-    paths: list[str] = []
-    skipped: list[Recording | Skipped] = []
-    visited = set()
-    folders = [""]
-    while folders:  # `os.walk` recurses, and fails in a deep folder
-        folder = folders.pop()
-        try:
-            status = os.stat(os.path.join(root, folder))
-            if (status.st_dev, status.st_ino) in visited:  # a link to a folder above
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            subfolders = []
-            with os.scandir(os.path.join(root, folder)) as entries:
-                for entry in entries:
-                    path = os.path.join(folder, entry.name)
-                    if entry.name.startswith("."):
-                        continue
-                    try:
-                        is_folder, is_file = entry.is_dir(), entry.is_file()
-                    except OSError:  # a link to itself
-                        is_folder = is_file = False
-                    if is_folder:
-                        subfolders.append(path)
-                    elif is_file:
-                        paths.append(path)
-                    elif _may_be_audio(path) or path.endswith(".trans.txt"):  # reading a named pipe would wait forever
-                        skipped.append(Skipped(_printable(path), SkipReason.UNREADABLE, "not a regular file"))
-        except OSError as error:
-            if not folder:
-                raise
-            skipped.append(Skipped(_printable(folder), SkipReason.UNREADABLE, f"the folder: {error.strerror}"))
-            continue
-        folders += sorted(subfolders, reverse=True)
-    return sorted(path.replace(os.sep, "/") for path in paths), sorted(skipped, key=lambda item: item.id)
+def _skipped(folder: FolderFiles) -> list[Recording | Skipped]:
+    irregular = (path for path in folder.irregular if _may_be_audio(path) or path.endswith(".trans.txt"))
+    skipped = [Skipped(printable(path), SkipReason.UNREADABLE, "not a regular file") for path in irregular]
+    return sorted(skipped + folder.unreadable, key=lambda item: item.id)

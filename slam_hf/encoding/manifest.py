@@ -1,15 +1,19 @@
 """Reads a manifest: a table of recordings and excerpts, as JSON lines or CSV."""
 
 import csv
+import io
 import json
 import logging
 import os
+import posixpath
 import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, TextIO
 
+from ..audio_files import open_file
+from ..remote_files import local_path
 from .recordings import Recording, Skipped, SkipReason, check_seconds, is_utf8
 from .unit_rows import piece_id
 
@@ -18,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 _COLUMNS = frozenset({"path", "offset", "duration", "id", "text", "aligned_text"})
 
+# Other protocols of fsspec read local files, or files in others.
+_REMOTE_PROTOCOLS = ("http://", "https://", "hf://", "s3://", "gs://", "gcs://", "az://", "abfs://")
+
 
 def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None) -> list[Recording | Skipped]:
     r"""
@@ -25,11 +32,12 @@ def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None
 
     Args:
         path (`str` or `os.PathLike`):
-            A file that ends in `.jsonl`, `.json` (JSON lines), `.csv` or `.tsv`. Each row has `path`, and may have
-            `offset` and `duration` in seconds (an excerpt), `id`, `text` and, in JSON, `aligned_text`
-            (`[{"word", "start_time", "end_time"}]`).
+            Path or URL of a file that ends in `.jsonl`, `.json` (JSON lines), `.csv` or `.tsv`. Each row has `path`
+            (a path, or a URL of a web server, the Hub or an object store), and may have `offset` and `duration` in
+            seconds (an excerpt), `id`, `text` and, in JSON, `aligned_text` (`[{"word", "start_time", "end_time"}]`).
         root (`str` or `os.PathLike`, *optional*):
-            Folder that the paths are relative to and may not leave. Defaults to the folder of the manifest.
+            Folder, or its URL, that the paths are relative to and may not leave. Defaults to the folder of the
+            manifest, where a path may also be any URL.
 
     Returns:
         `list`: [`Recording`], in the order of the rows, and [`Skipped`] for rows that are malformed or whose path is
@@ -37,22 +45,25 @@ def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None
         names the columns that are not read.
 
     Raises:
-        ValueError: the file has another extension, or a table has no column `path`.
+        ValueError: the file cannot be read, has another extension, or is a table without a column `path`.
+        AudioDownloadError: a server could not be reached, or refused the file, in several tries.
     """
-    path = Path(path)
-    root = os.path.realpath(path.parent if root is None else root)
+    name = os.fsdecode(path)
+    files = _Files(posixpath.dirname(name) if local_path(name) is None else os.path.dirname(name), allow_urls=True)
+    if root is not None:
+        files = _Files(os.fsdecode(root), allow_urls=False)
     recordings: list[Recording | Skipped] = []
     unknown: set[str] = set()
-    for number, row in _read_rows(path):
+    for number, row in _read_rows(name):
         try:
-            recordings.append(_as_recording(row, root))
+            recordings.append(_as_recording(row, files))
             unknown |= row.keys() - _COLUMNS
         except ValueError as error:
             reason = SkipReason.WRONGLY_NAMED if isinstance(error, _WrongNameError) else SkipReason.MALFORMED
-            recordings.append(Skipped(f"{path.name}:{number}", reason, str(error)))
+            recordings.append(Skipped(f"{os.path.basename(name)}:{number}", reason, str(error)))
     if unknown:
         columns = ", ".join(map(repr, sorted(unknown)))
-        logger.warning("'%s': not read: %s. The known columns are %s.", path, columns, ", ".join(sorted(_COLUMNS)))
+        logger.warning("'%s': not read: %s. The known columns are %s.", name, columns, ", ".join(sorted(_COLUMNS)))
     return recordings
 
 
@@ -60,12 +71,45 @@ class _WrongNameError(ValueError):
     """A row whose path or id cannot be used."""
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, Any]]:
+class _Files:
+    """The files that rows may name: those below a folder, or also any remote ones."""
+
+    def __init__(self, root: str, allow_urls: bool):
+        local = local_path(root)
+        self.is_local = local is not None
+        self.root = os.path.realpath(local) if self.is_local else root.rstrip("/")
+        self.allow_urls = allow_urls
+
+    def locate(self, path: str) -> str:
+        """The path or URL of what a row names."""
+        if "://" in path and "::" not in path and path.startswith(_REMOTE_PROTOCOLS):
+            if not self.allow_urls and not path.startswith(f"{self.root}/"):
+                raise _WrongNameError(f"the URL {reprlib.repr(path)} is not below the root folder")
+            return path
+        if "://" in path:
+            raise _WrongNameError(f"the URL {reprlib.repr(path)} is not of a web server, the Hub or an object store")
+        if self.is_local:
+            try:
+                located = os.path.realpath(os.path.join(self.root, path))
+            except ValueError:
+                raise ValueError("'path' holds a NUL character") from None
+            is_below = os.path.commonpath([located, self.root]) == self.root
+        else:
+            located = f"{self.root}/{path}"
+            is_below = not path.startswith("/") and ".." not in path.split("/")
+        if not is_below:
+            raise _WrongNameError(f"the path {reprlib.repr(path)} leads out of the root folder")
+        return located
+
+
+def _read_rows(path: str) -> Iterator[tuple[int, Any]]:
     """Rows, each with the number of its last line. A row that cannot be parsed is a `ValueError` that says why."""
-    if path.suffix not in (".jsonl", ".json", ".csv", ".tsv"):
+    suffix = PurePath(path).suffix
+    if suffix not in (".jsonl", ".json", ".csv", ".tsv"):
         raise ValueError(f"'{path}': expected a manifest that ends in .jsonl, .json, .csv or .tsv.")
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        yield from _read_json(file) if path.suffix.startswith(".json") else _read_table(file, path)
+    with open_file(path) as file:
+        text = io.TextIOWrapper(io.BufferedReader(file), encoding="utf-8-sig", errors="surrogateescape", newline="")
+        yield from _read_json(text) if suffix.startswith(".json") else _read_table(text, path)
 
 
 def _read_json(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
@@ -77,8 +121,8 @@ def _read_json(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
                 yield number, ValueError(f"not JSON: {error}")
 
 
-def _read_table(file: TextIO, path: Path) -> Iterator[tuple[int, Any]]:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
+def _read_table(file: TextIO, path: str) -> Iterator[tuple[int, Any]]:
+    delimiter = "\t" if path.endswith(".tsv") else ","
     rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         columns = [name.strip() for name in next(rows, [])]
@@ -101,7 +145,7 @@ def _read_table(file: TextIO, path: Path) -> Iterator[tuple[int, Any]]:
             yield rows.line_num, ValueError(f"{len(values)} fields for {len(columns)} columns")
 
 
-def _as_recording(row: Any, root: str) -> Recording:
+def _as_recording(row: Any, files: _Files) -> Recording:
     if isinstance(row, ValueError):
         raise row
     if not isinstance(row, dict) or not isinstance(row.get("path"), str):
@@ -116,7 +160,7 @@ def _as_recording(row: Any, root: str) -> Recording:
         raise _WrongNameError("the name is not UTF-8")
     if isinstance(words, list) and any(isinstance(word, dict) and None in word.values() for word in words):
         raise ValueError("'aligned_text' has a word without a time")
-    return Recording(id, _resolve(path, root), offset, duration, row.get("text"), words)
+    return Recording(id, files.locate(path), offset, duration, row.get("text"), words)
 
 
 def _seconds(row: dict[str, Any], key: str, default: float | None) -> float | None:
@@ -128,13 +172,3 @@ def _seconds(row: dict[str, Any], key: str, default: float | None) -> float | No
             value = float(value)
     check_seconds(key, value)
     return float(value)
-
-
-def _resolve(path: str, root: str) -> str:
-    try:
-        resolved = os.path.realpath(os.path.join(root, path))
-    except ValueError:
-        raise ValueError("'path' holds a NUL character") from None
-    if os.path.commonpath([resolved, root]) != root:
-        raise _WrongNameError(f"the path {reprlib.repr(path)} leads out of the root folder")
-    return resolved

@@ -3,19 +3,22 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from ..audio_files import open_audio
+from tqdm import tqdm
+
+from ..audio_files import probe_audio
+from ..remote_files import AudioDownloadError
 from .recordings import Recording, Skipped, SkipReason
 
 
 CHUNK_SECONDS = 300.0
 """What a killed job loses for each process that decodes: seconds of work on a CPU. 60,000 hours are 720,000 chunks."""
+
+PROBES_AT_ONCE = 1024
 
 Row = list[Recording | Skipped]
 """The recordings of one row of the input, which stay together: one, or the three clips of a preference pair."""
@@ -80,19 +83,25 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
             A part takes recordings until it has this many seconds of audio, by the headers of the files.
 
     Returns:
-        [`Source`], whose identity is the names, excerpts, texts and sizes of the files.
+        [`Source`], whose identity is the names, excerpts and texts of the recordings, and the sizes, lengths and heads
+        of the files.
+
+    Raises:
+        AudioDownloadError: a server could not be reached, or refused a file, in several tries.
     """
     recordings = _skip_duplicates(recordings)
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        probes = list(pool.map(_probe, recordings))
+    probes = _probe_files(recordings)
     listing = hashlib.sha256()
     parts, rows, seconds, load = [], [], 0.0, 0.0
-    for recording, (size, length) in zip(recordings, probes, strict=True):
+    for recording in recordings:
+        length = 0.0
         if isinstance(recording, Skipped):
             line = [recording.id, recording.reason]
         else:
+            probe = probes[_file(recording)]
             excerpt = (recording.offset, recording.duration)
-            line = [recording.id, *excerpt, recording.text, recording.aligned_text, size]
+            line = [recording.id, *excerpt, recording.text, recording.aligned_text, *probe]
+            length = min(max(0.0, probe.seconds - recording.offset), recording.duration or math.inf)
         listing.update(json.dumps(line).encode() + b"\n")
         rows.append(recording)
         seconds += length
@@ -110,16 +119,39 @@ def load_seconds(seconds: float) -> float:
     return max(seconds, 1.0)
 
 
-def _probe(recording: Recording | Skipped) -> tuple[int | None, float]:
-    """Size in bytes and length in seconds of a recording, as far as they are known without decoding it."""
-    size, seconds = None, 0.0
-    if isinstance(recording, Recording):
-        with suppress(OSError, ValueError):  # what cannot be read is reported when its turn comes
-            size = os.stat(recording.audio).st_size
-            with open_audio(recording.audio) as file:
-                remaining = (file.num_samples or 0) / file.sampling_rate - recording.offset
-            seconds = min(max(0.0, remaining), recording.duration or math.inf)
-    return size, seconds
+class _Probe(NamedTuple):
+    """What a file is known by without decoding it; what cannot be read is reported when its turn comes."""
+
+    num_bytes: int | None = None
+    seconds: float = 0.0
+    head: str | None = None
+
+
+def _probe_files(recordings: Sequence[Recording | Skipped]) -> dict[Any, _Probe]:
+    files = {_file(item): item.audio for item in recordings if isinstance(item, Recording)}
+    probes: dict[Any, _Probe] = {}
+    with ThreadPoolExecutor(max_workers=16) as pool, tqdm(desc="Probing files", total=len(files), delay=2.0) as bar:
+        names = list(files)
+        for first in range(0, len(names), PROBES_AT_ONCE):
+            some = names[first : first + PROBES_AT_ONCE]
+            probes |= zip(some, pool.map(_probe, map(files.__getitem__, some)), strict=True)
+            bar.update(len(some))
+    return probes
+
+
+def _file(recording: Recording) -> Any:
+    """The file of a recording, as a key: several excerpts of it need one probe."""
+    return id(recording.audio) if isinstance(recording.audio, dict) else recording.audio
+
+
+def _probe(audio: Any) -> _Probe:
+    try:
+        probe = probe_audio(audio)
+    except AudioDownloadError:
+        raise
+    except (OSError, ValueError):
+        return _Probe()
+    return _Probe(probe.num_bytes, probe.seconds or 0.0, hashlib.sha256(probe.head).hexdigest()[:16])
 
 
 def _skip_duplicates(recordings: Sequence[Recording | Skipped]) -> list[Recording | Skipped]:
