@@ -20,7 +20,8 @@ from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
-from slam_hf.encoding.source_arguments import SourceArguments, open_source
+from slam_hf.encoding.source_arguments import SourceArguments
+from slam_hf.encoding.source_file import make_source
 from slam_hf.hub.repository_files import stage_corpus, staging_folder
 from slam_hf.hub.upload import publish_folder
 from slam_hf.processes import get_process_state
@@ -72,7 +73,7 @@ def main() -> None:
     segmentation = Segmentation(args.max_seconds, args.cut, args.overlap_seconds, args.overlap)
     try:
         summary = tokenize_corpus(
-            open_source(source_args),
+            make_source(source_args),
             codec,
             args.output_dir,
             split=args.split,

@@ -12,7 +12,8 @@ import tokenize_corpus
 from datasets import Dataset, load_dataset
 from loopback_hub import run_with_hub
 
-from slam_hf.encoding.source_arguments import SourceArguments, open_source
+from slam_hf.encoding.source_arguments import SourceArguments
+from slam_hf.encoding.source_file import make_source
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "tokenize_corpus.py"
@@ -90,7 +91,7 @@ def test_every_layout_is_read(recordings, tmp_path):
     names = [f"103-1240-000{number}" for number in range(6)]
 
     def ids(source, **arguments):
-        return list_ids(open_source(SourceArguments(str(source), **arguments)))
+        return list_ids(make_source(SourceArguments(str(source), **arguments)))
 
     assert ids(root) == [[f"103/1240/{name}.flac"] for name in names]
     assert ids(root, layout="librispeech") == [[name] for name in names]
@@ -105,8 +106,7 @@ def test_every_layout_is_read(recordings, tmp_path):
 
 def test_a_changed_dataset_has_another_identity(recordings, tmp_path):
     def identity():
-        source = SourceArguments(str(tmp_path / "clips"), layout="dataset", streaming=True)
-        return open_source(source).identity
+        return make_source(SourceArguments(str(tmp_path / "clips"), layout="dataset", streaming=True)).identity
 
     path = str(recordings / "103-1240-0000.flac")
     Dataset.from_dict({"audio": [path]}).to_parquet(tmp_path / "clips" / "train.parquet")

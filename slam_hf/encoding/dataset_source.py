@@ -1,13 +1,24 @@
 """Makes a source of a `datasets` dataset with audio columns, loaded or streamed."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Audio, Dataset, DatasetBuilder, Features, GeneratorBasedBuilder, IterableDataset, Value
+from datasets import (
+    Audio,
+    Dataset,
+    DatasetBuilder,
+    Features,
+    GeneratorBasedBuilder,
+    IterableDataset,
+    Value,
+    load_dataset_builder,
+)
 from datasets.fingerprint import Hasher
 
 from .recordings import PAIR_CLIPS, Recording, Skipped, SkipReason, is_utf8
+from .source_arguments import SourceArguments
 from .sources import CHUNK_SECONDS, Part, Row, Source
 from .unit_rows import UNIT_ROW_SCHEMA
 
@@ -134,6 +145,37 @@ def dataset_source(
         described = {"fingerprint": dataset._fingerprint}
     columns = {"audio": reader.audio_columns, "id": id_column, "text": text_column}
     return Source(parts, (identity or described) | {"columns": columns}, chunk_seconds, has_pairs)
+
+
+def open_dataset(args: SourceArguments) -> Source:
+    """Make a source of the dataset that the arguments name, stored or streamed. `datasets` prepares a stored one once
+    on each machine, whichever process comes first."""
+    builder = load_dataset_builder(args.source, args.dataset_config, data_dir=args.data_dir)
+    identity = _identify(builder, args.dataset_split)
+    stream = builder.as_streaming_dataset(args.dataset_split) if args.streaming else None
+    return dataset_source(
+        load_split(builder, args.dataset_split, identity) if stream is None else stream,
+        audio_column=args.audio_column,
+        id_column=args.id_column,
+        text_column=args.text_column,
+        has_pairs=args.layout == "preference_pairs",
+        identity=identity,
+        chunk_seconds=args.chunk_seconds,
+    )
+
+
+def _identify(builder: DatasetBuilder, split: str) -> dict[str, str]:
+    """The version of a dataset: the commit of its files on the Hub, or when they were changed."""
+    files = builder.config.data_files
+    if split not in files:
+        raise ValueError(f"{builder.dataset_name} has no split {split!r}. Choose a whole one: {', '.join(files)}.")
+    origins = repr(files[split].origin_metadata)
+    return {
+        "dataset": builder.dataset_name,
+        "config": builder.config.name,
+        "split": split,
+        "files": hashlib.sha256(origins.encode()).hexdigest(),
+    }
 
 
 def load_split(builder: DatasetBuilder, split: str, identity: dict[str, Any]) -> Dataset:

@@ -40,7 +40,7 @@ class FolderFiles:
 
     def locate(self, path: str) -> str:
         """Path or URL of one of the files."""
-        return os.path.join(self.root, path) if local_path(self.root) else f"{self.root}/{path}"
+        return os.path.join(self.root, path) if local_path(self.root) is not None else f"{self.root}/{path}"
 
     def parts(self, path: str) -> tuple[str, ...]:
         """Names of the folders above one of the files, from the outermost, and its own."""
@@ -122,11 +122,12 @@ def _list_remote(root: str) -> FolderFiles:
     files = {name[start:]: info for name, info in infos.items() if info["type"] == "file" and len(name) > start}
     if not files:
         raise NotADirectoryError(f"{root!r}: no such folder of recordings.")
-    visible = (path for path in sorted(files) if not path.endswith("/") and not _is_hidden(path))
+    visible = (path for path in sorted(files) if not path.endswith("/") and not is_hidden(path))
     return FolderFiles(root, {path: _remote_version(files[path]) for path in visible}, [], [])
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder above it, is hidden."""
     return any(name.startswith(".") for name in path.split("/"))
 
 

@@ -45,7 +45,7 @@ def list_audio_folder(root: str | os.PathLike | FolderFiles) -> list[Recording |
         AudioDownloadError: a server could not be reached, or refused the list, in several tries.
     """
     folder = root if isinstance(root, FolderFiles) else list_files(root)
-    return [_as_recording(folder, path, id=path) for path in filter(_may_be_audio, folder.versions)] + _skipped(folder)
+    return [_as_recording(folder, path, id=path) for path in filter(may_be_audio, folder.versions)] + _skipped(folder)
 
 
 def list_librilight(root: str | os.PathLike | FolderFiles) -> list[Recording | Skipped]:
@@ -56,7 +56,7 @@ def list_librilight(root: str | os.PathLike | FolderFiles) -> list[Recording | S
     """
     folder = root if isinstance(root, FolderFiles) else list_files(root)
     recordings: list[Recording | Skipped] = []
-    for path in filter(_may_be_audio, folder.versions):
+    for path in filter(may_be_audio, folder.versions):
         if "".join(folder.parts(path)[-3:-2]).isdecimal():
             recordings.append(_as_recording(folder, path, id=str(PurePosixPath(path).with_suffix(""))))
         else:
@@ -81,7 +81,7 @@ def list_librispeech(root: str | os.PathLike | FolderFiles) -> list[Recording | 
                 recordings.append(Skipped(printable(path), SkipReason.UNREADABLE, f"the transcript: {read}"))
             else:
                 texts[str(PurePosixPath(path).parent)] = read
-    for path in filter(_may_be_audio, folder.versions):
+    for path in filter(may_be_audio, folder.versions):
         chapter, name = PurePosixPath(path).parent, PurePosixPath(path).stem
         match = LIBRISPEECH_NAME.fullmatch(name)
         if match is None or folder.parts(path)[-3:-1] != (match["speaker"], match["chapter"]):
@@ -122,7 +122,8 @@ def _as_recording(folder: FolderFiles, path: str, id: str, text: str | None = No
     return Recording(id=id, audio=folder.locate(path), text=text)
 
 
-def _may_be_audio(path: str) -> bool:
+def may_be_audio(path: str) -> bool:
+    """Whether a file is audio by its name, or may be: its extension is not known to be of another kind."""
     if PurePosixPath(path).suffix.lower() in AUDIO_EXTENSIONS:
         return True
     mime_type = _MIME_TYPES.guess_type(path)[0]
@@ -130,6 +131,6 @@ def _may_be_audio(path: str) -> bool:
 
 
 def _skipped(folder: FolderFiles) -> list[Recording | Skipped]:
-    irregular = (path for path in folder.irregular if _may_be_audio(path) or path.endswith(".trans.txt"))
+    irregular = (path for path in folder.irregular if may_be_audio(path) or path.endswith(".trans.txt"))
     skipped = [Skipped(printable(path), SkipReason.UNREADABLE, "not a regular file") for path in irregular]
     return sorted(skipped + folder.unreadable, key=lambda item: item.id)

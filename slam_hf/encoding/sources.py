@@ -60,7 +60,7 @@ class Source:
 class FilePart:
     """Recordings in files."""
 
-    recordings: tuple[Recording | Skipped, ...]
+    recordings: Sequence[Recording | Skipped]
     seconds: float
 
     @property

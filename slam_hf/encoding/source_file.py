@@ -1,0 +1,229 @@
+"""The input of a job, listed and probed once: a file that all its tasks read."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..atomic_write import atomic_write
+from ..audio_files import AudioError, ByteRange, open_file
+from ..remote_files import local_path, open_filesystem, with_retries
+from .dataset_source import open_dataset
+from .folder_files import FolderFiles, list_files, read_versions
+from .listing import list_audio_folder, list_librilight, list_librispeech
+from .manifest import read_manifest
+from .recordings import Recording, Skipped, SkipReason
+from .settings import list_changes
+from .source_arguments import SourceArguments
+from .sources import FilePart, Source, file_source
+from .tar_shards import list_tar_files, list_tar_shards
+from .unit_rows import UNIT_ROW_SCHEMA
+
+
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "path": pa.binary(),  # names of files need not be UTF-8
+        "start": pa.int64(),
+        "size": pa.int64(),
+        "offset": pa.float64(),
+        "duration": pa.float64(),
+        "text": pa.string(),
+        "aligned_text": UNIT_ROW_SCHEMA.field("aligned_text").type,
+        "reason": pa.string(),
+        "detail": pa.string(),
+    }
+)
+_STATE_KEY = b"slam_hf.source"
+_ROWS_AT_ONCE = 10_000
+
+
+def prepare_source(path: str | os.PathLike, args: SourceArguments) -> Source:
+    r"""
+    List and probe the input of a job, and write what was found to a file, from which [`open_source`] opens it in any
+    process. One process calls this before the others start.
+
+    If the file is there, the input is listed again, which is quick, but probed only if a file was added, removed or
+    changed since, by its size and its time of change or hash. A job may continue if the recordings are the same by
+    name, text, excerpt, size, length and head, wherever they are now.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            Path or URL of the file.
+        args ([`SourceArguments`]):
+            What to encode.
+
+    Returns:
+        [`Source`], as [`open_source`] gives it.
+
+    Raises:
+        ValueError: the file holds another input, or is damaged; or the arguments name no input.
+        AudioDownloadError: a server could not be reached, or refused a file, in several tries.
+    """
+    args = _absolute(args)
+    files, list_recordings = _survey(args)
+    survey = hashlib.sha256(json.dumps([args.layout, args.chunk_seconds, files]).encode()).hexdigest()
+    stored = _read(path)
+    if stored is not None and stored[0]["survey"] == survey:
+        return _open(*stored)
+    if list_recordings is None:
+        source, state = open_dataset(args), {"dataset": asdict(args), "parts": []}
+    else:
+        source = file_source(list_recordings(), args.chunk_seconds)
+        state = {"dataset": None, "parts": [[part.num_rows, part.seconds] for part in source.parts]}
+    state |= {"survey": survey, "identity": source.identity, "chunk_seconds": source.chunk_seconds}
+    state = json.loads(json.dumps(state))
+    if stored is not None:
+        _check_same(path, stored[0], state)
+    _write(path, state, [] if list_recordings is None else source.parts)
+    return _open(*_read(path))
+
+
+def open_source(path: str | os.PathLike) -> Source:
+    r"""
+    Open the input of a job from the file that [`prepare_source`] has written.
+
+    Returns:
+        [`Source`], with the same parts in every process.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds a dataset that has changed since.
+    """
+    stored = _read(path)
+    if stored is None:
+        raise FileNotFoundError(f"'{path}': the input of the job has not been listed, or the file was removed.")
+    return _open(*stored)
+
+
+def make_source(args: SourceArguments) -> Source:
+    """List and probe what the arguments name, for this process alone."""
+    _, list_recordings = _survey(args)
+    return open_dataset(args) if list_recordings is None else file_source(list_recordings(), args.chunk_seconds)
+
+
+Listing = Callable[[], list[Recording | Skipped]]
+
+
+def _survey(args: SourceArguments) -> tuple[Any, Listing | None]:
+    """What the listing depends on, which is found quickly, and the function that lists the recordings. There is none
+    for a dataset."""
+    match args.layout:
+        case "dataset" | "preference_pairs":
+            return asdict(args), None
+        case "manifest":
+            recordings = read_manifest(args.source, args.audio_root)
+            paths = [item.audio for item in recordings if isinstance(item, Recording)]
+            return [list(map(asdict, recordings)), read_versions(paths)], lambda: recordings
+        case "webdataset":
+            folder = list_tar_files(args.source)
+            return [asdict(folder), args.text_column], lambda: list_tar_shards(folder, args.text_column)
+    listings = {"folder": list_audio_folder, "librispeech": list_librispeech, "librilight": list_librilight}
+    folder: FolderFiles = list_files(args.source)
+    return asdict(folder), lambda: listings[args.layout](folder)
+
+
+def _absolute(args: SourceArguments) -> SourceArguments:
+    """The arguments for processes whose current folder is another."""
+
+    def absolute(path: str | None) -> str | None:
+        is_remote = path is None or local_path(path) is None
+        is_name = args.layout in ("dataset", "preference_pairs") and not is_remote and not os.path.exists(path)
+        return path if is_remote or is_name else os.path.join(os.getcwd(), local_path(path))
+
+    return replace(
+        args, source=absolute(args.source), audio_root=absolute(args.audio_root), data_dir=absolute(args.data_dir)
+    )
+
+
+def _check_same(path: str | os.PathLike, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    keys = ("identity", "chunk_seconds")
+    if changes := list_changes({key: earlier[key] for key in keys}, {key: now[key] for key in keys}):
+        raise ValueError(
+            f"'{path}' was written for another input, or the recordings were changed since. Use that input to "
+            "continue, or write to another folder:\n" + "\n".join(changes)
+        )
+
+
+def _open(state: dict[str, Any], table: pa.Table) -> Source:
+    if state["dataset"] is not None:
+        source = open_dataset(SourceArguments(**state["dataset"]))
+        if json.loads(json.dumps(source.identity)) != state["identity"]:
+            raise ValueError(f"The dataset '{state['dataset']['source']}' has changed since the job began.")
+        return source
+    parts, first = [], 0
+    for num_rows, seconds in state["parts"]:
+        parts.append(FilePart(_Rows(table.slice(first, num_rows)), seconds))
+        first += num_rows
+    return Source(parts, state["identity"], state["chunk_seconds"])
+
+
+class _Rows(Sequence[Recording | Skipped]):
+    """Recordings in a table, made when they are read: a hundred times as many would fit in memory."""
+
+    def __init__(self, table: pa.Table):
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return [_from_row(row) for row in self.table.slice(start, max(0, stop - start)).to_pylist()[::step]]
+        return self[range(len(self))[index] :][0]
+
+
+def _to_row(item: Recording | Skipped) -> dict[str, Any]:
+    if isinstance(item, Skipped):
+        return {key: value.encode("utf-8", "backslashreplace").decode() for key, value in asdict(item).items()}
+    row = {"id": item.id, "offset": item.offset, "duration": item.duration}
+    row |= {"text": item.text, "aligned_text": item.aligned_text}
+    if isinstance(item.audio, ByteRange):
+        return row | {"path": os.fsencode(item.audio.path), "start": item.audio.start, "size": item.audio.size}
+    return row | {"path": os.fsencode(item.audio)}
+
+
+def _from_row(row: dict[str, Any]) -> Recording | Skipped:
+    if row["reason"] is not None:
+        return Skipped(row["id"], SkipReason(row["reason"]), row["detail"])
+    audio = os.fsdecode(row["path"])
+    if row["start"] is not None:
+        audio = ByteRange(audio, row["start"], row["size"])
+    return Recording(row["id"], audio, row["offset"], row["duration"], row["text"], row["aligned_text"])
+
+
+def _write(path: str | os.PathLike, state: dict[str, Any], parts: Sequence[FilePart]) -> None:
+    rows: Iterator[dict[str, Any]] = (_to_row(item) for part in parts for item in part.recordings)
+    content = io.BytesIO()
+    schema = _SCHEMA.with_metadata({_STATE_KEY: json.dumps(state).encode()})
+    with pq.ParquetWriter(content, schema, write_page_checksum=True) as writer:
+        while batch := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    if local_path(path) is not None:
+        return atomic_write(local_path(path), content.getvalue())
+    file_system, inside = open_filesystem(os.fsdecode(path))
+    with_retries(lambda: file_system.pipe_file(inside, content.getvalue()), repr(path), "could not be written")
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, Any], pa.Table] | None:
+    """The state and the rows in the file, or `None` where there is none."""
+    try:
+        with open_file(path) as file:
+            content = file.read()
+    except AudioError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    try:
+        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        return json.loads(table.schema.metadata[_STATE_KEY]), table
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{path}' is damaged ({error}). Remove it and start the same command again.") from error

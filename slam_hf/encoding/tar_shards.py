@@ -1,0 +1,225 @@
+"""Lists the recordings in tar archives, such as the shards of a WebDataset, by reading the headers of their files."""
+
+import json
+import os
+import re
+import tarfile  # noqa: TID251 - nothing is extracted
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from tqdm import tqdm
+
+from ..audio_files import AudioError, ByteRange, open_file
+from ..remote_files import AudioDownloadError
+from .folder_files import FolderFiles, is_hidden, list_files, printable, read_versions
+from .listing import AUDIO_EXTENSIONS, may_be_audio
+from .recordings import Recording, Skipped, SkipReason
+
+
+MAX_HEADER_BYTES = 2**16
+"""Maximum size of a header with a long name or with attributes, which is read into memory."""
+
+MAX_TEXT_BYTES = 2**24
+"""Maximum size of the text of a sample."""
+
+BLOCK_BYTES = 2**20
+"""What is read at once of a remote archive. Files that are longer are skipped over."""
+
+TEXT_EXTENSIONS = ("txt", "text", "transcript")
+
+_SAMPLE_KEY = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.[^/]*")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A regular file in an archive."""
+
+    name: str
+    start: int
+    size: int
+
+    @property
+    def sample(self) -> str:
+        """What the files of a sample have in common: their names up to the first dot, as WebDataset defines it."""
+        match = _SAMPLE_KEY.fullmatch(self.name)
+        return self.name if match is None else match["key"]
+
+
+def list_tar_files(root: str | os.PathLike) -> FolderFiles:
+    """The files below a local or remote folder of tar archives, or a single archive. A `ValueError` says that it is
+    compressed."""
+    name = os.fsdecode(root)
+    if name.endswith(_COMPRESSED):
+        raise ValueError(f"{name!r} is compressed, and can only be read from its start: decompress it.")
+    if not name.endswith(".tar"):
+        return list_files(root)
+    return FolderFiles(os.path.dirname(name), {os.path.basename(name): str(read_versions([name])[name])}, [], [])
+
+
+def list_tar_shards(root: str | os.PathLike | FolderFiles, text_column: str = "text") -> list[Recording | Skipped]:
+    r"""
+    List the recordings in tar archives.
+
+    Consecutive files whose names are equal up to the first dot are a sample, as in a WebDataset. Its text is that of
+    `.txt`, `.text` or `.transcript`, or, in `.json`, of the key `text_column`, where `aligned_text` may have the times
+    of words. Texts are given to a sample with one recording only.
+
+    Args:
+        root (`str`, `os.PathLike` or [`FolderFiles`]):
+            A file that ends in `.tar`, or a folder of such files; or a URL of one.
+        text_column (`str`, *optional*, defaults to `"text"`):
+            Key of the transcript in JSON.
+
+    Returns:
+        `list`: [`Recording`] with a [`ByteRange`], whose id is the path of the archive below `root`, `/`, and the name
+        of the file in it. [`Skipped`] for archives that are compressed or damaged, where what comes before the damage
+        is kept; for links, devices, and names that are absolute or lead out of the archive; and for samples without
+        audio or with a malformed text.
+
+    Raises:
+        NotADirectoryError: `root` is not a folder.
+        AudioDownloadError: a server could not be reached, or refused a file, in several tries.
+    """
+    folder = root if isinstance(root, FolderFiles) else list_tar_files(root)
+    shards = [path for path in folder.versions if path.endswith(".tar")]
+    compressed = [path for path in folder.versions if path.endswith(_COMPRESSED)]
+    with (
+        ThreadPoolExecutor(max_workers=16) as pool,
+        tqdm(desc="Listing archives", total=len(shards), delay=2.0) as bar,
+    ):
+        items: list[Recording | Skipped] = []
+        for listed in pool.map(lambda path: _list_shard(folder.locate(path), printable(path), text_column), shards):
+            items += listed
+            bar.update()
+    items += (Skipped(printable(path), SkipReason.UNREADABLE, "compressed: decompress it") for path in compressed)
+    return items + folder.unreadable
+
+
+def _list_shard(path: str, shard: str, text_column: str) -> list[Recording | Skipped]:
+    items: list[Recording | Skipped] = []
+    try:
+        with open_file(path, BLOCK_BYTES) as file:
+            members = _read_members(file, shard, items)
+            for _, sample in groupby(members, key=lambda member: member.sample):
+                items += _read_sample(file, path, shard, list(sample), text_column)
+    except AudioError as error:
+        items.append(Skipped(shard, SkipReason(error.reason), error.detail))
+    return items
+
+
+def _read_members(file: BinaryIO, shard: str, skipped: list[Recording | Skipped]) -> Iterator[_Member]:
+    """The regular files in an archive. What is left out, and where damage begins, is added to `skipped`."""
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    headers, last = _Headers(file), None
+    try:
+        options = {"tarinfo": _Header, "encoding": "utf-8", "errors": "surrogateescape"}
+        archive = tarfile.open(fileobj=headers, mode="r:", **options)  # noqa: SIM115
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # all of them would take much memory
+            headers.num_left = MAX_HEADER_BYTES
+            if last is not None and info.offset <= last.offset:
+                raise tarfile.ReadError("a header leads back")
+            if info.isfile() and info.offset_data + info.size > num_bytes:
+                raise tarfile.ReadError(f"{printable(info.name)!r} is cut off")
+            last = info
+            reason = _why_left_out(info)
+            if reason is not None and may_be_audio(info.name):
+                skipped.append(Skipped(f"{shard}/{printable(info.name)}", *reason))
+            elif reason is None and not is_hidden(name := info.name.removeprefix("./")):
+                yield _Member(name, info.offset_data, info.size)
+        if file.read(MAX_HEADER_BYTES).strip(b"\0"):
+            raise tarfile.ReadError("more follows the end of the archive, as in several that were joined")
+    except AudioDownloadError:
+        raise
+    except (tarfile.TarError, ArithmeticError, EOFError, LookupError, OSError, RecursionError, ValueError) as error:
+        where = "nothing could be read" if last is None else f"read up to {printable(last.name)!r}"
+        skipped.append(Skipped(shard, SkipReason.CORRUPT, f"{where}: {error}"))
+
+
+def _why_left_out(info: tarfile.TarInfo) -> tuple[SkipReason, str] | None:
+    if not info.isfile() or info.issparse():
+        return SkipReason.UNREADABLE, "not a regular file"
+    if info.name.startswith("/") or ".." in info.name.split("/"):
+        return SkipReason.WRONGLY_NAMED, "the name leads out of the archive"
+    if printable(info.name) != info.name:
+        return SkipReason.WRONGLY_NAMED, "the name is not UTF-8"
+    return None
+
+
+class _Headers:
+    """An archive as tarfile reads its headers: at most [`MAX_HEADER_BYTES`] for each file in it."""
+
+    def __init__(self, file: BinaryIO):
+        self.tell, self.seek, self.file = file.tell, file.seek, file
+        self.num_left = MAX_HEADER_BYTES
+
+    def read(self, num_bytes: int) -> bytes:
+        self.num_left -= num_bytes
+        if not 0 <= num_bytes <= self.num_left + num_bytes:
+            raise tarfile.ReadError(f"a header has more than {MAX_HEADER_BYTES} bytes")
+        return self.file.read(num_bytes)
+
+
+class _Header(tarfile.TarInfo):
+    """A header. tarfile takes a damaged one for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            detail = f"a damaged header ({error})" if buf else "there is no end marker: it may have been cut off"
+            raise tarfile.ReadError(detail) from error
+
+
+def _read_sample(
+    file: BinaryIO, path: str, shard: str, members: list[_Member], text_column: str
+) -> list[Recording | Skipped]:
+    audio = [member for member in members if _extension(member.name) in AUDIO_EXTENSIONS]
+    if not audio and any(may_be_audio(member.name) for member in members):
+        return [Skipped(f"{shard}/{members[0].sample}", SkipReason.WRONGLY_NAMED, "no audio file of this name")]
+    items: list[Recording | Skipped] = []
+    for member in audio:
+        id = f"{shard}/{member.name}"
+        try:
+            text = _read_text(file, members, text_column) if len(audio) == 1 else {}
+            items.append(Recording(id, ByteRange(path, member.start, member.size), **text))
+        except ValueError as error:
+            items.append(Skipped(id, SkipReason.MALFORMED, str(error)))
+    return items
+
+
+def _extension(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _read_text(file: BinaryIO, members: list[_Member], text_column: str) -> dict[str, Any]:
+    """`text` and `aligned_text` of a sample. A `ValueError` says what is wrong with them."""
+    found: dict[str, Any] = {}
+    for member in members:
+        extension = _extension(member.name).removeprefix(".")
+        if extension != "json" and extension not in TEXT_EXTENSIONS:
+            continue
+        if member.size > MAX_TEXT_BYTES:
+            raise ValueError(f"its .{extension} has {member.size} bytes")
+        file.seek(member.start)
+        try:
+            content = file.read(member.size).decode("utf-8-sig")
+            row = json.loads(content) if extension == "json" else None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"its .{extension}: {error}") from error
+        if extension != "json":
+            found["text"] = content.strip()
+        elif isinstance(row, dict):
+            found = {"text": row.get(text_column), "aligned_text": row.get("aligned_text")} | found
+        else:
+            raise ValueError("its .json is not an object")
+    return found
