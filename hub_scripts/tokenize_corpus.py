@@ -45,7 +45,6 @@ class CorpusArguments:
     )
     min_seconds: float = field(default=0.1, metadata={"help": "Pieces that are shorter, in seconds, are left out."})
     min_peak_dbfs: float = field(default=-60.0, metadata={"help": "Pieces with a lower peak, in dB, are left out."})
-    batch_seconds: float = field(default=240.0, metadata={"help": "Maximum audio in a batch, in seconds."})
     num_workers: int = field(default=2, metadata={"help": "Processes that decode ahead of each codec."})
     push_to_hub: str | None = field(default=None, metadata={"help": "Repository to upload the dataset to."})
     private: bool = field(default=False, metadata={"help": "Whether to make that repository private."})
@@ -78,7 +77,6 @@ def main() -> None:
             args.output_dir,
             split=args.split,
             rules=PieceRules(segmentation, args.min_seconds, args.min_peak_dbfs),
-            batch_seconds=args.batch_seconds,
             num_workers=args.num_workers,
         )
     except DiskFullError as error:

@@ -257,10 +257,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         first_frame = self.config.receptive_field - 2 * self.config.pad
         clips = split_clips(input_values, padding_mask, min_samples=first_frame)
         lengths = [self.config.num_frames(len(clip) + 2 * self.config.pad) for clip in clips]
-        if batched is None:
-            batched = self.device.type != "cpu"
         with _full_float32(self.device):
-            if batched:
+            if self._is_batched(batched):
                 units = self._encode_batches(clips, lengths)
             else:
                 units = pad_sequence(list(map(self._encode_clip, clips)), batch_first=True, padding_value=-1)
@@ -308,11 +306,9 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         sequences = split_units(audio_codes, self.config.num_units)
         if durations is not None:
             durations = split_durations(durations, sequences)
-        if batched is None:
-            batched = self.device.type != "cpu"
         speakers = _repeat(speaker_id, len(sequences))
         styles = _repeat(style_id, len(sequences))
-        if batched:
+        if self._is_batched(batched):
             waveforms, num_frames = self._decode_batches(sequences, durations, speakers, styles)
             lengths = [count * self.config.hop_length for count in num_frames]
         else:
@@ -374,30 +370,37 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         states = self.encoder(clip[None], output_hidden_states=[layer]).hidden_states[layer][0]
         return self._nearest_centroids(states)
 
-    def batch_shape(self, num_samples: int) -> tuple[int, int]:
+    def batch_shape(self, num_samples: int, batched: bool | None = None) -> tuple[int, int]:
         r"""
-        The batch of an accelerator that a clip is part of. Clips whose batch has the same shape go together.
+        The batch in which [`~HubertUnitCodec.encode`] runs a clip. Clips whose batch has the same shape share it.
 
         Args:
             num_samples (`int`):
                 Samples of the clip.
+            batched (`bool`, *optional*):
+                As for [`~HubertUnitCodec.encode`].
 
         Returns:
             `tuple[int, int]`: the number of clips in a full batch, and that of samples which each is padded to.
         """
-        count, num_frames = self._batch_shape(-(-num_samples // self.config.hop_length))
+        if not self._is_batched(batched):
+            return 1, num_samples
+        count, num_frames = self._batch_shape(math.ceil(num_samples / self.config.hop_length))
         return count, num_frames * self.config.hop_length
 
+    def _is_batched(self, batched: bool | None) -> bool:
+        return self.device.type != "cpu" if batched is None else batched
+
     def _batch_shape(self, num_frames: int) -> tuple[int, int]:
-        """Like [`~HubertUnitCodec.batch_shape`], in frames. There are few shapes, as rounding depends on the shape."""
+        """The batch of an accelerator, in frames. There are few shapes, as rounding depends on the shape."""
         step = 2 ** max(0, num_frames.bit_length() - _STEPS_PER_OCTAVE.bit_length())
-        padded = -(-num_frames // step) * step
+        padded = math.ceil(num_frames / step) * step
         return math.ceil(_BATCH_SECONDS * self.config.frame_rate / padded), padded
 
     def _encode_batches(self, clips: list[torch.Tensor], num_frames: list[int]) -> torch.LongTensor:
         """Units of shape `(num_clips, max(num_frames))`, padded with -1, of clips of shape `(num_samples,)`."""
         device, pad = self.device, self.config.pad
-        batches = list(_group(map(self.batch_shape, map(len, clips))))
+        batches = list(_group(self.batch_shape(len(clip), batched=True) for clip in clips))
         units = []
         for (count, num_samples), indices in batches:
             waveforms = pad_rows([clips[index] for index in indices], (count, num_samples), device)

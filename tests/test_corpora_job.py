@@ -51,7 +51,7 @@ def recordings(tmp_path):
 
 def tokenize(folder, codec, output_dir, num_workers=0, **arguments):
     source = file_source(list_audio_folder(folder), chunk_seconds=6.0)
-    return tokenize_corpus(source, codec, output_dir, batch_seconds=8.0, num_workers=num_workers, **arguments)
+    return tokenize_corpus(source, codec, output_dir, num_workers=num_workers, **arguments)
 
 
 def read_folder(folder):
@@ -105,7 +105,7 @@ def test_rows_are_in_the_order_of_the_input_and_the_rest_is_reported(tiny_codec,
 def test_workers_and_batches_do_not_change_the_dataset(tiny_codec, recordings, tmp_path):
     tokenize(recordings, tiny_codec, tmp_path / "a")
     source = file_source(list_audio_folder(recordings), chunk_seconds=6.0)
-    tokenize_corpus(source, tiny_codec, tmp_path / "b", batch_seconds=1.0, num_workers=2)
+    tokenize_corpus(source, tiny_codec, tmp_path / "b", num_workers=2)
 
     assert read_folder(tmp_path / "a") == read_folder(tmp_path / "b")
 

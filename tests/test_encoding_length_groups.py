@@ -1,6 +1,6 @@
 import pytest
 
-from slam_hf.encoding.length_groups import fullest_group, group_by_length
+from slam_hf.encoding.length_groups import group_by_length
 
 
 @pytest.mark.parametrize(
@@ -15,16 +15,3 @@ from slam_hf.encoding.length_groups import fullest_group, group_by_length
 )
 def test_groups_fill_up_to_the_total_with_padding_counted(lengths, expected):
     assert list(group_by_length(lengths, max_total=10)) == expected
-
-
-@pytest.mark.parametrize(
-    ("lengths", "expected"),
-    [
-        ([4, 4, 4], [0, 1]),
-        ([5, 2, 4, 2, 3], [0, 2]),  # 5 and 4; 3 is too short for 4, and 2 for 3
-        ([2, 3, 2, 2, 2, 2], [0, 2, 3, 4, 5]),
-        ([12, 1, 1], [0]),  # longer than a batch: alone
-    ],
-)
-def test_the_fullest_group_has_similar_lengths(lengths, expected):
-    assert fullest_group(lengths, max_total=10) == expected

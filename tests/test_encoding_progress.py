@@ -46,7 +46,7 @@ def test_progress_counts_the_ledger_and_what_is_under_way(ledger):
     progress = JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger, disable=True)
     assert (progress._seconds_done(), progress.total_seconds) == (5400.0, 10_800.0)
 
-    progress.add_batch(ChunkKey(1, 0), 600.0)
+    progress.add_piece(ChunkKey(1, 0), 600.0)
     assert progress._seconds_done() == 6000.0
 
     ledger.records[ChunkKey(1, 0)] = record(5, 900.0)

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 import slam_hf
+from slam_hf import HubertUnitCodec, modeling_hubert_unit_codec
 from slam_hf.encoding.ledger import Ledger
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.reading import PieceRules
@@ -47,6 +48,22 @@ def test_ranks_may_run_in_any_order(tiny_codec, source, tmp_path, ranks):
 
     assert read_chunks(tmp_path / "many") == read_chunks(tmp_path / "one")
     assert len(read_chunks(tmp_path / "one")) == 5
+
+
+def test_batches_from_many_chunks_give_the_same_chunks(tiny_codec, source, tmp_path, monkeypatch):
+    encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path / "one"), num_workers=0)
+    monkeypatch.setattr(modeling_hubert_unit_codec, "_BATCH_SECONDS", 3)
+    monkeypatch.setattr(HubertUnitCodec, "_is_batched", lambda codec, batched: True)  # as on a GPU
+    sizes = []
+    encode = HubertUnitCodec.encode
+    monkeypatch.setattr(
+        HubertUnitCodec, "encode", lambda codec, *batch: sizes.append(len(batch[0])) or encode(codec, *batch)
+    )
+    for rank in range(2):
+        encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path / "many"), rank, 2, num_workers=0)
+
+    assert read_chunks(tmp_path / "many") == read_chunks(tmp_path / "one")
+    assert (sum(sizes), len(read_chunks(tmp_path / "one"))) == (4, 5)
 
 
 def test_a_rank_does_its_share_alone(tiny_codec, source, tmp_path):

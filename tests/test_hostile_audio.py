@@ -54,7 +54,7 @@ from slam_hf.encoding.sources import file_source
 folder, codec, output = sys.argv[1:]
 codec = slam_hf.HubertUnitCodec.from_pretrained(codec)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-tokenize_corpus(file_source(list_audio_folder(folder)), codec, output, num_workers=1, batch_seconds=60.0)
+tokenize_corpus(file_source(list_audio_folder(folder)), codec, output, num_workers=1)
 peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps({"grown": (max(peaks) - before) * 1024}))
 """

@@ -23,7 +23,6 @@ def tokenize_corpus(
     output_dir: str | os.PathLike,
     split: str = "train",
     rules: PieceRules | None = None,
-    batch_seconds: float = 240.0,
     num_workers: int = 2,
 ) -> SplitSummary:
     r"""
@@ -44,8 +43,6 @@ def tokenize_corpus(
             Name of the split.
         rules ([`PieceRules`], *optional*):
             How recordings are cut, and which pieces are left out.
-        batch_seconds (`float`, *optional*, defaults to 240.0):
-            Maximum audio that the codec takes at once, padding included, in seconds.
         num_workers (`int`, *optional*, defaults to 2):
             Worker processes that decode and resample ahead of the codec, for each process.
 
@@ -75,7 +72,7 @@ def tokenize_corpus(
         chunks, job = folder / "chunks", job_name(settings)
         if not is_finished:
             rank, world_size = state.process_index, state.num_processes
-            encode_parts(source, codec, rules, Ledger(chunks, job), rank, world_size, batch_seconds, num_workers)
+            encode_parts(source, codec, rules, Ledger(chunks, job), rank, world_size, num_workers)
         state.wait_for_everyone()
         if state.is_main_process and is_finished:
             publish_split(output_dir, split, description)

@@ -1,41 +1,48 @@
-"""Reads parts of the input and forms batches, in DataLoader workers that run ahead of the encoder."""
+"""Reads the pieces of the input, in DataLoader workers that run ahead of the encoder, and puts them into batches."""
 
+import math
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import fsspec.asyn
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from ..processes import exit_with_parent
 from .ledger import ChunkKey, PendingPart
-from .length_groups import fullest_group
 from .reading import Piece, PieceRules, read_pieces
 from .recordings import Recording, Skipped
 from .sources import Part, Row, load_seconds
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pieces that the encoder takes together, with their positions in the chunk.
+WAIT_SECONDS = 5 * 3600.0
+"""Audio that is read while the last pieces of a chunk wait for others of their length, to fill a batch: for a GPU,
+seconds of work, which a killed job loses."""
 
-    `waveforms` has shape `(batch, samples)`, float32, and is zero after the first `lengths` samples of each row. As
-    NumPy arrays they travel through pipes: the shared memory that tensors need is often too small in containers.
+
+@dataclass(frozen=True)
+class ChunkPiece:
+    """A piece for the encoder: its position in the chunk, and its waveform of shape `(samples,)`, float32.
+
+    As a NumPy array it travels through pipes: the shared memory that tensors need is often too small in containers.
     """
 
     chunk: ChunkKey
-    positions: list[int]
-    waveforms: np.ndarray
-    lengths: np.ndarray
+    position: int
+    waveform: np.ndarray
+
+
+Batch = list[ChunkPiece]
+"""Pieces that the encoder takes together, from any chunks."""
 
 
 @dataclass
 class ChunkEnd:
-    """Follows the last batch of a chunk: the pieces without their waveforms, and what was left out.
+    """Follows the last piece of a chunk: the pieces without their waveforms, and what was left out.
 
     `seconds` is the length of the pieces in all, `next_row` the row of the part that the next chunk begins with.
     """
@@ -49,18 +56,12 @@ class ChunkEnd:
 
 
 @dataclass(eq=False)
-class PieceBatches(torch.utils.data.IterableDataset):
-    """Iterates over the pending parts of the input, chunk by chunk: yields each [`Batch`] and then its [`ChunkEnd`].
-    Each DataLoader worker takes its share of the parts. An `OSError` or `ValueError` is the last item: a DataLoader
-    would raise it with a traceback for its message.
+class ChunkPieces(torch.utils.data.IterableDataset):
+    """Iterates over the pending parts of the input, chunk by chunk: yields each [`ChunkPiece`] and then the
+    [`ChunkEnd`]. Each DataLoader worker takes its share of the parts. An `OSError` or `ValueError` is the last item: a
+    DataLoader would raise it with a traceback for its message.
 
-    A chunk ends once it has `chunk_seconds` of audio, or with its part. A batch has at most `batch_seconds`, padding
-    included; a longer piece is a batch of its own. It comes as soon as that much audio waits: those pieces of it whose
-    lengths are similar. The others wait for more of their kind, until the chunk ends. On the lengths of LibriSpeech,
-    8 % of what the batches hold is padding, against 23 % if the pieces were taken as they come.
-
-    What a batch holds depends on the chunk alone, so that even an encoder whose results depended on the batch would
-    give the same units in any number of processes and after any interruption.
+    A chunk ends once it has `chunk_seconds` of audio, or with its part.
     """
 
     parts: Sequence[Part]
@@ -69,9 +70,8 @@ class PieceBatches(torch.utils.data.IterableDataset):
     sampling_rate: int
     frame_rate: float
     chunk_seconds: float
-    batch_seconds: float
 
-    def __iter__(self) -> Iterator[Batch | ChunkEnd | OSError | ValueError]:
+    def __iter__(self) -> Iterator[ChunkPiece | ChunkEnd | OSError | ValueError]:
         worker = torch.utils.data.get_worker_info()
         share = slice(None) if worker is None else slice(worker.id, None, worker.num_workers)
         try:
@@ -80,13 +80,11 @@ class PieceBatches(torch.utils.data.IterableDataset):
         except (OSError, ValueError) as error:
             yield error
 
-    def _read_part(self, pending: PendingPart) -> Iterator[Batch | ChunkEnd]:
+    def _read_part(self, pending: PendingPart) -> Iterator[ChunkPiece | ChunkEnd]:
         end = ChunkEnd(pending.next_chunk, pending.first_row)
-        waiting: dict[int, np.ndarray] = {}  # waveforms by their position in the chunk
         load = 0.0
         for row in self.parts[end.chunk.part].read(end.next_row):
             if load >= self.chunk_seconds:
-                yield from self._batches(end, waiting)
                 yield end
                 end = ChunkEnd(end.chunk._replace(chunk=end.chunk.chunk + 1), end.next_row)
                 load = 0.0
@@ -95,24 +93,13 @@ class PieceBatches(torch.utils.data.IterableDataset):
                 if isinstance(item, Skipped):
                     end.skipped.append(item)
                     continue
-                waiting[len(end.pieces)] = item.waveform
+                yield ChunkPiece(end.chunk, len(end.pieces), item.waveform)
                 end.pieces.append(replace(item, waveform=None))
                 end.seconds += len(item.waveform) / self.sampling_rate
-                yield from self._batches(end, waiting, min_samples=self.batch_seconds * self.sampling_rate)
             end.next_row += 1
             load += load_seconds(end.seconds - seconds_before)
         end.is_last = True
-        yield from self._batches(end, waiting)
         yield end
-
-    def _batches(self, end: ChunkEnd, waiting: dict[int, np.ndarray], min_samples: float = 0) -> Iterator[Batch]:
-        """Batches of the waveforms that wait, while they have at least this many samples in all."""
-        while waiting and sum(map(len, waiting.values())) >= min_samples:
-            lengths = [len(waveform) for waveform in waiting.values()]
-            group = fullest_group(lengths, max_total=int(self.batch_seconds * self.sampling_rate))
-            positions = list(map(list(waiting).__getitem__, group))
-            padded = pad_sequence([torch.from_numpy(waiting.pop(p)) for p in positions], batch_first=True).numpy()
-            yield Batch(end.chunk, positions, padded, np.array(lengths)[group])
 
     def _read_row(self, row: Row) -> Iterator[Piece | Skipped]:
         for recording in row:
@@ -122,10 +109,61 @@ class PieceBatches(torch.utils.data.IterableDataset):
                 yield recording
 
 
-def make_loader(batches: PieceBatches, num_workers: int) -> torch.utils.data.DataLoader:
+def make_batches(
+    items: Iterable[ChunkPiece | ChunkEnd | OSError | ValueError],
+    batch_shape: Callable[[int], tuple[int, int]],
+    sampling_rate: int,
+    wait_seconds: float = WAIT_SECONDS,
+) -> Iterator[Batch | ChunkEnd | OSError | ValueError]:
+    """Put the items of [`ChunkPieces`] into batches of pieces that the encoder pads to one length, from any chunks.
+
+    `batch_shape` gives, for the samples of a piece, the number of pieces in a full batch and the length that each is
+    padded to. A batch comes once it is full. What is left of a chunk that ended `wait_seconds` of audio ago comes in
+    batches that are not full, and so does the rest at the end. On lengths like those of LibriSpeech, nine tenths of
+    what goes through the encoder is audio; if chunks did not share batches, it would be four tenths.
+
+    The end of a chunk comes after all of its pieces; chunks end in the order in which they were read.
+    """
+    groups: dict[tuple[int, int], Batch] = {}
+    num_waiting: Counter[ChunkKey] = Counter()  # pieces of each chunk that are not in a batch yet
+    ended: dict[ChunkKey, tuple[ChunkEnd, float]] = {}  # with the seconds that had been read by then
+    seconds = 0.0
+
+    def pop(shape: tuple[int, int]) -> Batch:
+        num_waiting.subtract(piece.chunk for piece in groups[shape])
+        return groups.pop(shape)
+
+    def end_chunks(before: float) -> Iterator[Batch | ChunkEnd]:
+        while ended:
+            key, (end, ended_at) = next(iter(ended.items()))
+            if num_waiting[key] and ended_at > before:
+                return
+            for shape in [shape for shape, group in groups.items() if any(piece.chunk == key for piece in group)]:
+                yield pop(shape)
+            del ended[key], num_waiting[key]
+            yield end
+
+    for item in items:
+        if isinstance(item, ChunkPiece):
+            shape = batch_shape(len(item.waveform))
+            groups.setdefault(shape, []).append(item)
+            num_waiting[item.chunk] += 1
+            seconds += len(item.waveform) / sampling_rate
+            if len(groups[shape]) == shape[0]:
+                yield pop(shape)
+        elif isinstance(item, ChunkEnd):
+            ended[item.chunk] = item, seconds
+        else:
+            yield from end_chunks(math.inf)  # what was read before the error is kept
+            yield item
+        yield from end_chunks(seconds - wait_seconds)
+    yield from end_chunks(math.inf)
+
+
+def make_loader(pieces: ChunkPieces, num_workers: int) -> torch.utils.data.DataLoader:
     """A DataLoader whose items are in order for each worker, and come from whichever worker is ready first."""
     return torch.utils.data.DataLoader(
-        batches,
+        pieces,
         batch_size=None,
         num_workers=num_workers,
         worker_init_fn=partial(_prepare_worker, os.getpid()),

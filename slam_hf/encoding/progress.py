@@ -64,7 +64,7 @@ class JobProgress:
     def __exit__(self, *error: object) -> None:
         self.bar.close()
 
-    def add_batch(self, chunk: ChunkKey, seconds: float) -> None:
+    def add_piece(self, chunk: ChunkKey, seconds: float) -> None:
         self.unfinished[chunk] += seconds
         self.bar.show(self._seconds_done(), self.total_seconds)
 

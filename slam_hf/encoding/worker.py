@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from .ledger import ChunkKey, ChunkRecord, Ledger
-from .piece_batches import Batch, ChunkEnd, PieceBatches, make_loader
+from .piece_batches import Batch, ChunkEnd, ChunkPieces, make_batches, make_loader
 from .progress import JobProgress
 from .reading import PieceRules
 from .recordings import Skipped, SkipReason
@@ -24,7 +25,6 @@ def encode_parts(
     ledger: Ledger,
     rank: int = 0,
     world_size: int = 1,
-    batch_seconds: float = 240.0,
     num_workers: int = 2,
 ) -> None:
     r"""
@@ -34,8 +34,8 @@ def encode_parts(
     alone. The ranks need not know of each other: they may run at the same time or not, on any machines that see the
     folder of the ledger, and be started again. Once all have ended, `ledger.finished(source.parts)` has everything.
 
-    The codec gives the units, on the device that it is on, of batches with at most `batch_seconds` of audio, padding
-    included; `num_workers` processes decode and resample ahead of it. Rank 0 shows the progress of all ranks.
+    The codec gives the units, on the device that it is on, in batches as it wants them; `num_workers` processes decode
+    and resample ahead of it. Rank 0 shows the progress of all ranks.
 
     Raises:
         DiskFullError: no space is left. What is finished is kept.
@@ -45,17 +45,16 @@ def encode_parts(
     ledger.folder.mkdir(parents=True, exist_ok=True)
     ledger.refresh(None if rank == 0 else share)
     pending = [item for item in ledger.pending(source.parts) if item.next_chunk.part in share]
-    batches = PieceBatches(
-        source.parts, pending, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds, batch_seconds
-    )
+    pieces = ChunkPieces(source.parts, pending, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds)
     frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)  # by chunk and position of the piece
     with JobProgress(source.parts, ledger, disable=rank != 0) as progress:
-        for item in make_loader(batches, num_workers):
+        for item in make_batches(make_loader(pieces, num_workers), codec.batch_shape, codec.sampling_rate):
             if isinstance(item, OSError | ValueError):
                 raise item
-            if isinstance(item, Batch):
-                frames[item.chunk] |= zip(item.positions, _encode_batch(codec, item), strict=True)
-                progress.add_batch(item.chunk, item.lengths.sum() / codec.sampling_rate)
+            if isinstance(item, list):
+                for piece, units in zip(item, _encode_batch(codec, item), strict=True):
+                    frames[piece.chunk][piece.position] = units
+                    progress.add_piece(piece.chunk, len(piece.waveform) / codec.sampling_rate)
             else:
                 ledger.add(item.chunk, *_make_rows(item, frames.pop(item.chunk, {}), codec))
                 progress.end_chunk(item.chunk)
@@ -82,10 +81,10 @@ def share_parts(parts: Sequence[Part], world_size: int) -> list[list[int]]:
 @torch.inference_mode()
 def _encode_batch(codec: HubertUnitCodec, batch: Batch) -> list[np.ndarray]:
     """The unit of each frame of the batch's pieces, each of shape `(num_frames,)`."""
-    waveforms = torch.from_numpy(batch.waveforms).to(codec.device)
-    lengths = torch.from_numpy(batch.lengths).to(codec.device)
-    padding_mask = torch.arange(waveforms.shape[1], device=codec.device) < lengths[:, None]
-    encoded = codec.encode(waveforms, padding_mask)
+    waveforms = [torch.from_numpy(piece.waveform) for piece in batch]
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    padded = pad_sequence(waveforms, batch_first=True)  # in the memory of the host, from where the codec takes it
+    encoded = codec.encode(padded, torch.arange(padded.shape[1]) < lengths[:, None])
     codes = encoded.audio_codes[:, 0].cpu().numpy()
     return [units[:length] for units, length in zip(codes, encoded.lengths.tolist(), strict=True)]
 

@@ -40,8 +40,6 @@ class EvaluationArguments:
             Whether an utterance's score is its mean log-likelihood per token, as published, or the sum over tokens.
         batch_tokens (`int`, *optional*, defaults to 8192):
             Maximum number of tokens per batch, padding included.
-        batch_seconds (`float`, *optional*, defaults to 240.0):
-            Maximum seconds of audio per batch of the codec, padding included.
         num_workers (`int`, *optional*, defaults to 2):
             Processes that decode audio ahead of each codec.
         training_tokens (`float`, *optional*):
@@ -64,7 +62,6 @@ class EvaluationArguments:
     )
     reduction: Literal["mean", "sum"] = HfArg(default="mean", help="Mean score per token, as published, or the sum.")
     batch_tokens: int = HfArg(default=8192, help="Maximum number of tokens per batch.")
-    batch_seconds: float = HfArg(default=240.0, help="Maximum seconds of audio per batch of the codec.")
     num_workers: int = HfArg(default=2, help="Processes that decode audio ahead of each codec.")
     training_tokens: float | None = HfArg(
         default=None, help="Number of tokens that the model was trained on. Default: the one in its record."

@@ -51,7 +51,7 @@ def evaluate_pairs(
     if utterances is None:
         codec = load_pipeline(args, model, processor).processor.audio_tokenizer
         wanted = {name: files[name] for pair in pairs for name in pair.names}
-        utterances = encode_files(wanted, codec, args.cache_dir, args.batch_seconds, args.num_workers)
+        utterances = encode_files(wanted, codec, args.cache_dir, args.num_workers)
     processor.tokenizer.add_eos_token = True
     _check_vocabulary(utterances, processor.tokenizer.num_units)
     _skip_too_long(utterances, model.max_positions)

@@ -102,11 +102,10 @@ def encode_files(
     files: Mapping[str, Path],
     codec: HubertUnitCodec,
     cache_dir: str | os.PathLike,
-    batch_seconds: float = 240.0,
     num_workers: int = 2,
 ) -> Utterances:
     """Encode audio files, given by name, or take their units from a cache, where they are kept under the hash of the
-    codec's weights and that of the file's content. `batch_seconds` and `num_workers` are those of [`encode_parts`].
+    codec's weights and that of the file's content. `num_workers` is that of [`encode_parts`].
 
     Called in each process of `accelerate launch`, it divides the work among them. Started again after it was
     interrupted, it continues with the files that are missing; a damaged entry counts as missing. Files that are
@@ -127,7 +126,7 @@ def encode_files(
         segmentation = Segmentation(MAX_UTTERANCE_SECONDS, cut="fixed")
         rules = PieceRules(segmentation, min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
         rank, world_size = state.process_index, state.num_processes
-        encode_parts(source, codec, rules, ledger, rank, world_size, batch_seconds, num_workers)
+        encode_parts(source, codec, rules, ledger, rank, world_size, num_workers)
         state.wait_for_everyone()
         units, skipped = _read_cache(folder, by_hash.keys())
         if lost := by_hash.keys() - units.keys() - skipped.keys():
