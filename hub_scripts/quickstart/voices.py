@@ -3,6 +3,7 @@
 import subprocess
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,41 @@ def hibari_voice() -> Voice:
 
     synthesizer = Hibari(threads=1)
     return lambda sentence, rate: Speech(synthesizer(sentence, speed=rate, seed=0), 24_000)
+
+
+HIBARI_DURATIONS = "/Clip_output_0"
+"""The value in hibari's network that has the duration of each phone, in steps of 25 ms."""
+
+HIBARI_STEP = 0.025
+
+
+def hibari_phones() -> Callable[[str], list[tuple[str, float]]]:
+    """What gives the `(phone, end in seconds)` pairs of a sentence that [`hibari_voice`] reads. Spaces and punctuation
+    are phones too; the first and the last phone, `^` and `$`, are pauses."""
+    import onnxruntime
+    from hibari import Hibari
+
+    synthesizer = Hibari(threads=1)
+    # Messages of protocol buffers that are put together merge: the network gets another output.
+    output = _message_field(7, _message_field(12, _message_field(1, HIBARI_DURATIONS.encode())))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    network = onnxruntime.InferenceSession(Path(synthesizer.model_path).read_bytes() + output, options)
+
+    def time_phones(sentence: str) -> list[tuple[str, float]]:
+        phones, durations = [], []
+        for phonemes in synthesizer.phonemize(sentence):
+            inputs = {"ids": np.array([synthesizer.ids(phonemes)]), "speed": np.ones(1, np.float32)}
+            durations += network.run([HIBARI_DURATIONS], inputs)[0].ravel().tolist()
+            phones += ["^", *filter(synthesizer.vocab.__contains__, phonemes), "$"]
+        return list(zip(phones, (np.cumsum(durations) * HIBARI_STEP).tolist(), strict=True))
+
+    return time_phones
+
+
+def _message_field(number: int, content: bytes) -> bytes:
+    """A field of a protocol buffer, of fewer than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
 
 
 def varied_hibari_voice() -> Voice:

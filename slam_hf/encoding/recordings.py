@@ -11,7 +11,7 @@ PAIR_CLIPS = ("prompt", "chosen", "rejected")
 
 
 class SkipReason(StrEnum):
-    """Why a recording, or a piece of one, is not in the corpus."""
+    """Why a recording, or a piece of one, is not in the corpus, or why its words have no times."""
 
     MALFORMED = "malformed"
     WRONGLY_NAMED = "wrongly named"
@@ -22,6 +22,11 @@ class SkipReason(StrEnum):
     SILENT = "silent"
     TOO_SHORT = "too short"
     INCOMPLETE = "incomplete pair"
+    NO_TEXT = "no text"
+    UNKNOWN_CHARACTERS = "characters unknown"
+    SHORTER_THAN_TEXT = "too short for its text"
+    TOO_LONG = "too long"
+    NO_RECORDING = "audio missing"
 
 
 MAX_SECONDS = 1e7

@@ -16,7 +16,16 @@ def test_the_corpus_card_names_the_codec_the_parts_and_their_sizes():
         for part in ("sentences", "stories")
         for split in ("train", "validation")
     }
-    card = cards.corpus_card(CODEC, figures, sha256="def", scenarios=33, heroes=36)
+    error = {"words": 900, "mean_ms": 20.4, "median_ms": 15.0, "bias_ms": -3.0}
+    error |= {"within_50_ms": 0.95, "within_100_ms": 0.999}
+    word_times = {
+        "training": {"cpu_minutes": 5.01},
+        "lead_ms": 33.2,
+        "unaligned": {"sentences/train": {"too short for its text": 3}, "stories/train": {}},
+        "sentences": {"starts": error, "ends": error},
+        "stories": {"starts": error, "ends": error},
+    }
+    card = cards.corpus_card(CODEC, figures, sha256="def", scenarios=33, heroes=36, word_times=word_times)
     assert CODEC.items() <= metadata(card).items()
     configs = {config["config_name"]: config["data_files"][0]["path"] for config in metadata(card)["configs"]}
     assert configs == {
@@ -26,7 +35,11 @@ def test_the_corpus_card_names_the_codec_the_parts_and_their_sizes():
     }
     assert {config["description"] for config in metadata(card)["configs"]} == {"SHA-256 of the files: def"}
     assert "| stories | validation | 1,200 | 2.00 | 144,000 | 20.0 |" in card
-    assert "33 scenarios with two outcomes each, 36 heroes" in card.replace("\n", " ")
+    text = card.replace("\n", " ")
+    assert "33 scenarios with two outcomes each, 36 heroes" in text
+    assert "4,797 of 4,800 rows have them" in text
+    assert "begins 33 ms earlier" in text
+    assert "| stories, ends | 900 | 20 ms | 15 ms | -3 ms | 95.0% | 99.9% |" in card
 
 
 def test_the_preference_card_counts_pairs():

@@ -25,7 +25,18 @@ WordNet 3.0 and clauses of the King James Bible) and short stories from a hand-w
 | `durations` | list of uint16 | frames of 40 ms that each unit lasts |
 | `num_frames` | int32 | their sum |
 | `text` | string | what is read |
-| `aligned_text` | list | null: the voice gives no word times |
+| `aligned_text` | list | the words with `start_time` and `end_time` in seconds |
+
+The times of the words are those of CTC forced alignment, by a small network from units to letters that was trained on
+the sentences of the training split ({minutes:.0f} CPU minutes). {aligned:,} of {rows:,} rows have them. The validation
+split, against the durations with which the voice speaks:
+
+| | words | mean error | median error | median, signed | within 50 ms | within 100 ms |
+|---|---|---|---|---|---|---|
+{errors}
+
+Ends before pauses are not counted, as the voice counts a pause to the sound before it. Its sound begins {lead:.0f} ms
+earlier than its durations say (median of the sentences' beginnings), which is taken off.
 
 Every sentence of a story names its hero. Each pair of hero and scenario belongs to the training split, to the
 validation split or to the miniature benchmarks, so these three share no sentence.
@@ -65,7 +76,12 @@ tell apart small models that were trained on this corpus. They cannot be compare
 
 
 def corpus_card(
-    codec: dict[str, Any], figures: dict[str, dict[str, float]], sha256: str, scenarios: int, heroes: int
+    codec: dict[str, Any],
+    figures: dict[str, dict[str, float]],
+    sha256: str,
+    scenarios: int,
+    heroes: int,
+    word_times: dict[str, Any],
 ) -> str:
     r"""
     The card of the corpus.
@@ -80,6 +96,8 @@ def corpus_card(
             itself, it keeps what it has read once under the same configuration.
         scenarios, heroes (`int`):
             Size of the story grammar.
+        word_times (`dict`):
+            What the stage of this name measured.
     """
     configs = [
         {
@@ -95,8 +113,24 @@ def corpus_card(
         f"{part['units'] / part['hours'] / 3600:.1f} |"
         for name, part in figures.items()
     )
-    dumped = yaml.safe_dump(metadata, sort_keys=False)
-    return _CORPUS.format(metadata=dumped, table=table, scenarios=scenarios, heroes=heroes)
+    errors = "\n".join(
+        f"| {part}, {of_words} | {of['words']:,} | {of['mean_ms']:.0f} ms | {of['median_ms']:.0f} ms | "
+        f"{of['bias_ms']:+.0f} ms | {of['within_50_ms']:.1%} | {of['within_100_ms']:.1%} |"
+        for part in ("sentences", "stories")
+        for of_words, of in word_times[part].items()
+    )
+    num_rows = sum(part["rows"] for part in figures.values())
+    return _CORPUS.format(
+        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        table=table,
+        scenarios=scenarios,
+        heroes=heroes,
+        minutes=word_times["training"]["cpu_minutes"],
+        rows=num_rows,
+        aligned=num_rows - sum(sum(of_file.values()) for of_file in word_times["unaligned"].values()),
+        errors=errors,
+        lead=word_times["lead_ms"],
+    )
 
 
 def preference_card(codec: dict[str, Any], counts: dict[str, int]) -> str:

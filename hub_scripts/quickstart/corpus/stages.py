@@ -1,24 +1,35 @@
 """The stages that make the corpus, the benchmarks and the preference pairs: voices read, the codec gives the units."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from slam_hf import HubertUnitCodec
 from slam_hf.encoding.codec_identity import describe_codec
 
-from ..voices import flite_voice, hibari_voice
+from ..stages import write_json
+from ..voices import flite_voice, hibari_phones, hibari_voice
 from . import cards
+from .aligner import Aligner, train_aligner
 from .benchmarks import write_preferences, write_sblimp, write_storycloze
 from .stories import HEROES, SCENARIOS
 from .texts import read_texts
-from .tokenized import Reader, part_figures, write_split
+from .tokenized import Reader, part_figures, read_rows, write_rows, write_split
+from .word_times import align_rows, sound_lead, word_errors
 
 
-STAGES = ("sentences", "stories", "benchmarks", "preferences", "cards")
+STAGES = ("sentences", "stories", "word_times", "benchmarks", "preferences", "cards")
 
 PARTS = ("sentences", "stories")
 SPLITS = ("train", "validation")
+
+ALIGNER_MINUTES = 5.0
+"""CPU time of training the aligner, on the sentences of the training split. Stories are longer, and CTC's time
+grows with the square of the length."""
 
 
 class CorpusStages:
@@ -34,16 +45,39 @@ class CorpusStages:
 
     def __init__(self, work_dir: Path, codec: HubertUnitCodec):
         self.codec = codec
-        self.shards, self.out = work_dir / "shards" / describe_codec(codec).weights[:16], work_dir / "out"
+        self.work_dir, self.out = work_dir, work_dir / "out"
+        self.shards = work_dir / "shards" / describe_codec(codec).weights[:16]
         self.texts = read_texts()
 
     def sentences(self) -> dict[str, Any]:
         """Read and encode the corpus's sentences."""
-        return self._write_part("sentences", {s: [[text] for text in self.texts.sentences[s]] for s in SPLITS})
+        return self._write_part("sentences")
 
     def stories(self) -> dict[str, Any]:
         """Read and encode the corpus's stories."""
-        return self._write_part("stories", {s: [story.sentences for story in self.texts.stories[s]] for s in SPLITS})
+        return self._write_part("stories")
+
+    def word_times(self) -> dict[str, Any]:
+        """Train the aligner, give the words of the corpus their times, and measure these on the validation split."""
+        files = self._corpus_files()
+        torch.manual_seed(0)
+        aligner = Aligner(self.codec.codebook, self.codec.frame_rate)
+        training = read_rows(files["sentences/train"])
+        figures = {"training": train_aligner(aligner, training, ALIGNER_MINUTES, self.work_dir / "aligner.pt")}
+        aligner.eval()
+        voice, time_phones = hibari_voice(), hibari_phones()
+        spoken = [(text, voice(text, 1.0)) for text in self.texts.sentences["validation"]]
+        lead = sound_lead((speech.samples, speech.sampling_rate, time_phones(text)) for text, speech in spoken)
+        figures |= {"lead_ms": 1000 * lead, "unaligned": {}}
+        for name, path in files.items():
+            rows, failures = align_rows(aligner, read_rows(path))
+            write_rows(path, rows)
+            figures["unaligned"][name] = dict(failures)
+            part, split = name.split("/")
+            if split == "validation":
+                figures[part] = word_errors(rows, self._documents(part, split), time_phones, lead)
+        write_json(self.work_dir / "word_times.json", figures)
+        return figures
 
     def benchmarks(self) -> dict[str, Any]:
         """Read and encode the benchmarks, none of whose sentences is in the corpus."""
@@ -69,17 +103,30 @@ class CorpusStages:
     def cards(self) -> dict[str, Any]:
         """Write the card of the corpus, whose parts are read by two jobs."""
         folder = self.out / "corpus"
-        files = {f"{part}/{split}": folder / part / f"{split}.parquet" for part in PARTS for split in SPLITS}
+        files = self._corpus_files()
         figures = {name: part_figures(path) for name, path in files.items()}
+        word_times = json.loads((self.work_dir / "word_times.json").read_text())
         sha256 = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()
-        card = cards.corpus_card(self._codec_metadata(), figures, sha256, len(SCENARIOS), len(HEROES))
+        grammar = len(SCENARIOS), len(HEROES)
+        card = cards.corpus_card(self._codec_metadata(), figures, sha256, *grammar, word_times)
         (folder / "README.md").write_text(card)
         return figures
 
-    def _write_part(self, part: str, documents: dict[str, list]) -> dict[str, Any]:
+    def _write_part(self, part: str) -> dict[str, Any]:
         reader = Reader(hibari_voice(), self.codec)
         folder = self.out / "corpus" / part
+        documents = {split: self._documents(part, split) for split in SPLITS}
         return {s: write_split(folder / f"{s}.parquet", documents[s], reader, self.shards) for s in SPLITS}
+
+    def _documents(self, part: str, split: str) -> list[Sequence[str]]:
+        """The sentences of each row of a file of the corpus."""
+        if part == "sentences":
+            return [[text] for text in self.texts.sentences[split]]
+        return [story.sentences for story in self.texts.stories[split]]
+
+    def _corpus_files(self) -> dict[str, Path]:
+        folder = self.out / "corpus"
+        return {f"{part}/{split}": folder / part / f"{split}.parquet" for part in PARTS for split in SPLITS}
 
     def _codec_metadata(self) -> dict[str, Any]:
         described = describe_codec(self.codec)

@@ -1,0 +1,146 @@
+"""The aligner of the corpus: a small CTC network from units to letters, and the times of words that it gives.
+
+The network sees the centroids of the units, the codec's quantised states. So it hears any recording by way of
+`codec.encode`, and the corpus, of which only units are kept, without any audio.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slam_hf.corpora.forced_alignment import align_words
+from slam_hf.corpora.word_times import UnalignableError, split_words, timed_words
+from slam_hf.encoding.recordings import SkipReason
+
+from ..codec.timed_training import train_for
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+BLANK, DELIMITER, NUM_TOKENS = 0, 1, len(LETTERS) + 2
+
+OUTPUTS_PER_FRAME = 2
+"""Letters are faster than the codec's 25 frames a second in places: the network has an output for each 20 ms."""
+
+WIDTH = 160
+KERNEL_SIZE = 5
+NUM_LAYERS = 3
+"""A letter is decided from the 0.5 s around it. A wider view would let the network write letters late or early."""
+
+PEAK_RATE = 2e-3
+BATCH_FRAMES = 5_000
+
+
+class Aligner(nn.Module):
+    r"""
+    Scores of letters from units.
+
+    Args:
+        centroids (`torch.FloatTensor` of shape `(num_units, state_size)`):
+            The codebook of the codec.
+        frame_rate (`float`):
+            Frames of the codec in a second.
+    """
+
+    def __init__(self, centroids: torch.Tensor, frame_rate: float):
+        super().__init__()
+        self.frame_rate = frame_rate
+        self.register_buffer("centroids", nn.functional.layer_norm(centroids, centroids.shape[1:]))
+        self.projection = nn.Linear(centroids.shape[1], WIDTH)
+        convolutions = [nn.Conv1d(WIDTH, WIDTH, KERNEL_SIZE, padding="same") for _ in range(NUM_LAYERS)]
+        self.convolutions = nn.ModuleList(convolutions)
+        self.norms = nn.ModuleList([nn.LayerNorm(WIDTH) for _ in range(NUM_LAYERS)])
+        self.upsampling = nn.Linear(WIDTH, WIDTH * OUTPUTS_PER_FRAME)
+        self.norm = nn.LayerNorm(WIDTH)
+        self.letters = nn.Linear(WIDTH, NUM_TOKENS)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of shape `(batch, 2 * num_frames, num_tokens)` of units of shape `(batch, num_frames)`."""
+        states = nn.functional.embedding(frames, self.projection(self.centroids))
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            states = states + nn.functional.gelu(convolution(norm(states).mT)).mT
+        states = nn.functional.gelu(self.upsampling(states)).unflatten(2, (OUTPUTS_PER_FRAME, WIDTH)).flatten(1, 2)
+        return self.letters(self.norm(states)).log_softmax(-1)
+
+    @torch.inference_mode()
+    def align(self, units: Sequence[int], durations: Sequence[int], text: str) -> list[dict[str, Any]]:
+        """The words of a text with their times in an utterance, of which the units and their frames are given.
+        [`UnalignableError`] says why a text has none."""
+        words = split_words(text)
+        letters = [to_letters(word) for word in words]
+        if not words:
+            raise UnalignableError(SkipReason.NO_TEXT, "no letters and digits")
+        if unknown := [word for word, of_word in zip(words, letters, strict=True) if not of_word]:
+            raise UnalignableError(SkipReason.UNKNOWN_CHARACTERS, unknown[0])
+        log_probabilities = self(torch.from_numpy(repeat_units(units, durations))[None])[0]
+        seconds = 1 / (self.frame_rate * OUTPUTS_PER_FRAME)
+        spans = align_words(log_probabilities, letters, BLANK, DELIMITER)
+        return timed_words(words, [(round(start * seconds, 6), round(end * seconds, 6)) for start, end in spans])
+
+
+def to_letters(text: str) -> list[int]:
+    """Ids of the letters of a text and, between words, of the delimiter."""
+    words = ("".join(re.findall(f"[{LETTERS}]", word)) for word in text.lower().split())
+    return [DELIMITER if letter == " " else LETTERS.index(letter) + 2 for letter in " ".join(filter(None, words))]
+
+
+def repeat_units(units: Sequence[int], durations: Sequence[int]) -> np.ndarray:
+    """The unit of each frame."""
+    return np.repeat(np.asarray(units, np.int64), durations)
+
+
+def train_aligner(
+    aligner: Aligner, rows: Sequence[dict[str, Any]], minutes: float, checkpoint: Path
+) -> dict[str, Any]:
+    r"""
+    Train an aligner, or continue a training.
+
+    Args:
+        aligner (`Aligner`):
+            Trained in place.
+        rows (sequence of `dict`):
+            Rows of a tokenised corpus with text.
+        minutes (`float`):
+            CPU minutes to train.
+        checkpoint (`Path`):
+            File for the state.
+
+    Returns:
+        `dict`: what [`train_for`] says; the loss is in nats a letter.
+    """
+    batches = _make_batches([(repeat_units(r["units"], r["durations"]), to_letters(r["text"])) for r in rows])
+    rng = np.random.default_rng(0)
+    queue: list[int] = []
+
+    def compute_loss() -> torch.Tensor:
+        if not queue:
+            queue.extend(rng.permutation(len(batches)).tolist())
+        frames, letters = zip(*batches[queue.pop()], strict=True)
+        padded = nn.utils.rnn.pad_sequence([torch.from_numpy(units) for units in frames], batch_first=True)
+        targets = torch.tensor([letter for of_row in letters for letter in of_row])
+        lengths = torch.tensor([len(units) * OUTPUTS_PER_FRAME for units in frames])
+        target_lengths = torch.tensor([len(of_row) for of_row in letters])
+        outputs = aligner(padded).transpose(0, 1)
+        losses = nn.functional.ctc_loss(outputs, targets, lengths, target_lengths, BLANK, "sum", zero_infinity=True)
+        return losses / len(targets)
+
+    def learning_rate(spent: float, step: int) -> float:
+        return PEAK_RATE * min(1.0, step / 100) * (1 + math.cos(math.pi * min(1.0, spent))) / 2
+
+    optimizer = torch.optim.AdamW(aligner.parameters(), lr=PEAK_RATE, weight_decay=0.01)
+    return train_for(minutes, aligner, optimizer, compute_loss, learning_rate, 1.0, checkpoint)
+
+
+def _make_batches(utterances: list[tuple[np.ndarray, list[int]]]) -> list[list[tuple[np.ndarray, list[int]]]]:
+    """Batches of utterances of similar lengths."""
+    batches: list[list[tuple[np.ndarray, list[int]]]] = [[]]
+    for utterance in sorted(utterances, key=lambda utterance: len(utterance[0])):
+        if (len(batches[-1]) + 1) * len(utterance[0]) > BATCH_FRAMES and batches[-1]:
+            batches.append([])
+        batches[-1].append(utterance)
+    return batches

@@ -1,0 +1,50 @@
+"""Words with their times, as the interleaver takes them, and the reasons why some recordings get none."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..encoding.recordings import SkipReason
+
+
+class UnalignableError(ValueError):
+    """A text that cannot be aligned with a recording. `reason` and `detail` say why."""
+
+    def __init__(self, reason: SkipReason, detail: str):
+        super().__init__(f"{reason} ({detail})")
+        self.reason = reason
+        self.detail = detail
+
+
+def split_words(text: str) -> list[str]:
+    r"""
+    Split a text into words that give the text when they are joined: all but the first begin with a space.
+
+    What has neither a letter nor a digit, such as a dash between spaces, belongs to the word before it, or to the
+    first word. Consecutive white space counts as one space.
+
+    Args:
+        text (`str`):
+            A transcript.
+
+    Returns:
+        `list[str]`, empty for a text without letters and digits.
+    """
+    words: list[str] = []
+    pending = ""
+    for part in text.split():
+        part = f"{pending} {part}" if pending or words else part
+        if any(map(str.isalnum, part)):
+            words.append(part)
+            pending = ""
+        elif words:
+            words[-1] += part
+        else:
+            pending = part
+    return words
+
+
+def timed_words(words: Sequence[str], spans: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
+    """The value of `aligned_text`: words with the seconds when they start and end."""
+    return [
+        {"word": word, "start_time": start, "end_time": end} for word, (start, end) in zip(words, spans, strict=True)
+    ]
