@@ -6,7 +6,11 @@ python hub_scripts/convert_checkpoint.py \
     --hubert slprl/mhubert-base-25hz --layer 11 --kmeans mhubert_base_25hz_cp_mls_cv_sp_fisher_L11_km500.bin \
     --vocoder hifigan_lj_mhubert_base_25hz.pt --vocoder_config hifigan_lj_mhubert_base_25hz_config.json \
     --output_dir my-codec
+python hub_scripts/convert_checkpoint.py --source outputs/quickstart --to_text_lm --output_dir text-lm
 ```
+
+With `--to_text_lm`, it writes the plain causal LM (`Qwen2ForCausalLM`, ...) with a plain tokenizer. Both load without
+this package, and engines such as vLLM serve them.
 
 Supported models are those in the format of `slprl/slam`, including incomplete ones of this package; those of TWIST
 (OPT and Llama checkpoints with an `offset` in `config.json`; unpack the zip first); and `tiagoCuervo/gslm-scaling-*`
@@ -20,12 +24,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import ModelCard, snapshot_download
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.checkpoint_files import read_json, weight_files
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
 from slam_hf.conversion.gslm_scaling import read_gslm_scaling
+from slam_hf.conversion.text_lm import save_text_lm
 from slam_hf.conversion.twist import read_twist
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
@@ -37,6 +43,7 @@ from slam_hf.quickstart import resolve_path
 
 
 NEEDED_FILES = ["config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"]
+NEEDED_FILES += ["tokenizer.json", "tokenizer_config.json"]
 
 
 @dataclass
@@ -47,6 +54,9 @@ class ConversionArguments:
     codec: str | None = field(
         default=None,
         metadata={"help": "The model's codec: `user/codec`, `user/codec@revision`, or a folder."},
+    )
+    to_text_lm: bool = field(
+        default=False, metadata={"help": "Write the plain causal LM, which loads without this package."}
     )
     num_units: int | None = field(
         default=None, metadata={"help": "Number of units of a TWIST model. Default: all ids from its offset on."}
@@ -73,19 +83,16 @@ class ConversionArguments:
             raise ValueError("Name either `--source`, a model, or `--hubert`, the first part of a codec.")
         if self.hubert is not None and (self.layer is None or self.kmeans is None):
             raise ValueError("A codec needs `--hubert`, `--layer` and `--kmeans`.")
+        if self.to_text_lm and self.source is None:
+            raise ValueError("`--to_text_lm` needs `--source`, a model.")
 
 
 def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> ModelCard:
-    source = Path(args.source)
-    if not source.is_dir():
-        with naming_damaged_files(args.source):
-            source = Path(snapshot_download(args.source, revision=args.revision, allow_patterns=NEEDED_FILES))
-    model, starts_with_units = read_model(source, args.num_units)
+    model, tokenizer = read_model(args)
     codec = None
     if args.codec is not None and os.path.isdir(resolve_path(args.codec)):
         codec = load_codec(args.codec)
         check_codec(codec, model.config.num_units)
-    tokenizer = HubertUnitTokenizer(num_units=model.config.num_units, add_bos_token=not starts_with_units)
     model.save_pretrained(folder)
     SpeechLMProcessor(make_feature_extractor(), tokenizer, codec).save_pretrained(folder)
     if args.codec is not None and codec is None:
@@ -94,18 +101,26 @@ def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
     return render_model_card(folder, repo_id, license=args.license)
 
 
-def read_model(folder: Path, num_units: int | None) -> tuple[SpeechLMForCausalLM, bool]:
-    """Read a model. The second value tells whether its sequences start with a unit instead of `<S>`."""
+def read_model(args: ConversionArguments) -> tuple[SpeechLMForCausalLM, PreTrainedTokenizerBase]:
+    """Read a model, and its tokenizer or the one that its sequences were made with."""
+    folder = Path(args.source)
+    if not folder.is_dir():
+        with naming_damaged_files(args.source):
+            folder = Path(snapshot_download(args.source, revision=args.revision, allow_patterns=NEEDED_FILES))
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"'{folder}' lacks config.json.")
     config = read_json(folder / "config.json")
     if config.get("model_type") == "speech_language_model":
         weight_files(folder)
-        return SpeechLMForCausalLM.from_pretrained(folder, dtype="auto"), False
+        model = SpeechLMForCausalLM.from_pretrained(folder, dtype="auto")
+        return model, AutoTokenizer.from_pretrained(folder)
     if config.get("model_type") == "slm":
-        return read_gslm_scaling(folder), False
+        model = read_gslm_scaling(folder)
+        return model, HubertUnitTokenizer(model.config.num_units)
     if "offset" in config:
-        return read_twist(folder, num_units), True
+        model = read_twist(folder, args.num_units)
+        # Its sequences start with a unit.
+        return model, HubertUnitTokenizer(model.config.num_units, add_bos_token=False)
     raise ValueError(
         f"'{folder}' holds a model of type {config.get('model_type')!r}: expected the format of `slprl/slam`, of "
         "TWIST (with an `offset` in config.json) or of `gslm-scaling`."
@@ -140,9 +155,12 @@ def write_folder(output: Path, write: Callable[[Path], None]) -> None:
 
 def main(args: ConversionArguments) -> None:
     output = Path(os.path.abspath(args.output_dir))
-    convert = convert_codec if args.source is None else convert_model
 
     def write(folder: Path) -> None:
+        if args.to_text_lm:
+            save_text_lm(*read_model(args), folder)
+            return
+        convert = convert_codec if args.source is None else convert_model
         convert(args, folder, args.repo_id or output.name).save(folder / "README.md")
 
     write_folder(output, write)
