@@ -350,6 +350,9 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             ValueError: `stop_strings` without a `tokenizer`, or a sequence longer than the model's positions.
         """
         text_lm = self.to_text_lm()
+        for name in ("hf_quantizer", "hf_device_map"):  # `generate` asks them whether it may compile the model
+            if hasattr(self, name):
+                setattr(text_lm, name, getattr(self, name))
         num_ids = self.config.num_ids
         if num_ids < self.config.vocab_size:
             logits_processor = LogitsProcessorList([*(logits_processor or []), _PaddingBan(num_ids)])

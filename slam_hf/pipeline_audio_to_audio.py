@@ -3,9 +3,11 @@
 import importlib
 import math
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,9 @@ PAPER_SAMPLING = GenerationConfig(
 PUBLISHED_MODELS = ("slprl/slam", "slprl/slam_scaled")
 PUBLISHED_CLASS = "UnitLM"
 """The class that the `config.json` of the published models names, of the toolkit that trained them."""
+
+CACHE_STEP = 256
+"""Static caches have a multiple of this length, so that the lengths of prompts seldom lead to another compilation."""
 
 SILENCE = 0.15
 """Maximum loudness of silence, relative to loud speech: -16 dB. Pauses in LibriSpeech are at about -20 dB."""
@@ -68,6 +73,7 @@ class AudioToAudioPipeline(Pipeline):
     def __init__(self, *args, codec: str | os.PathLike | HubertUnitCodec | None = None, **kwargs):
         processor = kwargs["processor"]
         super().__init__(*args, tokenizer=processor.tokenizer, **kwargs)
+        self._largest_batch = 0
         # Prompts end where the continuation begins.
         self.tokenizer.padding_side = "left"
         if codec is None:
@@ -100,7 +106,8 @@ class AudioToAudioPipeline(Pipeline):
             seed (`int`, *optional*):
                 Seed of the sampling. The same seed, inputs and batch size give the same continuations.
             batch_size (`int`, *optional*, defaults to 1):
-                Recordings to continue together.
+                Recordings to continue together. On a GPU, batches are decoded with a static cache by a compiled model:
+                compiling takes a while in the first batch. `disable_compile=True` switches it off.
             kwargs:
                 Parameters of `generate()`, such as `max_new_tokens`, `do_sample` or `num_return_sequences`.
 
@@ -183,10 +190,19 @@ class AudioToAudioPipeline(Pipeline):
         input_ids = model_inputs["input_ids"]
         options = self._prepare_generate_kwargs(generate_kwargs)
         settings = self._get_set_generation_params(options)
+        limit = settings.get("max_new_tokens") or settings.get("max_length", math.inf) - input_ids.shape[1]
         if min_new_seconds > 0 and not {"min_new_tokens", "min_length"} & settings.keys():
             num_frames = math.ceil(min_new_seconds * self.processor.audio_tokenizer.frame_rate)
-            limit = settings.get("max_new_tokens") or settings.get("max_length", math.inf) - input_ids.shape[1]
             options = self._prepare_generate_kwargs(options, min_new_tokens=max(0, min(num_frames, limit)))
+        if self._can_compile(len(input_ids), settings):
+            # A batch of another size would be compiled anew. The last batch, a smaller one, is faster without.
+            self._largest_batch = max(self._largest_batch, len(input_ids))
+            options = self._prepare_generate_kwargs(
+                options,
+                cache_implementation="static",
+                max_cache_len=CACHE_STEP * math.ceil((input_ids.shape[1] + limit) / CACHE_STEP),
+                disable_compile=len(input_ids) < self._largest_batch,
+            )
         if seed is not None and settings.get("do_sample"):
             if settings.get("prompt_lookup_num_tokens") or options.get("assistant_model"):
                 raise ValueError("`seed` does not fix assisted sampling: leave it out, or pass `do_sample=False`.")
@@ -204,6 +220,26 @@ class AudioToAudioPipeline(Pipeline):
         }
         by_prompt = {name: rows.unflatten(0, (len(input_ids), -1)) for name, rows in outputs.items()}
         return {"input_ids": input_ids, **by_prompt}
+
+    def _can_compile(self, num_rows: int, settings: Mapping[str, Any]) -> bool:
+        """
+        Whether to decode with a static cache, for which transformers compiles the steps. A single recording takes less
+        time than the compilation, and CUDA graphs belong to one thread. The base model says whether it can be
+        compiled, which transformers does not do completely with flash attention.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if num_rows == 1 or not in_main_thread or not _compiles(self.device):
+            return False
+        config = GenerationConfig()
+        config.update(**settings)
+        return (
+            not {"cache_implementation", "cache"} & settings.keys()
+            and not config.disable_compile
+            and config.use_cache is not False
+            and config.get_generation_mode(settings.get("assistant_model")) in ("greedy_search", "sample")
+            and self.model._can_compile_fullgraph
+            and self.model.lm.config._attn_implementation in ("sdpa", "eager")
+        )
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, Any] | list[dict[str, Any]]:
         prompt = model_outputs["input_ids"][0]
@@ -255,6 +291,19 @@ class _DrawWithSeed(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         return scores.as_subclass(self.scores_class)
+
+
+@cache
+def _compiles(device: torch.device) -> bool:
+    """Whether models are compiled on a device: a GPU for which Triton and a C compiler work, which is tried."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.compile(torch.sin)(torch.zeros(1, device=device))
+    except Exception as error:  # what is missing decides about its type
+        warnings.warn(f"torch.compile does not work here, and decoding is slower: {error}", stacklevel=2)
+        return False
+    return True
 
 
 def published_codec(config: PreTrainedConfig) -> HubertUnitCodec:

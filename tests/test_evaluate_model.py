@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import runpy
@@ -17,6 +18,7 @@ from peft import LoraConfig, get_peft_model
 
 from slam_hf import SpeechLMForCausalLM
 from slam_hf.evaluation.arguments import EvaluationArguments
+from slam_hf.hub.model_card import render_model_card
 from slam_hf.training.run_record import RunRecord, save_run_records
 
 
@@ -122,6 +124,26 @@ def test_an_adapter_is_scored_as_such_with_the_processor_of_its_base(tmp_path, t
     expected = adapted.get_base_model().log_likelihood(torch.tensor([[1, 3, 9, 11, 1]])).item()
     assert record["correct_score"] == pytest.approx(expected, abs=1e-5)
     assert expected != pytest.approx(tiny_model.log_likelihood(torch.tensor([[1, 3, 9, 11, 1]])).item(), abs=1e-3)
+
+
+def test_bfloat16_and_float32_share_no_scores_and_the_card_says_which_it_was(
+    tmp_path, tiny_model, units, monkeypatch, capsys
+):
+    tiny_model.save_pretrained(tmp_path / "model")
+    results, ids = tmp_path / "model" / "evaluation", torch.tensor([[1, 3, 9, 11, 1]])
+    summaries, scores = {}, {}
+    for dtype in ("bfloat16", "float32"):
+        evaluate_units(monkeypatch, tmp_path / "model", units, dtype=dtype)
+        summaries[dtype] = json.loads((results / "tstorycloze.json").read_text())
+        scores[dtype] = pq.read_table(results / "tstorycloze.parquet").to_pylist()[0]["correct_score"]
+        assert summaries[dtype]["settings"]["dtype"] == dtype
+        assert ("The model was in bfloat16." in capsys.readouterr().out) == (dtype == "bfloat16")
+        note = "scored in bfloat16"
+        assert (note in render_model_card(tmp_path / "model", "user/model").text) == (dtype == "bfloat16")
+    assert summaries["bfloat16"]["model"] == summaries["float32"]["model"]
+    assert scores["float32"] == pytest.approx(tiny_model.log_likelihood(ids).item(), abs=1e-6)
+    assert scores["bfloat16"] == pytest.approx(copy.deepcopy(tiny_model).bfloat16().log_likelihood(ids).item())
+    assert scores["bfloat16"] != pytest.approx(scores["float32"], abs=1e-4)
 
 
 def test_training_tokens_are_those_of_the_recorded_runs(tmp_path, tiny_model, units, monkeypatch):

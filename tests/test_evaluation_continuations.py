@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import sys
@@ -30,6 +31,7 @@ from slam_hf.metrics.auto_bleu.auto_bleu import auto_bleu
 
 
 LETTERS = list("abcdefghij")
+DTYPES = ["float32", "bfloat16"]
 
 
 def save_recogniser(folder) -> None:
@@ -83,8 +85,9 @@ def workplace(tmp_path, tiny_model, tiny_codec, recordings):
     return tmp_path
 
 
-def evaluate(workplace, model, task, **kwargs):
+def evaluate(workplace, model, task, dtype="float32", **kwargs):
     args = EvaluationArguments(
+        dtype=dtype,
         model=str(workplace / "model"),
         task=task,
         data=str(workplace / "sSC"),
@@ -122,6 +125,16 @@ def test_other_settings_are_another_evaluation(workplace, tiny_model):
     second = evaluate(workplace, tiny_model, "auto_bleu", num_prompts=1, seed=5)
     assert len(first.records) == 1
     assert first.records[0]["units"] != second.records[0]["units"]
+
+
+def test_continuations_in_bfloat16_are_another_evaluation(workplace, tiny_model):
+    evaluations = [evaluate(workplace, copy.deepcopy(tiny_model), "auto_bleu", dtype=dtype) for dtype in DTYPES]
+    assert [evaluation.settings["dtype"] for evaluation in evaluations] == DTYPES
+    assert evaluations[0].model == evaluations[1].model
+    assert len(list((workplace / "results" / ".journal").iterdir())) == 2
+    assert [record["units"] for record in evaluations[0].records] != [
+        record["units"] for record in evaluations[1].records
+    ]
 
 
 def test_empty_transcripts_are_counted_and_do_not_count():

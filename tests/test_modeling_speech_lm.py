@@ -12,6 +12,8 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    CompileConfig,
+    ContinuousBatchingConfig,
     GPTNeoXConfig,
     LlamaConfig,
     OPTConfig,
@@ -63,6 +65,16 @@ def test_published_checkpoint_gives_the_reference_log_likelihoods(
     mask = reference["attention_mask"] if with_mask else None
     scores = model.log_likelihood(reference["input_ids"], mask, reduction=reduction)
     torch.testing.assert_close(scores, reference[f"ll_{reduction}"], atol=1e-4, rtol=0)
+
+
+def test_log_likelihoods_of_a_bfloat16_model_are_summed_in_float32():
+    model = tiny_model().bfloat16()
+    ids = torch.randint(2, 62, (1, 400))
+    with torch.no_grad():
+        expected = -F.cross_entropy(model(ids).logits[0, :-1].float(), ids[0, 1:], reduction="sum")
+    score = model.log_likelihood(ids, reduction="sum")
+    assert score.dtype == torch.float32
+    assert score.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_published_checkpoint_gives_the_reference_continuation(published_checkpoint, reference):
@@ -320,6 +332,73 @@ def test_generation_is_the_same_with_every_cache(cache_implementation):
     assert torch.equal(model.generate(IDS[:1], cache_implementation=cache_implementation, **kwargs), expected)
     cache = StaticCache(config=model.config, max_cache_len=32)
     assert torch.equal(model.generate(IDS[:1], cache=cache, **kwargs), expected)
+
+
+PROMPTS = [[1, 5, 51, 9, 17], [1, 7], [1, 20, 3, 30, 3, 12, 40, 2, 9]]
+
+
+def lively_model(base: str = "qwen2") -> SpeechLMForCausalLM:
+    """A model whose greedy continuations do not repeat one unit."""
+    model = tiny_model(base)
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.5)
+    return model
+
+
+def compiled_everywhere() -> CompileConfig:
+    """Compiles the steps of decoding on a CPU too."""
+    config = CompileConfig()
+    config._compile_all_devices = True
+    return config
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"cache_implementation": "static"},
+        {"cache_implementation": "static", "max_cache_len": 64},
+        pytest.param(
+            {"cache_implementation": "static", "compile_config": compiled_everywhere()}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=["dynamic", "static", "longer static", "compiled"],
+)
+def test_prompts_of_a_batch_continue_as_alone_without_a_cache(base, options):
+    model = lively_model(base)
+    kwargs = {"max_new_tokens": 12, "do_sample": False}
+    alone = [model.generate(torch.tensor([prompt]), use_cache=False, **kwargs)[0] for prompt in PROMPTS]
+    rows = [torch.nn.functional.pad(torch.tensor(prompt), (9 - len(prompt), 0)) for prompt in PROMPTS]
+    batch = torch.stack(rows)
+    generated = model.generate(batch, attention_mask=(batch != 0).long(), **kwargs, **options)
+    assert len(set(generated[0].tolist())) > 8
+    for row, prompt, expected in zip(generated, PROMPTS, alone, strict=True):
+        new = expected[len(prompt) :]
+        assert row[9 : 9 + len(new)].tolist() == new.tolist()
+        assert not row[9 + len(new) :].any()
+
+
+def test_continuous_batching_generates_the_same_tokens():
+    model = lively_model()
+    kwargs = {"max_new_tokens": 12, "do_sample": False}
+    expected = [model.generate(torch.tensor([ids]), **kwargs)[0, len(ids) :].tolist() for ids in PROMPTS]
+    config = ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64)
+    results = model.generate_batch(PROMPTS, continuous_batching_config=config, warmup=False, max_new_tokens=12)
+    assert [list(result.generated_tokens) for result in results.values()] == expected
+
+
+def test_what_is_offloaded_is_not_compiled(monkeypatch):
+    model = lively_model()
+    model.hf_device_map = {"lm.model": 0, "lm.lm_head": "cpu"}
+    answers, ask = [], type(model.lm)._valid_auto_compile_criteria
+    monkeypatch.setattr(
+        type(model.lm), "_valid_auto_compile_criteria", lambda *args: answers.append(ask(*args)) or answers[-1]
+    )
+    options = {"cache_implementation": "static", "compile_config": compiled_everywhere()}
+    model.generate(IDS[:1], max_new_tokens=2, **options)
+    assert answers == [False]
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from datasets import Audio, Dataset
-from transformers import EncodecFeatureExtractor, pipeline
+from transformers import CompileConfig, EncodecFeatureExtractor, pipeline
 
 import slam_hf  # noqa: F401 (registers the pipeline)
 from slam_hf import (
@@ -21,7 +21,7 @@ from slam_hf import (
     SpeechLMProcessor,
     load_audio,
 )
-from slam_hf.pipeline_audio_to_audio import PAPER_SAMPLING, published_codec
+from slam_hf.pipeline_audio_to_audio import PAPER_SAMPLING, _compiles, published_codec
 
 
 GREEDY = {"do_sample": False, "max_new_tokens": 12, "repetition_penalty": 1.0, "suppress_tokens": [0, 1]}
@@ -86,6 +86,71 @@ def test_a_batch_is_vocoded_at_once(speak, tiny_codec, recordings, monkeypatch):
     assert [len(of_one) for of_one in results] == [2, 2, 2]
     lengths = [len(one["prompt_units"]) + len(one["units"]) for of_one in results for one in of_one]
     assert shapes == [(6, max(lengths))]
+
+
+@pytest.fixture
+def generate_options(speak, monkeypatch) -> list[dict]:
+    """As on a GPU where `torch.compile` works; the options of each call of `generate`."""
+    calls, generate = [], SpeechLMForCausalLM.generate
+    monkeypatch.setattr("slam_hf.pipeline_audio_to_audio._compiles", lambda device: True)
+    monkeypatch.setattr(
+        SpeechLMForCausalLM, "generate", lambda self, **options: calls.append(options) or generate(self, **options)
+    )
+    monkeypatch.setattr(speak, "_largest_batch", 0)
+    return calls
+
+
+@pytest.mark.parametrize("compile_config", [None, pytest.param(CompileConfig(), marks=pytest.mark.slow)])
+def test_batches_have_a_static_cache_on_a_gpu(speak, recordings, compile_config, request):
+    sources = [{"array": load_audio(recordings[0], 16_000)[:n], "sampling_rate": 16_000} for n in (9_000, 40_000) * 3]
+    options = {**GREEDY, "max_new_tokens": 24}
+    expected = speak(sources, batch_size=4, **options)
+    if compile_config is not None:
+        compile_config._compile_all_devices = True
+        options["compile_config"] = compile_config
+    calls = request.getfixturevalue("generate_options")
+    for one, other in zip(expected, speak(sources, batch_size=4, **options), strict=True):
+        assert one["units"].tolist() == other["units"].tolist()
+    assert [call["cache_implementation"] for call in calls] == ["static", "static"]
+    assert [call["max_cache_len"] for call in calls] == [256, 256]
+    # The last batch, of two, would be compiled for itself.
+    assert [call["disable_compile"] for call in calls] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (1, {}),
+        (2, {"disable_compile": True}),
+        (2, {"num_beams": 2}),
+        (2, {"use_cache": False}),
+        (2, {"cache_implementation": "dynamic"}),
+    ],
+    ids=["one recording", "switched off", "beams", "no cache", "another cache"],
+)
+def test_what_gains_nothing_has_no_static_cache(speak, recordings, generate_options, count, options):
+    source = {"array": load_audio(recordings[0], 16_000)[:16_000], "sampling_rate": 16_000}
+    speak([source] * count, batch_size=count, **GREEDY, **options)
+    [call] = generate_options
+    assert call.get("cache_implementation") != "static"
+
+
+def test_other_threads_have_no_static_cache(speak, recordings, generate_options):
+    source = {"array": load_audio(recordings[0], 16_000)[:16_000], "sampling_rate": 16_000}
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(speak, [source] * 2, batch_size=2, **GREEDY).result()
+    assert "cache_implementation" not in generate_options[0]
+
+
+def test_a_device_without_a_compiler_is_found_by_trying(monkeypatch):
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: None)
+    gpu = torch.device("cuda", 7)
+    monkeypatch.setattr(torch, "compile", lambda function: lambda tensor: tensor)
+    assert _compiles.__wrapped__(gpu)
+    assert not _compiles.__wrapped__(torch.device("cpu"))
+    monkeypatch.setattr(torch, "compile", lambda function: 1 / 0)
+    with pytest.warns(UserWarning, match="torch.compile does not work here"):
+        assert not _compiles.__wrapped__(gpu)
 
 
 def test_recordings_come_in_every_form(speak, recordings):

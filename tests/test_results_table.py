@@ -149,6 +149,13 @@ def test_a_file_that_is_not_a_summary_is_named(tmp_path, content):
         read_summaries([tmp_path])
 
 
+def test_scores_in_bfloat16_say_so(write_summary):
+    folder = write_summary("salmon", {"accuracy": 0.5, "accuracy_interval": [0.25, 0.75]})
+    path = folder / "salmon.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": {"dtype": "bfloat16"}}))
+    assert table_lines(read_summaries([folder]))["**my-model**"][-1] == "50 [25, 75] (bfloat16)"
+
+
 def test_a_folder_without_a_summary_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no summary of an evaluation"):
         read_summaries([tmp_path])

@@ -54,7 +54,7 @@ def evaluate_continuations(
         continuation_args ([`ContinuationArguments`]):
             How to continue, transcribe and judge.
         model ([`SpeechLMForCausalLM`]):
-            The model, in evaluation mode.
+            The model, in evaluation mode. Its weights are cast to `args.dtype`.
 
     Returns:
         [`Evaluation`] with the results of prompts and continuations together, with those of the continuations alone
@@ -80,8 +80,11 @@ def evaluate_continuations(
     speak = load_pipeline(args, model, own_processor(args, model))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     described, data_hash = describe_model(model, args.model), hash_rows(hash_files(files | alignments).items())
+    model.to(getattr(torch, args.dtype))
     codec = speak.processor.audio_tokenizer
-    settings = {name: getattr(continuation_args, name) for name in ("prompt_seconds", "batch_size", "seed")}
+    settings = {"dtype": args.dtype} | {
+        name: getattr(continuation_args, name) for name in ("prompt_seconds", "batch_size", "seed")
+    }
     settings |= {"generation": _describe_generation(speak), "asr_model": describe_model(transcribe.model)}
     identity = hash_rows([[described["weights"], data_hash, hash_model(codec), settings]])
     journal_dir, audio_dir = Path(args.output_dir, ".journal", identity), Path(args.output_dir, "audio")

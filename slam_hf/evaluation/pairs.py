@@ -6,6 +6,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoProcessor, pipeline
 
 from ..encoding.codec_identity import describe_codec
@@ -33,7 +34,7 @@ def evaluate_pairs(
         args ([`EvaluationArguments`]):
             The benchmark, and how to score. `model` names the model in the results.
         model ([`SpeechLMForCausalLM`]):
-            The model, in evaluation mode.
+            The model, in evaluation mode. Its weights are cast to `args.dtype`.
         processor ([`SpeechLMProcessor`], *optional*):
             Its processor, which is not changed. Defaults to that of `args.model`.
 
@@ -56,12 +57,13 @@ def evaluate_pairs(
     _check_vocabulary(utterances, processor.tokenizer.num_units)
     _skip_too_long(utterances, model.max_positions)
     described = describe_model(model, args.model)
+    model.to(getattr(torch, args.dtype))
     scored = [pair.names for pair in pairs if utterances.skipped.keys().isdisjoint(pair.names)]
     scores = score_pairs(
         [tuple(utterances.units[name] for name in names) for names in scored],
         model,
         processor.tokenizer,
-        journal_dir=Path(args.output_dir) / ".journal" / f"{described['weights']}-{args.reduction}",
+        journal_dir=Path(args.output_dir) / ".journal" / f"{described['weights']}-{args.dtype}-{args.reduction}",
         reduction=args.reduction,
         batch_tokens=args.batch_tokens,
         name=args.task,
@@ -76,7 +78,7 @@ def evaluate_pairs(
         model=described,
         data={"name": public_name(args.data), "hash": hash_rows(contents)},
         codec=codec and describe_codec(codec),
-        settings={"reduction": args.reduction},
+        settings={"reduction": args.reduction, "dtype": args.dtype},
     )
 
 

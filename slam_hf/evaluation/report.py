@@ -43,7 +43,8 @@ def describe_results(evaluation: Evaluation) -> str:
     task, scale = TASKS[evaluation.task], TASKS[evaluation.task].scale
     skipped = [record["skipped"] for record in evaluation.records if record["skipped"] is not None]
     lines = [f"skipped: {reason}" for reason in skipped[:10]]
-    lines.append(f"{task.heading}: {len(evaluation.records):,} items, {len(skipped):,} of them skipped.")
+    precision = " The model was in bfloat16." if evaluation.settings.get("dtype") == "bfloat16" else ""
+    lines.append(f"{task.heading}: {len(evaluation.records):,} items, {len(skipped):,} of them skipped.{precision}")
     for name, value in results.items():
         if isinstance(value, float):
             interval = ", ".join(f"{scale * end:.1f}" for end in results[f"{name}_interval"])

@@ -22,7 +22,7 @@ FACTORS = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}
 class Score:
     """
     A cell of the table. The value and its 95 % interval are as tables show them: in percent, if the scale of the task
-    is 100. A miniature is a small benchmark of this package.
+    is 100. A miniature is a small benchmark of this package, and `dtype` the type of the model's weights.
     """
 
     value: float
@@ -30,6 +30,7 @@ class Score:
     num_scored: int | None = None
     num_items: int | None = None
     is_miniature: bool = False
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,10 +224,12 @@ def _make_score(summary: dict[str, Any]) -> Score:
         num_scored=summary["num_items"] - summary["num_skipped"],
         num_items=summary["num_items"],
         is_miniature=summary.get("data", {}).get("name", "").startswith(PREFIX),
+        dtype=summary.get("settings", {}).get("dtype", "float32"),
     )
 
 
 def _format_score(score: Score) -> str:
     interval = "" if score.interval is None else " [{:.3g}, {:.3g}]".format(*score.interval)
     counts = "" if score.num_scored == score.num_items else f" ({score.num_scored} of {score.num_items})"
-    return f"{score.value:.4g}{interval}{counts}{f' {MINIATURE}' if score.is_miniature else ''}"
+    precision = "" if score.dtype == "float32" else f" ({score.dtype})"
+    return f"{score.value:.4g}{interval}{counts}{precision}{f' {MINIATURE}' if score.is_miniature else ''}"

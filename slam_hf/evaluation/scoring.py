@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from ..tokenization_hubert_unit import HubertUnitTokenizer
 from .journal import Journal
 
 
-CLOSE = 1e-4
+CLOSE, CLOSE_IN_BFLOAT16 = 1e-4, 1e-2
 """Two scores with a smaller relative difference may swap places if they are computed in other batches."""
 
 
@@ -44,7 +45,8 @@ def score_pairs(
         model ([`SpeechLMForCausalLM`]), tokenizer ([`HubertUnitTokenizer`]):
             The model in evaluation mode, and its tokenizer with `add_eos_token=True`; `ValueError` otherwise.
         journal_dir (`str` or `os.PathLike`):
-            Where scores are kept as they are computed. The folder must be for this model and reduction only.
+            Where scores are kept as they are computed. The folder must be for this model, its type of weights and
+            this reduction only.
         reduction, batch_tokens:
             As in [`EvaluationArguments`].
         name (`str`, *optional*, defaults to `"scoring"`):
@@ -62,7 +64,8 @@ def score_pairs(
     disable = not get_process_state().is_main_process
     with tqdm(desc=name, unit=" utterances", total=0, delay=1e-3, disable=disable) as bar:
         scores = _score(sequences, model, tokenizer, folder / "batched", reduction, batch_tokens, bar)
-        close = [pair for pair in keys if pair[0] != pair[1] and math.isclose(*map(scores.get, pair), rel_tol=CLOSE)]
+        closest = CLOSE_IN_BFLOAT16 if model.dtype == torch.bfloat16 else CLOSE
+        close = [pair for pair in keys if pair[0] != pair[1] and math.isclose(*map(scores.get, pair), rel_tol=closest)]
         alone = {key: sequences[key] for pair in close for key in pair}
         scores |= _score(alone, model, tokenizer, folder / "alone", reduction, 0, bar)
     return np.array([[scores[key] for key in pair] for pair in keys], dtype=np.float64).reshape(-1, 2)

@@ -260,6 +260,8 @@ def _note(summary: dict[str, Any]) -> str:
     """The data and the models behind a score, in Markdown."""
     name, settings = summary["data"]["name"], summary["settings"]
     note = f"data {code(name if name.startswith(PREFIX) else public_name(f'/{name}'))}"
+    if settings.get("dtype", "float32") != "float32":
+        note += f", scored in {settings['dtype']}"
     if "asr_model" in settings:
         note += f", transcribed by {code(settings['asr_model']['name'])}"
     if "text_lm" in settings:
