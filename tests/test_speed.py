@@ -83,6 +83,14 @@ def test_clips_are_as_long_as_those_of_librispeech():
     assert lengths.mean() == pytest.approx(12.7, abs=0.05)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_clips_keep_their_order_in_batches_of_one_length(encoders, batched):
+    clips = encode.make_clips(5, seed=0)
+    clips = [clip[: 2000 + 1500 * number] for number, clip in enumerate(clips[:3] + clips[:2])]
+    expected = [encoders.codec.encode(clip[None]).audio_codes[0, 0].tolist() for clip in clips]
+    assert [row.tolist() for row in encode.encode_clips(encoders.codec, batched, clips)] == expected
+
+
 def test_documents_are_as_long_as_in_the_published_runs():
     lengths = [len(ids) for ids in train.make_documents(2000, seed=0)["input_ids"]]
     assert np.mean(lengths) == pytest.approx(620, rel=0.03)

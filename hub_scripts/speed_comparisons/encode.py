@@ -5,6 +5,7 @@ padded batch in the order of the clips, through all layers of transformers' `Hub
 It changes the units of most clips: the last column shows how many frames differ from those of the clip alone.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
     clips = make_clips(NUM_CLIPS[size], seed)
     seconds = sum(map(len, clips)) / SAMPLING_RATE
     codecs = {"clip by clip": (encoders.codec, False), "batched": (encoders.codec, True)}
-    if device.type != "cpu":
+    if device.type != "cpu":  # where it is slower than float32
         codecs["batched, bf16"] = (make_encoders(device, torch.bfloat16).codec, True)
     units: dict[str, list[np.ndarray]] = {}
 
@@ -64,11 +65,7 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
         return seconds
 
     def encode(way: str) -> float:
-        codec, batched = codecs[way]
-        batch, mask = pad(clips)
-        encoded = codec.encode(batch.to(device), mask.to(device), batched=batched)
-        codes = encoded.audio_codes[:, 0].cpu().numpy()
-        units[way] = [row[:length] for row, length in zip(codes, encoded.lengths.tolist(), strict=True)]
+        units[way] = encode_clips(*codecs[way], clips)
         return seconds
 
     ways = {"plain padded": encode_plainly} | {way: lambda way=way: encode(way) for way in codecs}
@@ -109,6 +106,26 @@ def make_clips(count: int, seed: int) -> list[torch.Tensor]:
     rng = np.random.default_rng(seed)
     lengths = SAMPLING_RATE * np.interp(rng.random(count), *LENGTH_QUANTILES)
     return [torch.from_numpy(0.1 * rng.standard_normal(int(length), dtype=np.float32)) for length in lengths]
+
+
+@torch.inference_mode()
+def encode_clips(codec: HubertUnitCodec, batched: bool, clips: list[torch.Tensor]) -> list[np.ndarray]:
+    """The unit of each frame of the clips, in batches of one padded length as the tokenisation makes them. As there, a
+    batch is waited for once the next one is under way."""
+    by_shape = defaultdict(list)
+    for index, clip in enumerate(clips):
+        by_shape[codec.batch_shape(len(clip), batched)].append(index)
+    batches = [
+        indices[start : start + shape[0]]
+        for shape, indices in by_shape.items()
+        for start in range(0, len(indices), shape[0])
+    ]
+    codes = [codec.encode(*pad([clips[index] for index in batch]), batched).audio_codes[:, 0] for batch in batches]
+    units: list[np.ndarray] = [None] * len(clips)
+    for batch, rows in zip(batches, codes, strict=True):
+        for index, row in zip(batch, rows.cpu().numpy(), strict=True):
+            units[index] = row[row >= 0]
+    return units
 
 
 def pad(clips: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
