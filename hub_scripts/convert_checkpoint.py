@@ -12,9 +12,9 @@ python hub_scripts/convert_checkpoint.py --source outputs/quickstart --to_text_l
 With `--to_text_lm`, it writes the plain causal LM (`Qwen2ForCausalLM`, ...) with a plain tokenizer. Both load without
 this package, and engines such as vLLM serve them.
 
-Supported models are those in the format of `slprl/slam`, including incomplete ones of this package; those of TWIST
-(OPT and Llama checkpoints with an `offset` in `config.json`; unpack the zip first); and `tiagoCuervo/gslm-scaling-*`
-(`"model_type": "slm"`). No pickle is executed.
+Supported models are those in the format of `slprl/slam` and `slprl/SIMS-7B`, including incomplete ones of this
+package; those of TWIST (OPT and Llama checkpoints with an `offset` in `config.json`; unpack the zip first); and
+`tiagoCuervo/gslm-scaling-*` (`"model_type": "slm"`). No pickle is executed.
 """
 
 import os
@@ -58,6 +58,12 @@ class ConversionArguments:
     to_text_lm: bool = field(
         default=False, metadata={"help": "Write the plain causal LM, which loads without this package."}
     )
+    text_tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "Text tokenizer of a model of text and speech. Default: the one that its config.json names."
+        },
+    )
     num_units: int | None = field(
         default=None, metadata={"help": "Number of units of a TWIST model. Default: all ids from its offset on."}
     )
@@ -92,7 +98,7 @@ def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
     codec = None
     if args.codec is not None and os.path.isdir(resolve_path(args.codec)):
         codec = load_codec(args.codec)
-        check_codec(codec, model.config.num_units)
+        check_codec(codec, tokenizer.num_units)
     model.save_pretrained(folder)
     SpeechLMProcessor(make_feature_extractor(), tokenizer, codec).save_pretrained(folder)
     if args.codec is not None and codec is None:
@@ -113,7 +119,8 @@ def read_model(args: ConversionArguments) -> tuple[SpeechLMForCausalLM, PreTrain
     if config.get("model_type") == "speech_language_model":
         weight_files(folder)
         model = SpeechLMForCausalLM.from_pretrained(folder, dtype="auto")
-        return model, AutoTokenizer.from_pretrained(folder)
+        options = {} if args.text_tokenizer is None else {"text_tokenizer": args.text_tokenizer}
+        return model, AutoTokenizer.from_pretrained(folder, **options)
     if config.get("model_type") == "slm":
         model = read_gslm_scaling(folder)
         return model, HubertUnitTokenizer(model.config.num_units)

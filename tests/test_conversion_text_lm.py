@@ -32,7 +32,7 @@ GENERATE = """
 import json, sys
 from vllm import LLM, SamplingParams
 folder, prompts, texts = json.load(sys.stdin)
-lm = LLM(folder, dtype="float32", gpu_memory_utilization=0.3, max_model_len=128, enforce_eager=True)
+lm = LLM(folder, dtype="float32", gpu_memory_utilization=0.1, max_model_len=128, enforce_eager=True)
 greedy = SamplingParams(temperature=0, max_tokens=24)
 outputs = [lm.generate([{"prompt_token_ids": ids} for ids in prompts], greedy), lm.generate(texts, greedy)]
 results = [[(list(output.outputs[0].token_ids), output.outputs[0].text) for output in group] for group in outputs]

@@ -1,4 +1,5 @@
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModelForCausalLM, AutoProcessor, OPTConfig, OPTForCausalLM
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from slam_hf import HubertUnitCodec
 
@@ -86,6 +87,34 @@ def test_other_families_are_recognised(convert, tmp_path, capsys):
     assert AutoProcessor.from_pretrained(folder).tokenizer("<Un7>")["input_ids"] == [9]
 
 
+def test_a_text_lm_is_exported_in_one_command(convert, published_checkpoint):
+    folder = convert(source=published_checkpoint, to_text_lm=True)
+    model, text_lm = (AutoModelForCausalLM.from_pretrained(source) for source in (published_checkpoint, folder))
+    assert type(text_lm) is type(model.lm)
+    assert not list(folder.glob("*.py"))
+    prompt = AutoTokenizer.from_pretrained(folder)("<Un7><Un3>", return_tensors="pt")
+    assert prompt["input_ids"].tolist() == [[1, 9, 5]]
+    options = {"max_new_tokens": 12, "do_sample": False}
+    assert torch.equal(text_lm.generate(**prompt, **options), model.generate(**prompt, **options))
+
+
+def test_a_text_lm_of_text_and_speech_reads_both(convert, interleaved_checkpoint):
+    folder = convert(
+        source=interleaved_checkpoint, to_text_lm=True, text_tokenizer=interleaved_checkpoint / "text-tokenizer"
+    )
+    model, text_lm = (AutoModelForCausalLM.from_pretrained(source) for source in (interleaved_checkpoint, folder))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert type(tokenizer).__module__.startswith("transformers.")
+    for case in json.loads((interleaved_checkpoint / "interleaved.json").read_text())["cases"]:
+        assert tokenizer(case["string"])["input_ids"] == case["input_ids"]
+        units = [token for token in tokenizer.convert_ids_to_tokens(case["input_ids"]) if token.startswith("<Un")]
+        heard = tokenizer.decode(case["input_ids"], skip_special_tokens=True)
+        assert [f"<Un{unit}>" for unit in re.findall("<Un([0-9]+)>", heard)] == units
+    ids = torch.tensor([case["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(text_lm(ids).logits, model(ids).logits)
+
+
 def test_a_codec_with_other_units_is_refused(convert, published_checkpoint, tiny_codec, tmp_path):
     tiny_codec.save_pretrained(tmp_path / "codec")
     error = convert(source=published_checkpoint, codec=tmp_path / "codec")
@@ -126,3 +155,5 @@ def test_what_to_convert_must_be_clear(convert, published_checkpoint):
     assert "Name either `--source`" in convert()
     assert "Name either `--source`" in convert(source=published_checkpoint, hubert="hubert")
     assert "needs `--hubert`, `--layer` and `--kmeans`" in convert(hubert="hubert")
+    parts = {"hubert": "hubert", "layer": 3, "kmeans": "kmeans.bin"}
+    assert "`--to_text_lm` needs `--source`" in convert(**parts, to_text_lm=True)
