@@ -338,12 +338,13 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
     ) -> ModelOutput | torch.LongTensor:
         r"""
         Generate with the base model, which prepares its inputs and its cache in its own way. Arguments and output are
-        those of [`~transformers.GenerationMixin.generate`]. Ids that only pad the vocabulary are never generated.
+        those of [`~transformers.GenerationMixin.generate`]. Ids that only pad the vocabulary are never generated. With
+        text in the vocabulary, the `attention_mask` defaults to all tokens, as the padding id is a token of text too.
 
         Args:
             stop_strings (`str` or `list[str]`, *optional*):
-                Unit strings, such as `"<Un3><Un49>"`, each of which ends a sequence.
-            tokenizer ([`HubertUnitTokenizer`], *optional*):
+                Unit strings, such as `"<Un3><Un49>"`, or texts, each of which ends a sequence.
+            tokenizer ([`HubertUnitTokenizer`] or [`SpeechTextTokenizer`], *optional*):
                 The tokenizer that encodes `stop_strings`.
 
         Raises:
@@ -354,10 +355,15 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             if hasattr(self, name):
                 setattr(text_lm, name, getattr(self, name))
         num_ids = self.config.num_ids
+        input_ids = kwargs.get("input_ids", inputs)
+        if self.config.has_text and input_ids is not None and kwargs.get("attention_mask") is None:
+            kwargs["attention_mask"] = torch.ones_like(input_ids)  # or transformers would mask the padding id
         if num_ids < self.config.vocab_size:
             logits_processor = LogitsProcessorList([*(logits_processor or []), _PaddingBan(num_ids)])
         stop_strings = stop_strings or (generation_config or self.generation_config).stop_strings
-        if stop_strings:
+        if stop_strings and self.config.has_text:
+            kwargs |= {"stop_strings": stop_strings, "tokenizer": tokenizer}
+        elif stop_strings:
             if tokenizer is None:
                 raise ValueError("`stop_strings` needs the tokenizer: pass `tokenizer=...` too.")
             strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings

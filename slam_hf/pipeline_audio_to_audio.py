@@ -1,4 +1,4 @@
-"""`pipeline("audio-to-audio")`: a speech language model continues recordings."""
+"""`pipeline("audio-to-audio")`: a speech language model continues recordings, and texts if it knows text."""
 
 import importlib
 import math
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ PAPER_SAMPLING = GenerationConfig(
 )
 """The sampling settings of the Slamming paper (arXiv 2502.15814)."""
 
-PUBLISHED_MODELS = ("slprl/slam", "slprl/slam_scaled")
+PUBLISHED_MODELS = ("slprl/slam", "slprl/slam_scaled", "slprl/SIMS-Llama3.2-3B", "slprl/SIMS-7B")
 PUBLISHED_CLASS = "UnitLM"
 """The class that the `config.json` of the published models names, of the toolkit that trained them."""
 
@@ -77,7 +77,7 @@ class AudioToAudioPipeline(Pipeline):
         # Prompts end where the continuation begins.
         self.tokenizer.padding_side = "left"
         if codec is None:
-            codec = processor.audio_tokenizer or published_codec(self.model.config)
+            codec = processor.audio_tokenizer or published_codec(self.model.config, self.tokenizer.num_units)
         elif not isinstance(codec, HubertUnitCodec):
             codec = load_codec(os.fspath(codec))
         check_codec(codec, self.tokenizer.num_units)
@@ -85,13 +85,19 @@ class AudioToAudioPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> dict[str, Any] | list[Any] | Iterator[Any]:
         r"""
-        Continue recordings.
+        Continue recordings; with a model of text and speech also texts, in speech or in text.
 
         Args:
             inputs:
                 A recording, in any form that [`~slam_hf.audio_utils.load_audio`] reads, at any sampling rate and with
                 any number of channels: a path, a URL, bytes, an open file, `{"array", "sampling_rate"}` or an audio
-                row of `datasets`; or a list, an iterator or a dataset of them.
+                row of `datasets`; or a list, an iterator or a dataset of them. For models of text and speech, a prompt
+                is a recording, a text, `{"text": "Once upon a time"}`, or a list of both: `[[{"text": "He said"},
+                "prompt.flac"]]` is a list with one such prompt.
+            output_modality (`"speech"` or `"text"`, *optional*):
+                For models of text and speech: what to continue in. Its modality token ends the prompt, and the tokens
+                of the other modality are not generated. By default the continuation is speech, and a prompt that ends
+                in speech is continued without a modality token.
             prompt_duration (`float`, *optional*):
                 Keep this many seconds from the start of the recording as the prompt. Defaults to all of it.
             trim_silence (`bool`, *optional*, defaults to `True`):
@@ -103,6 +109,8 @@ class AudioToAudioPipeline(Pipeline):
                 end at once. `min_new_tokens` replaces it.
             return_full_audio (`bool`, *optional*, defaults to `True`):
                 Whether the audio holds the prompt, resynthesised from its units, before the continuation.
+            return_full_text (`bool`, *optional*, defaults to `True`):
+                Whether the generated text holds the text of the prompt before the continuation.
             seed (`int`, *optional*):
                 Seed of the sampling. The same seed, inputs and batch size give the same continuations.
             batch_size (`int`, *optional*, defaults to 1):
@@ -119,11 +127,17 @@ class AudioToAudioPipeline(Pipeline):
             - **units** (`np.ndarray` of shape `(units,)`) -- The units of the continuation.
             - **prompt_units** (`np.ndarray` of shape `(units,)`) -- The deduplicated units of the prompt.
 
+            With `output_modality="text"`, as from the any-to-any pipeline of transformers:
+
+            - **generated_text** (`str`) -- The text.
+            - **input_text** (`str`) -- The text of the prompt, empty if it is speech alone.
+            - **prompt_units** (`np.ndarray` of shape `(units,)`) -- The deduplicated units of the prompt.
+
             A list for a list, an iterator for an iterator.
 
         Raises:
             OSError, ValueError: a recording cannot be read or encoded. The message names it, and gives its index
-                among several.
+                among several. Or the model has no text, and the prompt or `output_modality` has.
         """
         if isinstance(inputs, list | tuple):
             recordings = [_Recording(source, index) for index, source in enumerate(inputs)]
@@ -148,6 +162,8 @@ class AudioToAudioPipeline(Pipeline):
         trim_silence: bool | None = None,
         min_new_seconds: float | None = None,
         return_full_audio: bool | None = None,
+        return_full_text: bool | None = None,
+        output_modality: Literal["speech", "text"] | None = None,
         seed: int | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -155,24 +171,40 @@ class AudioToAudioPipeline(Pipeline):
             raise ValueError(f"`prompt_duration` is in seconds and must be positive, got {prompt_duration}.")
         if min_new_seconds is not None and not 0 <= min_new_seconds < math.inf:
             raise ValueError(f"`min_new_seconds` is in seconds and must be 0 or more, got {min_new_seconds}.")
+        if output_modality not in (None, "speech", "text"):
+            raise ValueError(f"`output_modality` is 'speech' or 'text', and not {output_modality!r}.")
+        both = _given(output_modality=output_modality)
         preprocess_params = _given(prompt_duration=prompt_duration, trim_silence=trim_silence)
         forward_params = _given(min_new_seconds=min_new_seconds, return_full_audio=return_full_audio, seed=seed)
-        return preprocess_params, forward_params | generate_kwargs, {}
+        postprocess_params = _given(return_full_text=return_full_text)
+        return preprocess_params | both, forward_params | both | generate_kwargs, postprocess_params
 
     def preprocess(
-        self, source: Any, prompt_duration: float | None = None, trim_silence: bool = True
+        self,
+        source: Any,
+        prompt_duration: float | None = None,
+        trim_silence: bool = True,
+        output_modality: Literal["speech", "text"] | None = None,
     ) -> dict[str, torch.Tensor]:
         place = ""
         if isinstance(source, _Recording):
             place, source = f"Recording {source.index}: ", source.source
         sampling_rate = self.processor.audio_tokenizer.sampling_rate
+        parts, prompt = source if isinstance(source, list | tuple) else [source], []
         try:
-            waveform = load_audio(source, sampling_rate)
-            if prompt_duration is not None and prompt_duration * sampling_rate < len(waveform):
-                waveform = waveform[: round(prompt_duration * sampling_rate)]
-            elif trim_silence:
-                waveform = _without_silent_end(waveform, self.processor.audio_tokenizer.config.hop_length)
-            return dict(self.processor(waveform, sampling_rate=sampling_rate))
+            for source in parts:
+                if _is_text(source):
+                    prompt.append(source["text"])
+                    continue
+                waveform = load_audio(source, sampling_rate)
+                if prompt_duration is not None and prompt_duration * sampling_rate < len(waveform):
+                    waveform = waveform[: round(prompt_duration * sampling_rate)]
+                elif trim_silence:
+                    waveform = _without_silent_end(waveform, self.processor.audio_tokenizer.config.hop_length)
+                prompt.append(waveform)
+            if output_modality is None and prompt and isinstance(prompt[-1], str):
+                output_modality = "speech"
+            return dict(self.processor([prompt], sampling_rate, output_modality=output_modality))
         except (ValueError, TypeError) as error:
             name = describe(source)
             raise ValueError(f"{place}{'' if name in str(error) else f'{name}: '}{error}") from error
@@ -184,14 +216,22 @@ class AudioToAudioPipeline(Pipeline):
         model_inputs: dict[str, torch.Tensor],
         min_new_seconds: float = 2.0,
         return_full_audio: bool = True,
+        output_modality: Literal["speech", "text"] | None = None,
         seed: int | None = None,
         **generate_kwargs: Any,
     ) -> dict[str, torch.Tensor]:
         input_ids = model_inputs["input_ids"]
         options = self._prepare_generate_kwargs(generate_kwargs)
         settings = self._get_set_generation_params(options)
+        eos = settings.get("eos_token_id")
+        eos = set(eos if isinstance(eos, list) else [eos])
+        if self.tokenizer.text_token_id is not None:
+            banned = set(self.tokenizer.ids_outside(output_modality or "speech")) - eos
+            banned |= set(settings.get("suppress_tokens") or [])
+            options = self._prepare_generate_kwargs(options, suppress_tokens=sorted(banned))
         limit = settings.get("max_new_tokens") or settings.get("max_length", math.inf) - input_ids.shape[1]
-        if min_new_seconds > 0 and not {"min_new_tokens", "min_length"} & settings.keys():
+        has_minimum = bool({"min_new_tokens", "min_length"} & settings.keys())
+        if output_modality != "text" and min_new_seconds > 0 and not has_minimum:
             num_frames = math.ceil(min_new_seconds * self.processor.audio_tokenizer.frame_rate)
             options = self._prepare_generate_kwargs(options, min_new_tokens=max(0, min(num_frames, limit)))
         if self._can_compile(len(input_ids), settings):
@@ -211,6 +251,12 @@ class AudioToAudioPipeline(Pipeline):
             options.setdefault("tokenizer", self.tokenizer)
         output = self.model.generate(**model_inputs, **options)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        if output_modality == "text":
+            continuations = sequences[:, input_ids.shape[1] :]
+            lengths = [self._text_length(ids, eos, settings.get("stop_strings")) for ids in continuations.tolist()]
+            texts = {"continuations": continuations, "text_lengths": torch.tensor(lengths)}
+            by_prompt = {name: rows.unflatten(0, (len(input_ids), -1)) for name, rows in texts.items()}
+            return {**model_inputs, **by_prompt}
         # All at once, before the pipeline takes the batch apart.
         waveforms = self.processor.batch_decode(sequences if return_full_audio else sequences[:, input_ids.shape[1] :])
         outputs = {
@@ -241,7 +287,33 @@ class AudioToAudioPipeline(Pipeline):
             and self.model.lm.config._attn_implementation in ("sdpa", "eager")
         )
 
-    def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, Any] | list[dict[str, Any]]:
+    def _text_length(self, ids: list[int], eos: set[int], stop_strings: str | list[str] | None) -> int:
+        """How many ids come before the end. What follows is padding, which is a token of text too."""
+        stops = [stop_strings] if isinstance(stop_strings, str) else stop_strings or []
+        for length, index in enumerate(ids):
+            if index in eos or any(stop in self.tokenizer.decode(ids[:length]) for stop in stops):
+                return length
+        return len(ids)
+
+    def _texts(self, model_outputs: dict[str, torch.Tensor], return_full_text: bool) -> list[dict[str, Any]]:
+        prompt = model_outputs["input_ids"][0][model_outputs["attention_mask"][0].bool()]
+        text = prompt[prompt < self.tokenizer.text_ids.stop].tolist()
+        input_text = self.tokenizer.decode(text, skip_special_tokens=True)
+        results = []
+        for ids, length in zip(model_outputs["continuations"][0], model_outputs["text_lengths"][0], strict=True):
+            # With the prompt, as some tokenizers leave out a space at the beginning.
+            full_text = self.tokenizer.decode(text + ids[:length].tolist(), skip_special_tokens=True)
+            generated = full_text if return_full_text else full_text[len(input_text) :]
+            prompt_units = self.tokenizer.decode_units(prompt.cpu())
+            results.append({"generated_text": generated, "input_text": input_text, "prompt_units": prompt_units})
+        return results
+
+    def postprocess(
+        self, model_outputs: dict[str, torch.Tensor], return_full_text: bool = True
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        if "text_lengths" in model_outputs:
+            results = self._texts(model_outputs, return_full_text)
+            return results if len(results) > 1 else results[0]
         prompt = model_outputs["input_ids"][0]
         rows = (model_outputs[name][0] for name in ("continuations", "waveforms", "lengths"))
         results = [
@@ -306,12 +378,13 @@ def _compiles(device: torch.device) -> bool:
     return True
 
 
-def published_codec(config: PreTrainedConfig) -> HubertUnitCodec:
+def published_codec(config: PreTrainedConfig, num_units: int | None = None) -> HubertUnitCodec:
     """The codec of the published models, whose repositories do not name it."""
+    num_units = num_units or config.num_units
     is_published = config.name_or_path in PUBLISHED_MODELS or PUBLISHED_CLASS in (config.architectures or [])
-    if not is_published or config.num_units != 500:
+    if not is_published or num_units != 500:
         raise ValueError(
-            f"This model of {config.num_units} units names no codec. Pass `codec=`, the codec that it was trained on."
+            f"This model of {num_units} units names no codec. Pass `codec=`, the codec that it was trained on."
         )
     try:
         # Imported by name: remote code runs without the package, and transformers checks every import statement.
@@ -328,6 +401,10 @@ def _without_silent_end(waveform: np.ndarray, frame: int) -> np.ndarray:
     loudness = np.sqrt(np.square(frames).mean(axis=1))
     loud = np.flatnonzero(loudness > SILENCE * np.quantile(loudness, 0.95))
     return waveform[: (loud[-1] + 2) * frame] if len(loud) else waveform
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and {"text"} <= part.keys() <= {"type", "text"} and isinstance(part["text"], str)
 
 
 def _given(**options: Any) -> dict[str, Any]:

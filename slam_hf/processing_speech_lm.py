@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,14 +11,18 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EncodecFeatureExtractor
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.processing_utils import AUDIO_TOKENIZER_KWARGS, ProcessorMixin
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig, make_feature_extractor
-from .loading_utils import naming_damaged_files
+from .configuration_speech_lm import SpeechLMConfig
+from .loading_utils import ACCESS, naming_damaged_files
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .public_names import PREFIX
 from .tokenization_hubert_unit import HubertUnitTokenizer
+from .tokenization_speech_text import SpeechTextTokenizer
+from .unit_vocabulary import SPEECH_TEXT_TOKENIZER, UNIT_TOKENIZER, holds_text
 
 
 QUICKSTART_CODEC = f"{PREFIX}codec"
@@ -31,7 +35,8 @@ BASE_CLASSES = ("FeatureExtractionMixin", "PreTrainedTokenizerBase", "MistralCom
 
 class SpeechLMProcessor(ProcessorMixin):
     r"""
-    Processor of [`SpeechLMForCausalLM`]: audio → units → ids, and ids → units → audio.
+    Processor of [`SpeechLMForCausalLM`]: audio → units → ids, and ids → units → audio. For models of text and speech,
+    also text → ids.
 
     It also loads from a repository without processor files, such as the published Slam checkpoints. It then has no
     codec: set `processor.audio_tokenizer` before using it on audio.
@@ -39,8 +44,8 @@ class SpeechLMProcessor(ProcessorMixin):
     Args:
         feature_extractor ([`~transformers.EncodecFeatureExtractor`]):
             Checks and pads 16 kHz mono waveforms.
-        tokenizer ([`HubertUnitTokenizer`]):
-            Units to ids.
+        tokenizer ([`HubertUnitTokenizer`] or [`SpeechTextTokenizer`]):
+            Units, or text and units, to ids.
         audio_tokenizer ([`HubertUnitCodec`], *optional*):
             The codec.
         codec (`dict`, *optional*):
@@ -53,7 +58,7 @@ class SpeechLMProcessor(ProcessorMixin):
     def __init__(
         self,
         feature_extractor: EncodecFeatureExtractor,
-        tokenizer: HubertUnitTokenizer,
+        tokenizer: HubertUnitTokenizer | SpeechTextTokenizer,
         audio_tokenizer: HubertUnitCodec | None = None,
         codec: dict[str, Any] | None = None,
     ):
@@ -108,7 +113,7 @@ class SpeechLMProcessor(ProcessorMixin):
     ) -> list[Any]:
         # Not with the Auto classes, which read the names of classes from the files of the repository.
         saved = (processor_dict or {}).get("feature_extractor") or {}
-        tokenizer = HubertUnitTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        tokenizer = load_tokenizer(pretrained_model_name_or_path, **kwargs)
         return [make_feature_extractor(saved.get("sampling_rate", 16_000)), tokenizer]
 
     @classmethod
@@ -166,36 +171,67 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        audio: np.ndarray | list[np.ndarray],
-        sampling_rate: int,
+        audio: np.ndarray | list[np.ndarray | str | list[np.ndarray | str]] | None = None,
+        sampling_rate: int | None = None,
         padding: bool | str = True,
         return_tensors: str | None = "pt",
+        text: str | list[str] | None = None,
+        output_modality: Literal["speech", "text"] | None = None,
     ) -> BatchEncoding:
         r"""
-        Make prompts for the model: `<S>` and the deduplicated units of each waveform.
+        Make prompts for the model: `<S>` and the deduplicated units of each waveform; for models of text and speech,
+        what [`SpeechTextTokenizer.encode_prompt`] makes of texts and units.
 
         Args:
-            audio (`np.ndarray` of shape `(samples,)`, or a list of them):
-                Mono waveforms, float.
-            sampling_rate (`int`):
-                Their sampling rate, in Hz; it must be the codec's.
+            audio (`np.ndarray` of shape `(samples,)`, or a list of prompts):
+                Mono waveforms, float. For models of text and speech, each prompt in a list is a waveform, a text, or a
+                list of both.
+            sampling_rate (`int`, *optional*):
+                The sampling rate of the waveforms, in Hz; it must be the codec's.
             padding (`bool` or `str`, *optional*, defaults to `True`):
                 As for any tokenizer.
             return_tensors (`str`, *optional*, defaults to `"pt"`):
                 As for any tokenizer.
+            text (`str`, or a list of them, *optional*):
+                Texts, in place of `audio`.
+            output_modality (`"speech"` or `"text"`, *optional*):
+                For models of text and speech: what is to follow. Its modality token ends the prompts.
 
         Returns:
             [`~transformers.BatchEncoding`] with `input_ids` and `attention_mask` of shape `(batch, length)`.
 
         Raises:
-            ValueError: there is no codec, the sampling rate is wrong, or the codec cannot encode a waveform.
+            ValueError: there is no codec, the sampling rate is wrong, or the codec cannot encode a waveform; or the
+                model has no text, and the prompt or `output_modality` has.
         """
+        if (audio is None) == (text is None):
+            raise ValueError("Pass prompts as `audio`, or texts as `text`: one of the two.")
+        prompts = audio if text is None else text
+        prompts = [[prompts]] if _is_part(prompts) else [[one] if _is_part(one) else one for one in prompts]
+        waveforms = [part for prompt in prompts for part in prompt if not isinstance(part, str)]
+        if self.tokenizer.text_token_id is None:
+            if output_modality == "text" or any(len(p) != 1 or isinstance(p[0], str) for p in prompts):
+                raise ValueError(
+                    "The model has a vocabulary of units alone: it takes and gives speech, one recording a prompt. "
+                    "Text needs a model of text and speech, such as slprl/SIMS-Llama3.2-3B."
+                )
+            units = self._encode_audio(waveforms, sampling_rate)
+            return self.tokenizer.encode_units(units, padding=padding, return_tensors=return_tensors)
+        units = iter(self._encode_audio(waveforms, sampling_rate) if waveforms else [])
+        parts = [[part if isinstance(part, str) else next(units) for part in prompt] for prompt in prompts]
+        input_ids = [self.tokenizer.encode_prompt(prompt, output_modality) for prompt in parts]
+        return self.tokenizer.pad({"input_ids": input_ids}, padding=padding, return_tensors=return_tensors)
+
+    def _encode_audio(self, waveforms: list[np.ndarray], sampling_rate: int | None) -> list[torch.LongTensor]:
+        """The deduplicated units of waveforms."""
         codec = self._require_codec()
-        inputs = self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors="pt").to(codec.device)
+        if sampling_rate is None:
+            raise ValueError("Pass `sampling_rate`, that of the waveforms in Hz.")
+        waveforms = [np.asarray(waveform) for waveform in waveforms]
+        inputs = self.feature_extractor(waveforms, sampling_rate=sampling_rate, return_tensors="pt").to(codec.device)
         encoded = codec.encode(inputs["input_values"], inputs["padding_mask"])
         codes, lengths = encoded.audio_codes[:, 0].cpu(), encoded.lengths.tolist()
-        units = [codec.deduplicate(row[:length])[0] for row, length in zip(codes, lengths, strict=True)]
-        return self.tokenizer.encode_units(units, padding=padding, return_tensors=return_tensors)
+        return [codec.deduplicate(row[:length])[0] for row, length in zip(codes, lengths, strict=True)]
 
     def decode(self, input_ids: torch.LongTensor | np.ndarray | list[int]) -> np.ndarray:
         r"""
@@ -242,6 +278,24 @@ class SpeechLMProcessor(ProcessorMixin):
                 f"codec to {codec.sampling_rate} Hz: correct `sampling_rate` in processor_config.json."
             )
         return codec
+
+
+def _is_part(prompt: Any) -> bool:
+    """Whether this is a text or a waveform, which may be a list of numbers, and not a list of them."""
+    if not isinstance(prompt, list | tuple):
+        return True
+    return len(prompt) > 0 and not isinstance(prompt[0], str | list | tuple) and np.ndim(prompt[0]) == 0
+
+
+def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> HubertUnitTokenizer | SpeechTextTokenizer:
+    """Load the tokenizer that the files of a repository name, or that follows from its configuration."""
+    access = {key: kwargs[key] for key in (*ACCESS, "revision", "subfolder") if kwargs.get(key) is not None}
+    named = get_tokenizer_config(name, **access).get("tokenizer_class")
+    if named not in (UNIT_TOKENIZER, SPEECH_TEXT_TOKENIZER):
+        config, _ = SpeechLMConfig.get_config_dict(name, **access)
+        named = SPEECH_TEXT_TOKENIZER if config.get("vocab_size") and holds_text(config) else UNIT_TOKENIZER
+    tokenizer_class = SpeechTextTokenizer if named == SPEECH_TEXT_TOKENIZER else HubertUnitTokenizer
+    return tokenizer_class.from_pretrained(name, **kwargs)
 
 
 def load_codec(name_or_path: str | os.PathLike, revision: str | None = None, **kwargs: Any) -> HubertUnitCodec:

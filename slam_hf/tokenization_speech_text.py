@@ -262,16 +262,52 @@ class SpeechTextTokenizer(TokenizersBackend):
         utterances = [np.asarray(utterance) for utterance in (units if batched else [units])]
         for index, utterance in enumerate(utterances):
             check_units(utterance, self.num_units, f"sequence {index}" if batched else "the sequence")
-        before, after = [], []
-        if add_special_tokens:
-            around = self(self._layout.unit.format(0))["input_ids"]
-            position = around.index(self.unit_ids[0])
-            before, after = around[:position], around[position + 1 :]
+        before, after = self._ids_around() if add_special_tokens else ([], [])
         input_ids = [
             [*before, *(utterance.astype(np.int64) + self.unit_ids[0]).tolist(), *after] for utterance in utterances
         ]
         encoding = {"input_ids": input_ids if batched or return_tensors else input_ids[0]}
         return self.pad(encoding, padding=padding, return_tensors=return_tensors)
+
+    def encode_prompt(
+        self, parts: Sequence[str | Sequence[int]], output_modality: Literal["speech", "text"] | None = None
+    ) -> list[int]:
+        r"""
+        Ids of a prompt: what the text tokenizer puts before a text, and the parts, with the modality token of the
+        first part and another one at each change. Speech alone has none, as in training.
+
+        Args:
+            parts (sequence of `str` and of sequences of `int`):
+                Texts, as they are, and units. Spaces at the seams belong to the texts.
+            output_modality (`"speech"` or `"text"`, *optional*):
+                What is to follow. Its modality token ends the prompt. By default nothing does, and what follows is of
+                the modality of the last part.
+
+        Raises:
+            ValueError: there is no part, a text holds the tokens of speech, or a value is not a unit.
+        """
+        if len(parts) == 0:
+            raise ValueError("A prompt needs a text or speech, and this one is empty.")
+        tokens = {"speech": self.speech_token, "text": self.text_token, None: ""}
+        modalities = ["text" if isinstance(part, str) else "speech" for part in parts]
+        prompt, last = "", "speech" if output_modality is None and "text" not in modalities else None
+        for index, (part, modality) in enumerate(zip(parts, modalities, strict=True)):
+            if modality != last:
+                prompt += tokens[modality]
+            if modality == "text":
+                wrong = [i for i in self(part, add_special_tokens=False)["input_ids"] if i >= len(self.text_ids)]
+                if wrong:
+                    token = self.convert_ids_to_tokens(wrong[0])
+                    raise ValueError(f"The text of part {index} holds {token}, which stands for speech: take it out.")
+                prompt += part
+            else:
+                check_units(np.asarray(part), self.num_units, f"part {index}")
+                prompt += self.unit_string(np.asarray(part).tolist())
+            last = modality
+        if output_modality not in tokens:
+            raise ValueError(f"A modality is 'speech' or 'text', and not {output_modality!r}.")
+        before, _ = self._ids_around()
+        return [*before, *self(prompt + tokens[output_modality], add_special_tokens=False)["input_ids"]]
 
     def decode_units(self, input_ids: Any) -> np.ndarray | list[np.ndarray]:
         r"""
@@ -294,6 +330,12 @@ class SpeechTextTokenizer(TokenizersBackend):
         first, stop = self.unit_ids.start, self.unit_ids.stop
         units = [ids[(ids >= first) & (ids < stop)] - first for ids in sequences]
         return units if batched else units[0]
+
+    def _ids_around(self) -> tuple[list[int], list[int]]:
+        """What the text tokenizer puts before and after a text."""
+        around = self(self._layout.unit.format(0))["input_ids"]
+        position = around.index(self.unit_ids[0])
+        return around[:position], around[position + 1 :]
 
     def _read_layout(self) -> None:
         """Find the layout of the vocabulary, and check it."""

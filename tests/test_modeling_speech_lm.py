@@ -128,6 +128,15 @@ def test_interleaved_checkpoint_gives_the_reference_continuation(interleaved, mo
     assert generated.tolist() == reference[f"generated_{modality}"].tolist()
 
 
+def test_padding_id_within_a_prompt_is_not_masked(interleaved):
+    model, _, _ = interleaved
+    prompt = torch.tensor([[0, 421, 295, 0, 272]])
+    options = {"max_new_tokens": 9, "do_sample": False}
+    expected = model.lm.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
+    assert torch.equal(model.generate(prompt, **options), expected)
+    assert torch.equal(model.generate(input_ids=prompt, **options), expected)
+
+
 def test_padding_id_is_not_scored_within_a_text(interleaved):
     model, _, _ = interleaved
     with_padding_id = torch.tensor([[0, 421, 295, 0, 272]])

@@ -9,7 +9,10 @@ import pytest
 import soundfile
 import torch
 from datasets import Audio, Dataset
-from transformers import CompileConfig, EncodecFeatureExtractor, pipeline
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import BPE
+from transformers import CompileConfig, EncodecFeatureExtractor, PreTrainedTokenizerFast, Qwen2Config, pipeline
 
 import slam_hf  # noqa: F401 (registers the pipeline)
 from slam_hf import (
@@ -19,6 +22,7 @@ from slam_hf import (
     SpeechLMConfig,
     SpeechLMForCausalLM,
     SpeechLMProcessor,
+    SpeechTextTokenizer,
     load_audio,
 )
 from slam_hf.pipeline_audio_to_audio import PAPER_SAMPLING, _compiles, published_codec
@@ -401,3 +405,190 @@ def test_a_short_recording_of_a_dataset_is_named_by_its_path(speak, tmp_path):
 def test_a_seed_is_refused_where_it_would_not_be_kept(speak, recordings):
     with pytest.raises(ValueError, match="`seed` does not fix assisted sampling"):
         speak(recordings[0], prompt_duration=2.0, seed=0, max_new_tokens=8, prompt_lookup_num_tokens=2)
+
+
+def text_model(num_units: int, seed: int = 0) -> tuple[SpeechLMForCausalLM, SpeechTextTokenizer]:
+    """A model of letters and units, with random weights. As in Llama 3 and Qwen, id 0 is `!`, and pads."""
+    letters = {letter: index for index, letter in enumerate("! abcdefghijklmnopqrstuvwxyz.")}
+    backend = Tokenizer(BPE({**letters, "</s>": len(letters)}, []))
+    backend.decoder = Fuse()
+    text_tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    tokenizer = SpeechTextTokenizer.from_text_tokenizer(text_tokenizer, num_units)
+    base_config = Qwen2Config(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,
+    )
+    torch.manual_seed(seed)
+    config = SpeechLMConfig(
+        base_config=base_config.to_dict(),
+        vocab_size=len(tokenizer),
+        num_units=num_units,
+        tokenizer_class="SpeechTextTokenizer",
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return SpeechLMForCausalLM(config).eval(), tokenizer
+
+
+@pytest.fixture(scope="module")
+def speak_and_write(tmp_path_factory, tiny_codec) -> AudioToAudioPipeline:
+    """A pipeline whose model knows text and speech."""
+    folder = tmp_path_factory.mktemp("interleaved")
+    tiny_codec.save_pretrained(folder / "codec")
+    model, tokenizer = text_model(num_units=50)
+    model.save_pretrained(folder / "model")
+    codec = type(tiny_codec).from_pretrained(folder / "codec")
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    SpeechLMProcessor(feature_extractor, tokenizer, codec).save_pretrained(folder / "model")
+    return pipeline("audio-to-audio", model=folder / "model")
+
+
+SPEECH, TEXT = 80, 81  # the ids of <speech> and <text>, after 30 of text and 50 of units
+CONTINUE = {"do_sample": False, "max_new_tokens": 12, "repetition_penalty": 1.0, "prompt_duration": 0.5}
+
+
+def text_ids(text: str) -> list[int]:
+    return ["! abcdefghijklmnopqrstuvwxyz.".index(letter) for letter in text]
+
+
+@pytest.mark.parametrize("output", ["speech", "text"])
+@pytest.mark.parametrize("given", ["speech", "text", "both"])
+def test_each_modality_is_continued_in_each(speak_and_write, tiny_codec, recordings, given, output):
+    waveform = torch.from_numpy(load_audio(recordings[0], 16_000)[:8_000])
+    units = tiny_codec.deduplicate(tiny_codec.encode(waveform[None]).audio_codes[0, 0])[0]
+    speech_ids = [SPEECH, *(units + 30).tolist()]
+    prompt, prompt_ids, text = {
+        "speech": (recordings[0], speech_ids, ""),
+        "text": ({"text": "he said!"}, [TEXT, *text_ids("he said!")], "he said!"),
+        "both": (
+            [{"text": "he"}, recordings[0], {"type": "text", "text": " and i"}],
+            [TEXT, *text_ids("he"), *speech_ids, TEXT, *text_ids(" and i")],
+            "he and i",
+        ),
+    }[given]
+    ids = torch.tensor([[*prompt_ids, {"speech": SPEECH, "text": TEXT}[output]]])
+    allowed = range(30, 80) if output == "speech" else range(30)
+    banned = [i for i in range(82) if i not in allowed and i != 29]
+    options = {"max_new_tokens": 12, "min_new_tokens": 12 if output == "speech" else None, "do_sample": False}
+    options |= {"attention_mask": torch.ones_like(ids), "suppress_tokens": banned}
+    expected = speak_and_write.model.lm.generate(ids, **options)[0, ids.shape[1] :]
+    expected = expected[: expected.tolist().index(29)] if 29 in expected else expected
+    assert len(set(expected.tolist())) > 2
+
+    result = speak_and_write([prompt], output_modality=output, **CONTINUE)[0]
+    assert result["prompt_units"].tolist() == (units.tolist() if given != "text" else [])
+    if output == "speech":
+        assert result["units"].tolist() == (expected - 30).tolist()
+        heard = torch.cat([units if given != "text" else units[:0], expected - 30])
+        assert np.array_equal(result["audio"], tiny_codec.decode(heard[None]).audio_values[0, 0].numpy())
+        assert result["sampling_rate"] == 16_000
+    else:
+        continuation = "".join("! abcdefghijklmnopqrstuvwxyz."[i] for i in expected)
+        assert result.keys() == {"generated_text", "input_text", "prompt_units"}
+        assert (result["generated_text"], result["input_text"]) == (text + continuation, text)
+        new = speak_and_write([prompt], output_modality=output, return_full_text=False, **CONTINUE)[0]
+        assert new["generated_text"] == continuation
+
+
+def test_speech_alone_is_continued_without_a_modality_token(speak_and_write, recordings):
+    shown = {}
+    forward = speak_and_write.model.lm.forward
+    speak_and_write.model.lm.forward = lambda *args, **kwargs: (
+        shown.setdefault("ids", kwargs["input_ids"]) is None or (forward(*args, **kwargs))
+    )
+    try:
+        result = speak_and_write(recordings[0], **CONTINUE)
+    finally:
+        speak_and_write.model.lm.forward = forward
+    assert shown["ids"][0].tolist() == (result["prompt_units"] + 30).tolist()
+    assert len(result["units"]) == 12
+
+
+@pytest.mark.parametrize("output", [None, "speech", "text"])
+def test_a_batch_of_prompts_of_both_modalities_gives_what_each_gives_alone(speak_and_write, recordings, output):
+    prompts = [
+        {"text": "i!"},
+        recordings[0],
+        [{"text": "once upon a time there was "}, recordings[1]],
+        [recordings[1], {"text": "!!"}],
+    ]
+    options = {**CONTINUE, "output_modality": output}
+    alone = [speak_and_write([prompt], **options)[0] for prompt in prompts]
+    for one, other in zip(alone, speak_and_write(prompts, batch_size=4, **options), strict=True):
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_padding_after_the_end_of_a_text_is_not_text(speak_and_write):
+    prompts = [{"text": "abc"}, {"text": "once upon a time"}, {"text": "xyz"}]
+    options = {**CONTINUE, "output_modality": "text", "return_full_text": False}
+    texts = [speak_and_write(prompt, **options)["generated_text"] for prompt in prompts]
+    # A letter that one of the texts has early, and another one late or never.
+    ends = {letter: [(text + letter).index(letter) for text in texts] for letter in "".join(texts)}
+    end = max(ends, key=lambda letter: max(ends[letter]) - min(ends[letter]))
+    assert max(ends[end]) - min(ends[end]) > 4
+    expected = [text.partition(end)[0] for text in texts]
+    ended = speak_and_write(prompts, batch_size=3, eos_token_id=text_ids(end)[0], **options)
+    assert [result["generated_text"] for result in ended] == expected
+    stopped = speak_and_write(prompts, batch_size=3, stop_strings=[end], **options)
+    with_end = [text[: len(part) + 1] for text, part in zip(texts, expected, strict=True)]
+    assert [result["generated_text"] for result in stopped] == with_end
+
+
+def test_several_texts_of_one_prompt(speak_and_write):
+    options = {"output_modality": "text", "num_return_sequences": 3, "seed": 0, "max_new_tokens": 9}
+    results = speak_and_write([{"text": "abc"}, {"text": "x"}], batch_size=2, **options)
+    assert [len(texts) for texts in results] == [3, 3]
+    assert all(result["generated_text"].startswith("abc") for result in results[0])
+    assert len({result["generated_text"] for result in results[0]}) > 1
+
+
+def test_tokens_that_the_caller_suppresses_stay_suppressed(speak_and_write):
+    options = {**CONTINUE, "output_modality": "text", "return_full_text": False}
+    text = speak_and_write({"text": "abc"}, **options)["generated_text"]
+    other = speak_and_write({"text": "abc"}, suppress_tokens=text_ids(text[0]), **options)["generated_text"]
+    assert text[0] not in other
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [
+        ({"text": "he said"}, None),
+        ([[{"text": "he said"}, "clip"]], None),
+        ("clip", "text"),
+        ([["clip", "clip"]], None),
+    ],
+)
+def test_a_model_of_units_alone_takes_and_gives_no_text(speak, recordings, inputs, output):
+    as_recording = {"clip": recordings[0]}
+    if isinstance(inputs, list):
+        inputs = [[part if isinstance(part, dict) else as_recording[part] for part in prompt] for prompt in inputs]
+    elif isinstance(inputs, str):
+        inputs = as_recording[inputs]
+    with pytest.raises(ValueError, match="a vocabulary of units alone: it takes and gives speech"):
+        speak(inputs, output_modality=output, **GREEDY)
+
+
+def test_a_transcript_beside_a_recording_is_not_the_prompt(speak_and_write, recordings):
+    row = {"audio": {"path": str(recordings[0])}, "text": "a transcript"}
+    result = speak_and_write(row, **CONTINUE)
+    assert len(result["prompt_units"]) > 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "A prompt needs a text or speech, and this one is empty"),
+        ({"text": "he <speech>"}, "The text of part 0 holds <speech>, which stands for speech"),
+        ([{"text": "he"}, "missing.flac"], "missing.flac"),
+    ],
+)
+def test_bad_prompts_are_refused(speak_and_write, prompt, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        speak_and_write([prompt], **CONTINUE)
+    with pytest.raises(ValueError, match="`output_modality` is 'speech' or 'text', and not 'audio'"):
+        speak_and_write({"text": "a"}, output_modality="audio")

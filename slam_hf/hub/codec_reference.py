@@ -10,10 +10,9 @@ from huggingface_hub.errors import HTTPError
 
 from ..checkpoint_files import read_json, weight_files, write_json
 from ..configuration_hubert_unit_codec import HubertUnitCodecConfig
-from ..processing_speech_lm import check_codec, check_codec_reference
+from ..processing_speech_lm import check_codec, check_codec_reference, load_tokenizer
 from ..public_names import is_local
 from ..quickstart import resolve_path
-from ..unit_vocabulary import count_units
 
 
 def pin_codec(folder: Path, codec: str | None = None) -> str | None:
@@ -82,7 +81,7 @@ def _check_units(folder: Path, codec: str, revision: str) -> None:
     if codec_config.get("model_type") != "hubert_unit_codec":
         raise ValueError(f"{codec} holds a model of type {codec_config.get('model_type')!r}, not a unit codec.")
     config = HubertUnitCodecConfig.from_dict({**codec_config, "name_or_path": codec})
-    check_codec(config, count_units(read_json(folder / "config.json")))
+    check_codec(config, load_tokenizer(folder).num_units)
 
 
 def _check_weights(local: Path, codec: str, revision: str) -> None:
