@@ -227,6 +227,7 @@ class AudioToAudioPipeline(Pipeline):
         eos = set(eos if isinstance(eos, list) else [eos])
         if self.tokenizer.text_token_id is not None:
             banned = set(self.tokenizer.ids_outside(output_modality or "speech")) - eos
+            banned |= {*range(len(self.tokenizer), self.model.config.vocab_size)}  # rows that pad the vocabulary
             banned |= set(settings.get("suppress_tokens") or [])
             options = self._prepare_generate_kwargs(options, suppress_tokens=sorted(banned))
         limit = settings.get("max_new_tokens") or settings.get("max_length", math.inf) - input_ids.shape[1]

@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 import shutil
@@ -545,6 +546,18 @@ def test_several_texts_of_one_prompt(speak_and_write):
     assert [len(texts) for texts in results] == [3, 3]
     assert all(result["generated_text"].startswith("abc") for result in results[0])
     assert len({result["generated_text"] for result in results[0]}) > 1
+
+
+@pytest.mark.parametrize("output", ["speech", "text"])
+def test_rows_that_pad_a_vocabulary_of_text_are_not_generated(speak_and_write, output):
+    options = {**CONTINUE, "output_modality": output}
+    expected = speak_and_write({"text": "abc"}, **options)
+    padded = copy.deepcopy(speak_and_write)
+    padded.model.resize_token_embeddings(pad_to_multiple_of=64)
+    with torch.no_grad():
+        padded.model.get_output_embeddings().weight[82:] = 3 * padded.model.get_output_embeddings().weight[:46]
+    result = padded({"text": "abc"}, **options)
+    assert all(np.array_equal(result[name], expected[name]) for name in expected)
 
 
 def test_tokens_that_the_caller_suppresses_stay_suppressed(speak_and_write):
