@@ -263,7 +263,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         self,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
-        reduction: Literal["mean", "sum"] = "mean",
+        reduction: Literal["mean", "sum", "none"] = "mean",
         suppress_tokens: Sequence[int] | None = None,
     ) -> torch.FloatTensor:
         r"""
@@ -277,20 +277,21 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
                 1 for tokens, 0 for padding. Defaults to every token but `<PAD>`, and to every token in a vocabulary of
                 text and units, which must then be padded on the right.
-            reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
-                Mean per scored token, or sum over them, in nats.
+            reduction (`"mean"`, `"sum"` or `"none"`, *optional*, defaults to `"mean"`):
+                Mean per scored token, or sum over them, or each of them by itself, in nats.
             suppress_tokens (`Sequence[int]`, *optional*):
                 Ids that get no probability, such as those of text. A sequence that holds one has `-inf`.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch,)`, float32.
+            `torch.FloatTensor` of shape `(batch,)`, float32. With `"none"`, its shape is `(batch, length)`, and it is
+            0 for tokens that are not scored: the first of a sequence, and padding.
 
         Raises:
             ValueError: another `reduction`, a wrong shape, a sequence with fewer than two tokens, an id that is not
                 in the vocabulary, or more tokens than the model has positions.
         """
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"`reduction` must be 'none', 'mean' or 'sum', got {reduction!r}.")
         is_padding_id = input_ids == self.config.pad_token_id
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids) if self.config.has_text else ~is_padding_id
@@ -322,8 +323,11 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         if suppress_tokens is not None:
             logits[..., list(suppress_tokens)] = -torch.inf
         losses = F.cross_entropy(logits.float().transpose(1, 2), input_ids[:, 1:], reduction="none")
-        log_likelihoods = -losses.where(scored, 0.0).sum(dim=1)
-        return log_likelihoods / lengths if reduction == "mean" else log_likelihoods
+        log_likelihoods = -losses.where(scored, 0.0)
+        if reduction == "none":  # each back at the place of its token
+            return log_likelihoods.new_zeros(mask.shape).scatter(1, order[:, 1:], log_likelihoods)
+        total = log_likelihoods.sum(dim=1)
+        return total / lengths if reduction == "mean" else total
 
     def generate(
         self,

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
-from transformers import EncodecFeatureExtractor
+from transformers import AutoTokenizer, EncodecFeatureExtractor
 
 from slam_hf import (
     HubertUnitTokenizer,
@@ -206,3 +206,205 @@ def test_the_hash_of_the_data_depends_on_its_content_and_not_on_its_folder(check
     assert (
         evaluate_pairs(arguments(checkpoint, tmp_path / "elsewhere"), tiny_model).data["hash"] != before.data["hash"]
     )
+
+
+@pytest.fixture(scope="module")
+def mixed(interleaved_checkpoint) -> tuple[SpeechLMForCausalLM, SpeechLMProcessor]:
+    """The reference toolkit's model of speech and text, of 40 units."""
+    text_tokenizer = interleaved_checkpoint / "text-tokenizer"
+    tokenizer = AutoTokenizer.from_pretrained(interleaved_checkpoint, text_tokenizer=text_tokenizer)
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
+    model = SpeechLMForCausalLM.from_pretrained(interleaved_checkpoint).eval()
+    return model, SpeechLMProcessor(feature_extractor, tokenizer)
+
+
+@pytest.fixture
+def parts(interleaved_checkpoint, tmp_path):
+    """Four stories in the cross-modal layout, as units and as text; each but the first has a wrong ending."""
+    rows = json.loads((interleaved_checkpoint / "interleaved.json").read_text())["rows"]
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    table = []
+    for number in range(4):
+        story, other = rows[number], rows[number - 4]
+        words = story["text"].split(" ")
+        ending = story["units"][60:]
+        parts = {"mutual": (story["units"][:60], " ".join(words[:6])), "correct": (ending, " ".join(words[6:]))}
+        parts["incorrect"] = (other["units"][:20], other["text"] + "\n") if number else parts["correct"]
+        table += [{"id": f"{number}_{name}", "units": units, "text": text} for name, (units, text) in parts.items()]
+    pq.write_table(pa.Table.from_pylist(table), folder / "units.parquet")
+    return folder
+
+
+def evaluate_mixed(mixed, data, task="tstorycloze", **kwargs):
+    model, processor = mixed
+    folder = data.parent
+    args = EvaluationArguments("mixed", task, str(data), str(folder / "results"), cache_dir=str(folder), **kwargs)
+    return evaluate_pairs(args, model, processor)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_units_alone_have_the_scores_of_the_reference_toolkit(mixed, interleaved_checkpoint, tmp_path, reduction):
+    rows = json.loads((interleaved_checkpoint / "interleaved.json").read_text())["rows"]
+    names = [f"{number}_{side}" for number in range(4) for side in ("correct", "incorrect")]
+    write_units(tmp_path / "units", {name: row["units"] for name, row in zip(names, rows, strict=True)})
+    with np.load(interleaved_checkpoint / "reference.npz") as reference:
+        for ban_text, name in ((False, "all"), (True, "speech")):
+            evaluation = evaluate_mixed(mixed, tmp_path / "units", reduction=reduction, ban_text=ban_text)
+            scores = [record[f"{side}_score"] for record in evaluation.records for side in ("correct", "incorrect")]
+            np.testing.assert_allclose(scores, reference[f"ll_units_only_{name}_{reduction}"], rtol=1e-6, atol=1e-4)
+    assert evaluation.settings == {"reduction": reduction, "dtype": "float32", "ban_text": True}
+
+
+def score_strings(mixed, context: str, ending: str) -> tuple[float, float]:
+    """Mean log-likelihoods of both together, and of the ending after the context."""
+    model, processor = mixed
+    whole, before = (processor.tokenizer(text)["input_ids"] for text in (context + ending, context))
+    assert whole[: len(before)] == before
+    log_probs = torch.log_softmax(model(torch.tensor([whole])).logits[0].double(), dim=-1)
+    tokens = [log_probs[place - 1, whole[place]].item() for place in range(1, len(whole))]
+    tail = tokens[len(before) - 1 :]
+    return np.mean(tokens), np.mean(tail)
+
+
+@pytest.mark.parametrize(("direction", "task"), [("ss", ""), ("st", "_s2t"), ("ts", "_t2s"), ("tt", "_t2t")])
+def test_stories_are_scored_in_all_directions(mixed, parts, direction, task):
+    evaluation = evaluate_mixed(mixed, parts, f"tstorycloze{task}")
+    rows = {row["id"]: row for row in pq.read_table(parts / "units.parquet").to_pylist()}
+    tokens = {"s": "<speech>", "t": "<text>"}
+
+    def write(name, modality):
+        units = "".join(f"<Un{unit}>" for unit in rows[name]["units"])
+        return units if modality == "s" else rows[name]["text"].strip()
+
+    for number, record in enumerate(evaluation.records):
+        assert record["skipped"] is None and record["prompt"] == f"{number}_mutual"
+        context = write(record["prompt"], direction[0])
+        if direction != "ss":
+            context = tokens[direction[0]] + context + (tokens[direction[1]] if direction[0] != direction[1] else "")
+        for side in ("correct", "incorrect"):
+            ending = write(record[side], direction[1])
+            published, conditional = score_strings(mixed, context, ending)
+            _, alone = score_strings(mixed, tokens[direction[1]], ending)
+            assert record[f"{side}_score"] == pytest.approx(published, abs=1e-5)
+            assert record[f"conditional_{side}_score"] == pytest.approx(conditional, abs=1e-5)
+            assert record[f"pmi_{side}_score"] == pytest.approx(conditional - alone, abs=1e-5)
+    results = evaluation.results
+    for part, prefix in ((results, ""), (results["conditional"], "conditional_"), (results["pmi"], "pmi_")):
+        scores = [
+            [record[f"{prefix}{side}_score"] for side in ("correct", "incorrect")] for record in evaluation.records
+        ]
+        assert part["accuracy"] == np.mean([0.5 if right == wrong else right > wrong for right, wrong in scores])
+        assert part["num_ties"] == 1 and len(part["accuracy_interval"]) == 2
+
+
+def test_the_joined_parts_of_a_story_are_scored_as_the_whole_story(checkpoint, tiny_model, tmp_path):
+    stories = {"1_mutual": [1, 2, 3], "1_correct": [3, 4, 5], "1_incorrect": [6, 7]}
+    write_units(tmp_path / "parts", stories)
+    write_units(tmp_path / "whole", {"1_correct": [1, 2, 3, 4, 5], "1_incorrect": [1, 2, 3, 6, 7]})
+    (of_parts,), (of_whole,) = (
+        evaluate_pairs(arguments(checkpoint, tmp_path / name), tiny_model).records for name in ("parts", "whole")
+    )
+    assert of_whole.items() <= of_parts.items()
+    ids = torch.tensor([[1, 3, 4, 5, 6, 7, 1], [1, 6, 7, 1, 0, 0, 0]])
+    tokens, alone = tiny_model.log_likelihood(ids, reduction="none")
+    assert of_parts["conditional_correct_score"] == pytest.approx(tokens[4:].mean().item(), abs=1e-5)
+    assert of_parts["pmi_correct_score"] == pytest.approx((tokens[4:].mean() - alone[1:4].mean()).item(), abs=1e-5)
+
+
+def test_the_audio_of_prompt_and_ending_is_joined_before_it_is_encoded(
+    checkpoint, tiny_model, tiny_codec, recordings, tmp_path
+):
+    waveform, rate = soundfile.read(recordings[0], dtype="float32")
+    folder = tmp_path / "cross"
+    folder.mkdir()
+    pieces = {"1_mutual": (0, 24000), "1_correct": (24000, 40000), "1_incorrect": (60000, 75000)}
+    for name, (start, end) in pieces.items():
+        soundfile.write(folder / f"{name}.wav", waveform[start:end], rate, subtype="FLOAT")
+    (record,) = evaluate_pairs(arguments(checkpoint, folder), tiny_model).records
+    for side in ("correct", "incorrect"):
+        start, end = pieces[f"1_{side}"]
+        joined = np.concatenate([waveform[:24000], waveform[start:end]])
+        codes = tiny_codec.encode(torch.from_numpy(joined)[None]).audio_codes[0, 0]
+        units, durations = tiny_codec.deduplicate(codes)
+        tokens = tiny_model.log_likelihood(torch.tensor([[1, *(units + 2), 1]]), reduction="none")[0]
+        # The prompt lasts 37.5 frames of 640 samples.
+        first = 1 + int((torch.cumsum(durations, 0) - durations < 38).sum())
+        assert record[f"{side}_units"] == len(units) and 1 < first < len(units)
+        assert record[f"{side}_score"] == pytest.approx(tokens[1:].mean().item(), abs=1e-5)
+        assert record[f"conditional_{side}_score"] == pytest.approx(tokens[first:].mean().item(), abs=1e-5)
+
+
+def test_texts_are_read_beside_the_audio(mixed, tmp_path):
+    model, processor = mixed
+    folder = tmp_path / "cross"
+    folder.mkdir()
+    texts = {"mutual": "She put the letters back.\n", "correct": " He sold it.", "incorrect": "Nobody had told him."}
+    for name, text in texts.items():
+        (folder / f"7_{name}.txt").write_text(text)
+    (folder / "README.txt").write_text("About the benchmark.")
+    args = EvaluationArguments("mixed", "tstorycloze_t2t", str(folder), str(tmp_path / "results"))
+    (record,) = evaluate_pairs(args, model, processor).records
+    expected = score_strings(mixed, "<text>She put the letters back.", "He sold it.")
+    assert (record["correct_score"], record["conditional_correct_score"]) == pytest.approx(expected, abs=1e-5)
+    assert record["correct_units"] == 0
+    with pytest.raises(FileNotFoundError, match=r"1 utterances of tstorycloze_s2t are missing: '7_mutual' as speech"):
+        evaluate_mixed(mixed, folder, "tstorycloze_s2t")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (" \n", "2_correct: its text is empty"),
+        ("He sold <Un3> it.", "2_correct: its text holds <Un3>, a token of speech"),
+        ("He sold <text> it.", "2_correct: its text holds <text>, a token of speech"),
+        (None, None),
+    ],
+)
+def test_a_text_that_cannot_be_scored_is_skipped_and_a_missing_one_refused(mixed, parts, text, problem):
+    table = pq.read_table(parts / "units.parquet").to_pylist()
+    next(row for row in table if row["id"] == "2_correct")["text"] = text
+    pq.write_table(pa.Table.from_pylist(table), parts / "units.parquet")
+    if problem is None:
+        with pytest.raises(
+            FileNotFoundError, match="1 utterances of tstorycloze_s2t are missing: '2_correct' as text"
+        ):
+            evaluate_mixed(mixed, parts, "tstorycloze_s2t")
+        return
+    records = evaluate_mixed(mixed, parts, "tstorycloze_s2t").records
+    assert [record["skipped"] for record in records] == [None, None, problem, None]
+    assert records[2]["pmi_correct_score"] is None
+
+
+def test_a_text_that_is_not_utf8_is_skipped(mixed, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in (1, 2):
+        for name in ("mutual", "correct", "incorrect"):
+            (folder / f"{number}_{name}.txt").write_text(f"The {name} one.")
+    (folder / "2_mutual.txt").write_bytes(b"caf\xe9")
+    first, second = evaluate_mixed(mixed, folder, "sstorycloze_t2t").records
+    assert first["skipped"] is None
+    assert second["skipped"] == "2_mutual: its text is not UTF-8 (unexpected end of data)"
+
+
+def test_what_a_task_of_text_needs_is_checked(checkpoint, mixed, parts, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="tstorycloze_s2t has text, and the model only knows units"):
+        evaluate_pairs(arguments(checkpoint, parts, task="tstorycloze_s2t"), tiny_model)
+    with pytest.raises(ValueError, match="tstorycloze_t2s has text, and the model only knows units"):
+        check_benchmark("tstorycloze_t2s", str(parts), num_units=40)
+    check_benchmark("tstorycloze_t2s", str(parts), num_units=40, reads_text=True)
+    with pytest.raises(ValueError, match="`ban_text` is for models of speech and text, and for tasks of speech alone"):
+        evaluate_mixed(mixed, parts, "tstorycloze_s2t", ban_text=True)
+    write_units(tmp_path / "whole", {"1_correct": [1, 2], "1_incorrect": [3]})
+    with pytest.raises(ValueError, match=r"holds whole stories, but tstorycloze_t2t needs parts of stories"):
+        evaluate_mixed(mixed, tmp_path / "whole", "tstorycloze_t2t")
+    write_units(tmp_path / "incomplete", {"1_mutual": [1], "1_correct": [1, 2], "1_incorrect": [3], "2_mutual": [4]})
+    with pytest.raises(ValueError, match="1 items are not a pair of .* with a prompt: '2_mutual'"):
+        evaluate_mixed(mixed, tmp_path / "incomplete")
+    write_units(tmp_path / "other", {"1_mutual": [40], "1_correct": [1, 2], "1_incorrect": [3]})
+    with pytest.raises(ValueError, match="'1_mutual' has the unit 40, but the model only knows 0 to 39"):
+        evaluate_mixed(mixed, tmp_path / "other")
+    write_units(tmp_path / "short", {"1_mutual": [5], "1_correct": [5], "1_incorrect": [3]})
+    with pytest.raises(ValueError, match="Every one of 1 items had to be skipped: .*too short: there is no token to"):
+        evaluate_mixed(mixed, tmp_path / "short")

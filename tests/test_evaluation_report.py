@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 
 import slam_hf
 from slam_hf.encoding.codec_identity import CodecDescription
-from slam_hf.evaluation.report import Evaluation, save_evaluation
+from slam_hf.evaluation.report import Evaluation, describe_results, save_evaluation
 
 
 def make_evaluation() -> Evaluation:
@@ -54,4 +54,20 @@ def test_records_of_skipped_items_have_no_values(tmp_path):
         },
         {"prompt": "2_correct", "skipped": None, "units": [3, 1], "negative_log_likelihood": None},
         {"prompt": "3_correct", "skipped": None, "units": [7], "negative_log_likelihood": 3.4},
+    ]
+
+
+def test_conditional_results_are_described_under_their_names():
+    evaluation = make_evaluation()
+    evaluation.task, evaluation.records = "tstorycloze_t2s", [{"skipped": None}]
+    part = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6], "num_pairs": 1}
+    evaluation.results = part | {"conditional": part | {"accuracy": 0.55}, "pmi": part | {"accuracy": 0.6}}
+    assert describe_results(evaluation).splitlines() == [
+        "tStoryCloze T→S: 1 items, 0 of them skipped.",
+        "accuracy: 50.0 % [40.0, 60.0]",
+        "num_pairs: 1",
+        "conditional accuracy: 55.0 % [40.0, 60.0]",
+        "conditional num_pairs: 1",
+        "pmi accuracy: 60.0 % [40.0, 60.0]",
+        "pmi num_pairs: 1",
     ]

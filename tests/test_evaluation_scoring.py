@@ -7,7 +7,7 @@ import torch
 
 from slam_hf import HubertUnitTokenizer
 from slam_hf.evaluation import scoring
-from slam_hf.evaluation.scoring import score_pairs
+from slam_hf.evaluation.candidates import Candidate, TokenSequence
 
 
 @pytest.fixture
@@ -20,6 +20,15 @@ def pairs():
     generator = np.random.default_rng(0)
     lengths = generator.integers(1, 60, size=(20, 2))
     return [tuple(generator.integers(0, 50, size=length) for length in row) for row in lengths]
+
+
+def score_pairs(pairs, model, tokenizer, *args, **kwargs) -> np.ndarray:
+    """The published scores of pairs of units, of shape `(pairs, 2)`."""
+    ids = [[np.array(tokenizer.encode_units(units)["input_ids"]) for units in pair] for pair in pairs]
+    candidates = [tuple(Candidate(TokenSequence(row, 1)) for row in pair) for pair in ids]
+    scores = scoring.score_pairs(candidates, model, *args, **kwargs)
+    assert np.isnan(scores[..., 1:]).all()
+    return scores[..., 0]
 
 
 def score_alone(model, units: np.ndarray, reduction: str = "mean") -> float:

@@ -47,7 +47,10 @@ def test_an_entry_is_a_choice_of_the_command_line(probe, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_script(monkeypatch, ["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "The benchmark: sblimp, sstorycloze, tstorycloze, swuggy, salmon, genppl, auto_bleu, probe." in shown
+    assert (
+        "The benchmark: sblimp, sstorycloze, tstorycloze, sstorycloze_s2t, sstorycloze_t2s, sstorycloze_t2t, " in shown
+    )
+    assert "tstorycloze_t2t, swuggy, salmon, genppl, auto_bleu, probe." in shown
     with pytest.raises(SystemExit):
         run_script(monkeypatch, ["--model", "m", "--data", "d", "--task", "unknown"])
     assert "invalid choice: 'unknown'" in capsys.readouterr().err
@@ -82,7 +85,8 @@ def test_an_entry_is_in_the_table_and_on_the_card(probe, checkpoint):
 
 
 def test_every_entry_has_its_metric():
-    assert pair_tasks() == ["sblimp", "sstorycloze", "tstorycloze", "swuggy", "salmon"]
+    directions = [f"{kind}storycloze_{direction}" for kind in "st" for direction in ("s2t", "t2s", "t2t")]
+    assert pair_tasks() == ["sblimp", "sstorycloze", "tstorycloze", *directions, "swuggy", "salmon"]
     for name in pair_tasks():
         record = dict.fromkeys(TASKS[name].inputs.values(), "1") | {"correct_score": 1, "incorrect_score": 0}
         results = TASKS[name].compute([record | {"frequency": 3, "skipped": None}])

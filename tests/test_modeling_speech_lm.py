@@ -288,6 +288,15 @@ def test_log_likelihood_is_that_of_the_tokens_after_the_first():
     torch.testing.assert_close(model.log_likelihood(IDS[1:], reduction="mean")[0], expected / 3)
 
 
+def test_log_likelihoods_of_single_tokens_are_at_their_places_whatever_the_padding():
+    model = tiny_model()
+    log_probs = F.log_softmax(model(IDS[1:, :4]).logits[0], dim=-1)
+    expected = torch.stack([log_probs[0, 2], log_probs[1, 3], log_probs[2, 1]])
+    left, right = model.log_likelihood(torch.tensor([[0, 0, 1, 2, 3, 1], [1, 2, 3, 1, 0, 0]]), reduction="none")
+    torch.testing.assert_close(left, F.pad(expected, (3, 0)))
+    torch.testing.assert_close(right, F.pad(expected, (1, 2)))
+
+
 def test_log_likelihood_names_what_is_wrong():
     model = tiny_model()
     with pytest.raises(ValueError, match=r"Sequences \[1\] have fewer than two tokens"):

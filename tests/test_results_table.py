@@ -1,6 +1,7 @@
 """The published numbers are those of the paper's table, and ours stand below them with their intervals."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from slam_hf.evaluation.results_table import (
+    conditional_to_markdown,
     format_count,
     model_summaries,
     parse_count,
@@ -213,3 +215,40 @@ def test_script_prints_the_table_and_draws_it(write_summary, tmp_path, monkeypat
     assert len(printed) == 2 + 17 + 1
     assert printed[-1] == "| **my-model** | ? | 358M | 1.4B | — | — | 80 [78, 82] | — | — |"
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+CROSS_MODAL_RESULTS = {
+    "accuracy": 0.7,
+    "accuracy_interval": [0.65, 0.75],
+    "conditional": {"accuracy": 0.8, "accuracy_interval": [0.75, 0.85]},
+    "pmi": {"accuracy": 0.9, "accuracy_interval": [0.85, 0.95]},
+}
+
+
+def test_models_of_speech_and_text_are_in_a_table_with_those_of_their_paper(write_summary, monkeypatch, capsys):
+    folder = write_summary("tstorycloze_s2t", CROSS_MODAL_RESULTS)
+    write_summary("tstorycloze", {"accuracy": 0.6, "accuracy_interval": [0.5, 0.7]})
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    main, cross_modal, conditional = re.split(r"\n\n[^|]*:\n\n", capsys.readouterr().out.strip())
+    header, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in cross_modal.splitlines()]
+    assert header[4:] == [
+        f"{kind}StoryCloze{direction} ↑" for kind in "st" for direction in ("", " S→T", " T→S", " T→T")
+    ]
+    assert lines[0][0] == "SpiritLM (multi-speaker)" and lines[0][4:6] == ["62.8", "68.49"]
+    assert lines[5][1:3] == ["6.86e20 FLOP", "7.6B"] and lines[5][8:] == ["88.27", "93.29", "75.34", "95.67"]
+    assert lines[6][0] == "**my-model**" and lines[6][8:] == ["60 [50, 70]", "70 [65, 75]", "—", "—"]
+    assert "S→T" not in main and "80" not in main.splitlines()[-1]
+    assert conditional.splitlines()[0] == (
+        "| Model | Benchmark | log p(prompt and ending), as published | log p(ending given prompt) | "
+        "log p(ending given prompt) - log p(ending) |"
+    )
+    row = "| **my-model** | tStoryCloze S→T | 70 [65, 75] | 80 [75, 85] | 90 [85, 95] |"
+    assert conditional.splitlines()[2:] == [row]
+
+
+def test_every_score_on_a_small_benchmark_is_marked(write_summary):
+    folder = write_summary("tstorycloze_t2t", CROSS_MODAL_RESULTS, data="quickstart:benchmarks/tstorycloze")
+    rows = read_summaries([folder])
+    assert "| 70 [65, 75] ‡ | 80 [75, 85] ‡ | 90 [85, 95] ‡ |" in conditional_to_markdown(rows)
+    assert conditional_to_markdown(PUBLISHED) is None

@@ -26,7 +26,8 @@ class EvaluationArguments:
         data (`str`):
             Folder of the benchmark in the layout of its release, with audio or tokenised: `syntactic/dev` (sBLIMP) or
             `lexical/dev` (sWUGGY) of ZeroSpeech 2021, with `gold.csv`; TWIST's StoryCloze, which gives the prompts of
-            continuation tasks too; SALMon. Small ones come with this package: `quickstart:benchmarks/{task}`.
+            continuation tasks too; SIMS's cross-modal StoryCloze; SALMon. Small ones come with this package:
+            `quickstart:benchmarks/{task}`.
         output_dir (`str`, *optional*):
             Where `{task}.json` (results) and `{task}.parquet` (one record per item) go. Defaults to `evaluation` in
             the folder of the model, where its card finds them, and for a model on the Hub to
@@ -36,11 +37,17 @@ class EvaluationArguments:
             names. Tokenised data needs none.
         cache_dir (`str`, *optional*):
             Where the units of audio files are kept for the next evaluation. Defaults to the Hugging Face cache.
+        text_tokenizer (`str`, *optional*):
+            The tokenizer of the text, a Hub id or a folder, for a model of speech and text without tokenizer files.
+            Defaults to the one that its configuration names.
         reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
             Whether an utterance's score is its mean log-likelihood per token, as published, or the sum over tokens.
         dtype (`"float32"` or `"bfloat16"`, *optional*, defaults to `"float32"`):
             Type of the model's weights. bfloat16 is faster on a GPU; log-likelihoods are summed in float32, but differ
             in the third digit. The codec and the judges of continuations stay as they are.
+        ban_text (`bool`, *optional*, defaults to `False`):
+            Whether a model of speech and text gives text no probability, in tasks of speech alone. Published scores
+            are made without.
         batch_tokens (`int`, *optional*, defaults to 8192):
             Maximum number of tokens per batch, padding included.
         num_workers (`int`, *optional*, defaults to 2):
@@ -63,10 +70,14 @@ class EvaluationArguments:
     cache_dir: str = HfArg(
         default=str(Path(HF_HOME) / "slam_hf" / "units"), help="Where units of audio files are kept."
     )
+    text_tokenizer: str | None = HfArg(
+        default=None, help="The text tokenizer of a model of speech and text. Default: the one that the model names."
+    )
     reduction: Literal["mean", "sum"] = HfArg(default="mean", help="Mean score per token, as published, or the sum.")
     dtype: Literal["float32", "bfloat16"] = HfArg(
         default="float32", help="Type of the model's weights: bfloat16 is faster on a GPU, and less exact."
     )
+    ban_text: bool = HfArg(default=False, help="Give text no probability, in tasks of speech alone.")
     batch_tokens: int = HfArg(default=8192, help="Maximum number of tokens per batch.")
     num_workers: int = HfArg(default=2, help="Processes that decode audio ahead of each codec.")
     training_tokens: float | None = HfArg(

@@ -21,15 +21,23 @@ from typing import Any
 class Pair:
     """
     Two utterances by their paths in the benchmark's folder, without extension, and what the benchmark says about them,
-    such as their `type` and `voice`. A good model finds the first more likely.
+    such as their `type` and `voice`. A good model finds the first more likely. If there is a `prompt`, the two are its
+    endings.
     """
 
     correct: str
     incorrect: str
     labels: dict[str, Any]
+    prompt: str | None = None
 
     @property
-    def names(self) -> tuple[str, str]:
+    def names(self) -> tuple[str, ...]:
+        """`tuple[str, ...]`: The prompt, if there is one, and the two."""
+        return self.sides if self.prompt is None else (self.prompt, *self.sides)
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """`tuple[str, str]`: The correct utterance and the incorrect one."""
         return self.correct, self.incorrect
 
 
@@ -56,10 +64,14 @@ def read_swuggy(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]
 
 def read_storycloze(folder: str | os.PathLike, names: Collection[str]) -> list[Pair]:
     r"""
-    Read sStoryCloze or tStoryCloze as TWIST released them (arXiv 2305.13009): `{n}_correct.wav` and
-    `{n}_incorrect.wav`, possibly in subfolders. The pairs are in the order of their numbers.
+    Read sStoryCloze or tStoryCloze, possibly in subfolders. The pairs are in the order of their numbers. There are two
+    layouts: that of TWIST (arXiv 2305.13009), with the whole stories `{n}_correct` and `{n}_incorrect`, and the
+    cross-modal one of SIMS (arXiv 2504.02398), where these are endings, and `{n}_mutual` is the story before them.
     """
-    pairs = _pair_by_name(folder, names, r"(?P<part>(?:.*/)?){n}_{side}", sides=("correct", "incorrect"))
+    has_prompts = any(name.endswith("_mutual") for name in names)
+    pairs = _pair_by_name(
+        folder, names, r"(?P<part>(?:.*/)?){n}_{side}", ("correct", "incorrect"), "mutual" if has_prompts else None
+    )
     return [replace(pair, labels={}) for pair in pairs]
 
 
@@ -114,28 +126,34 @@ def _read_rows(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> Itera
 
 
 def _pair_by_name(
-    folder: str | os.PathLike, names: Collection[str], layout: str, sides: tuple[str, str]
+    folder: str | os.PathLike, names: Collection[str], layout: str, sides: tuple[str, str], prompt: str | None = None
 ) -> list[Pair]:
     """Pairs labelled with the part of the benchmark that each is from. The first of `sides` is the correct one."""
-    pattern = re.compile(layout.replace("{n}", r"(?P<number>\d+)").replace("{side}", f"(?P<side>{'|'.join(sides)})"))
+    members = sides if prompt is None else (*sides, prompt)
+    pattern = re.compile(layout.replace("{n}", r"(?P<number>\d+)").replace("{side}", f"(?P<side>{'|'.join(members)})"))
     matches = {name: pattern.fullmatch(name) for name in names}
     strays = sorted(name for name, match in matches.items() if match is None)
     if strays or not names:
         found = f"{len(strays)} are named otherwise: {_some(strays)}" if strays else "there are none"
-        described = " and ".join(f"'{{n}}_{side}'" for side in sides)
+        described = " and ".join(f"'{{n}}_{side}'" for side in members)
         raise ValueError(f"'{folder}': expected utterances whose names end in {described}; {found}.")
     items: dict[tuple[str, int, str], dict[str, str]] = defaultdict(dict)
     for name, match in matches.items():
         items[match["part"], int(match["number"]), match["number"]][match["side"]] = name
-    _check_complete(folder, ((min(members.values()), len(members) == 2) for members in items.values()))
-    return [Pair(*(members[side] for side in sides), {"part": part}) for (part, *_), members in sorted(items.items())]
+    complete = ((min(item.values()), len(item) == len(members)) for item in items.values())
+    _check_complete(folder, complete, with_prompt=prompt is not None)
+    return [
+        Pair(*(item[side] for side in sides), {"part": part}, item.get(prompt))
+        for (part, *_), item in sorted(items.items())
+    ]
 
 
-def _check_complete(source: str | os.PathLike, items: Iterable[tuple[str, bool]]) -> None:
+def _check_complete(source: str | os.PathLike, items: Iterable[tuple[str, bool]], with_prompt: bool = False) -> None:
     incomplete = sorted(name for name, is_complete in items if not is_complete)
     if incomplete:
         raise ValueError(
-            f"'{source}': {len(incomplete)} items are not a pair of a correct and an incorrect utterance: "
+            f"'{source}': {len(incomplete)} items are not a pair of a correct and an incorrect utterance"
+            f"{' with a prompt' if with_prompt else ''}: "
             f"{_some(incomplete)}. A benchmark is scored whole or not at all: get the rest of it."
         )
 

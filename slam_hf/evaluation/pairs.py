@@ -1,11 +1,11 @@
-"""Scores a model on pairs of utterances: audio or units of a benchmark's folder → log-likelihoods → metric."""
+"""Scores a model on pairs of utterances: audio, units or texts of a folder → log-likelihoods → metric."""
 
 import copy
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoProcessor, pipeline
 
@@ -14,13 +14,16 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processing_speech_lm import SpeechLMProcessor
 from ..public_names import public_name
+from ..tokenization_speech_text import SpeechTextTokenizer
 from .arguments import EvaluationArguments
+from .benchmark_folder import check_vocabulary, gather_utterances, read_benchmark
 from .benchmarks import Pair
+from .candidates import Candidate, make_candidate
 from .fingerprints import describe_model, hash_rows
 from .report import Evaluation
 from .scoring import score_pairs
-from .tasks import TASKS, pair_tasks
-from .units import Utterances, encode_files, list_audio, read_tokenized
+from .tasks import CONDITIONAL_SCORES, TASKS, Task
+from .units import Utterances
 
 
 def evaluate_pairs(
@@ -39,69 +42,81 @@ def evaluate_pairs(
             Its processor, which is not changed. Defaults to that of `args.model`.
 
     Returns:
-        [`Evaluation`] with one record per pair. Pairs with an utterance that cannot be encoded, or that is longer than
-        the positions that the model has learned, are skipped: their records have no scores and say why.
+        [`Evaluation`] with one record per pair. Where the benchmark has prompts, it has the conditional scores beside
+        the published one, named as in [`CONDITIONAL_SCORES`]. Pairs with an utterance that cannot be encoded, or that
+        is longer than the positions that the model has learned, are skipped: their records have no scores and say why.
 
     Raises:
-        FileNotFoundError, ValueError: the benchmark is incomplete, its units are not the model's, or all of its pairs
-            had to be skipped.
+        FileNotFoundError, ValueError: the benchmark is incomplete, its units are not the model's, the model does not
+            know text and the task has some, or all pairs had to be skipped.
     """
     processor = own_processor(args, model, processor)
-    pairs, utterances, files = _read_benchmark(args.task, args.data)
-    codec = None
-    if utterances is None:
-        codec = load_pipeline(args, model, processor).processor.audio_tokenizer
-        wanted = {name: files[name] for pair in pairs for name in pair.names}
-        utterances = encode_files(wanted, codec, args.cache_dir, args.num_workers)
-    processor.tokenizer.add_eos_token = True
-    _check_vocabulary(utterances, processor.tokenizer.num_units)
-    _skip_too_long(utterances, model.max_positions)
+    tokenizer, task = processor.tokenizer, TASKS[args.task]
+    folder = read_benchmark(args.task, args.data)
+    has_text = isinstance(tokenizer, SpeechTextTokenizer)
+    if not has_text:
+        _check_speech_only(args.task)
+        tokenizer.add_eos_token = True
+    if args.ban_text and not (has_text and task.is_speech):
+        raise ValueError("`ban_text` is for models of speech and text, and for tasks of speech alone.")
+    needs_codec = folder.utterances is None and "speech" in folder.modalities.values()
+    codec = load_pipeline(args, model, processor).processor.audio_tokenizer if needs_codec else None
+    utterances = gather_utterances(folder, task, tokenizer, codec, args)
+    problems = {pair.names: _missing_parts(pair, utterances) for pair in folder.pairs}
+    candidates = {
+        pair.names: [make_candidate(name, pair.prompt, task, utterances, tokenizer) for name in pair.sides]
+        for pair in folder.pairs
+        if not problems[pair.names]
+    }
+    for names, of_pair in candidates.items():
+        problems[names] = _problems_of_lengths(names, of_pair, model)
+    scored = [names for names in candidates if not problems[names]]
     described = describe_model(model, args.model)
     model.to(getattr(torch, args.dtype))
-    scored = [pair.names for pair in pairs if utterances.skipped.keys().isdisjoint(pair.names)]
+    journal = f"{described['weights']}-{args.dtype}-{args.reduction}{'-ban_text' if args.ban_text else ''}"
     scores = score_pairs(
-        [tuple(utterances.units[name] for name in names) for names in scored],
+        [tuple(candidates[names]) for names in scored],
         model,
-        processor.tokenizer,
-        journal_dir=Path(args.output_dir) / ".journal" / f"{described['weights']}-{args.dtype}-{args.reduction}",
+        journal_dir=Path(args.output_dir) / ".journal" / journal,
         reduction=args.reduction,
         batch_tokens=args.batch_tokens,
+        suppress_tokens=_text_ids(tokenizer) if args.ban_text else None,
         name=args.task,
     )
-    scores_of = dict(zip(scored, scores.tolist(), strict=True))
-    records = [_make_record(pair, scores_of.get(pair.names, (None, None)), utterances) for pair in pairs]
-    contents = ([*astuple(pair), *map(utterances.hashes.get, pair.names)] for pair in pairs)
+    scores_of = dict(zip(scored, scores, strict=True))
+    records = [
+        _make_record(pair, task, scores_of.get(pair.names), utterances, problems[pair.names]) for pair in folder.pairs
+    ]
     return Evaluation(
         task=args.task,
-        results=TASKS[args.task].compute(records),
+        results=task.compute(records),
         records=records,
         model=described,
-        data={"name": public_name(args.data), "hash": hash_rows(contents)},
+        data={"name": public_name(args.data), "hash": hash_rows(_contents(pair, utterances) for pair in folder.pairs)},
         codec=codec and describe_codec(codec),
-        settings={"reduction": args.reduction, "dtype": args.dtype},
+        settings={"reduction": args.reduction, "dtype": args.dtype} | ({"ban_text": True} if args.ban_text else {}),
     )
 
 
-def check_benchmark(task: str, data: str, num_units: int) -> None:
+def check_benchmark(task: str, data: str, num_units: int, reads_text: bool = False) -> None:
     """
-    Check that a model can be scored on a benchmark of pairs, without reading its audio. Trainings that end with an
-    evaluation call this at their start. It raises what [`evaluate_pairs`] would, or a `ValueError` for another task.
+    Check that a model of `num_units` units, and possibly of text, can be scored on a benchmark of pairs, without
+    reading its audio. Trainings that end with an evaluation call this at their start. It raises what
+    [`evaluate_pairs`] would, or a `ValueError` for another task.
     """
-    _, utterances, _ = _read_benchmark(task, data)
-    if utterances is not None:
-        _check_vocabulary(utterances, num_units)
+    folder = read_benchmark(task, data)
+    if not reads_text:
+        _check_speech_only(task)
+    if folder.utterances is not None:
+        check_vocabulary(folder.utterances, num_units)
 
 
-def _read_benchmark(task: str, data: str) -> tuple[list[Pair], Utterances | None, dict[str, Path]]:
-    """The pairs of a benchmark, and either its utterances, if they are tokenised, or its audio files."""
-    if task not in pair_tasks():
-        raise ValueError(f"A benchmark of pairs can be {', '.join(pair_tasks())}, and '{task}' is none of them.")
-    if not Path(data).is_dir():
-        raise FileNotFoundError(f"The folder '{data}' of the benchmark {task} is not there.")
-    utterances = read_tokenized(data)
-    files = list_audio(data) if utterances is None else {}
-    names = files.keys() if utterances is None else utterances.hashes.keys()
-    return TASKS[task].read_pairs(data, names), utterances, files
+def _check_speech_only(task: str) -> None:
+    if not TASKS[task].is_speech:
+        raise ValueError(
+            f"{task} has text, and the model only knows units: evaluate a model of speech and text, or take a task of "
+            "speech."
+        )
 
 
 def own_processor(
@@ -110,7 +125,9 @@ def own_processor(
     """A processor that may be changed: a copy of the one in memory, or the one that is saved with the model."""
     if processor is None:
         # An adapter has the processor of its base model, which is what `name_or_path` is then.
-        return AutoProcessor.from_pretrained(model.name_or_path if hasattr(model, "peft_config") else args.model)
+        name = model.name_or_path if hasattr(model, "peft_config") else args.model
+        options = {} if args.text_tokenizer is None else {"text_tokenizer": args.text_tokenizer}
+        return AutoProcessor.from_pretrained(name, **options)
     processor = copy.copy(processor)
     processor.tokenizer = copy.deepcopy(processor.tokenizer)
     return processor
@@ -123,26 +140,52 @@ def load_pipeline(
     return pipeline("audio-to-audio", model=model, processor=processor, codec=args.codec, device=model.device)
 
 
-def _make_record(pair: Pair, scores: Sequence[float | None], utterances: Utterances) -> dict[str, Any]:
-    problems = [f"{name}: {utterances.skipped[name]}" for name in pair.names if name in utterances.skipped]
+def _text_ids(tokenizer: SpeechTextTokenizer) -> list[int]:
+    """The ids that the reference toolkit bans. If the text tokenizer adds a token in front, this is banned, and the
+    modality tokens are not."""
+    firsts = {tokenizer(token)["input_ids"][0] for token in (tokenizer.speech_token, tokenizer.text_token)}
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    return sorted(set(tokenizer.text_ids) - special | firsts)
+
+
+def _missing_parts(pair: Pair, utterances: Utterances) -> list[str]:
+    return [f"{name}: {utterances.skipped[name]}" for name in pair.names if name in utterances.skipped]
+
+
+def _problems_of_lengths(
+    names: Sequence[str], candidates: Sequence[Candidate], model: SpeechLMForCausalLM
+) -> list[str]:
+    problems = []
+    for name, candidate in zip(names[-2:], candidates, strict=True):
+        length, limit = len(candidate.whole.ids), model.max_positions
+        if limit is not None and length > limit:
+            problems.append(f"{name}: too long: {length:,} tokens, and the model has {limit:,} positions")
+        # The padding id is never scored.
+        sequences = [sequence for sequence in (candidate.whole, candidate.ending) if sequence is not None]
+        if not all((sequence.ids[sequence.start :] != model.config.pad_token_id).any() for sequence in sequences):
+            problems.append(f"{name}: too short: there is no token to score")
+    return problems
+
+
+def _make_record(
+    pair: Pair, task: Task, scores: np.ndarray | None, utterances: Utterances, problems: Sequence[str]
+) -> dict[str, Any]:
+    """The record of a pair, whose scores have shape `(2, 3)`: of each side, as [`score_pairs`] gives them."""
     record = {"correct": pair.correct, "incorrect": pair.incorrect, **pair.labels}
-    record["correct_score"], record["incorrect_score"] = scores
-    record["correct_units"], record["incorrect_units"] = (len(utterances.units.get(name, ())) for name in pair.names)
+    prefixes = [""]
+    if pair.prompt is not None:
+        record["prompt"] = pair.prompt
+        prefixes += [f"{name}_" for name in CONDITIONAL_SCORES]
+    for index, prefix in enumerate(prefixes):
+        values = (None, None) if scores is None else scores[:, index].tolist()
+        record[f"{prefix}correct_score"], record[f"{prefix}incorrect_score"] = values
+    for side, name in zip(("correct", "incorrect"), pair.sides, strict=True):
+        # Where a story was joined, its units are those of prompt and ending.
+        parts = (name,) if task.is_speech else (pair.prompt, name)
+        record[f"{side}_units"] = sum(len(utterances.units.get(part, ())) for part in parts)
     return record | {"skipped": "; ".join(problems) or None}
 
 
-def _skip_too_long(utterances: Utterances, max_positions: int | None) -> None:
-    for name, units in utterances.units.items():
-        num_tokens = len(units) + 2  # with <S> on both sides
-        if max_positions is not None and num_tokens > max_positions:
-            problem = f"too long: {num_tokens:,} tokens, and the model has {max_positions:,} positions"
-            utterances.skipped[name] = problem
-
-
-def _check_vocabulary(utterances: Utterances, num_units: int) -> None:
-    for name, units in utterances.units.items():
-        if units.max() >= num_units:
-            raise ValueError(
-                f"{name!r} has the unit {units.max()}, but the model only knows 0 to {num_units - 1}: its units were "
-                "made with another codec than the model was trained on."
-            )
+def _contents(pair: Pair, utterances: Utterances) -> list[Any]:
+    prompt = [] if pair.prompt is None else [pair.prompt]
+    return [*pair.sides, pair.labels, *prompt, *map(utterances.hashes.get, pair.names)]

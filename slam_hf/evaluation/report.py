@@ -15,7 +15,7 @@ from ..atomic_write import atomic_write
 from ..encoding.codec_identity import CodecDescription
 from ..encoding.ledger import to_parquet
 from .fingerprints import hash_code
-from .tasks import TASKS
+from .tasks import CONDITIONAL_SCORES, TASKS
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Evaluation:
 
 def describe_results(evaluation: Evaluation) -> str:
     """The results as people read them: what was skipped, and each score, in percent where it is an accuracy."""
-    continuation = evaluation.results.get("continuation", {})
-    results = evaluation.results | {f"continuation {name}": value for name, value in continuation.items()}
+    parts = {name: evaluation.results.get(name, {}) for name in ("continuation", *CONDITIONAL_SCORES)}
+    results = evaluation.results | {f"{part} {name}": parts[part][name] for part in parts for name in parts[part]}
     task, scale = TASKS[evaluation.task], TASKS[evaluation.task].scale
     skipped = [record["skipped"] for record in evaluation.records if record["skipped"] is not None]
     lines = [f"skipped: {reason}" for reason in skipped[:10]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..public_names import PREFIX
-from .tasks import TASKS, pair_tasks
+from .tasks import CONDITIONAL_SCORES, TASKS, pair_tasks
 
 
 MINIATURE = "‡"
@@ -22,7 +22,8 @@ FACTORS = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}
 class Score:
     """
     A cell of the table. The value and its 95 % interval are as tables show them: in percent, if the scale of the task
-    is 100. A miniature is a small benchmark of this package, and `dtype` the type of the model's weights.
+    is 100. A miniature is a small benchmark of this package, and `dtype` the type of the model's weights. `conditional`
+    has what the [`CONDITIONAL_SCORES`] give for the same items.
     """
 
     value: float
@@ -31,6 +32,7 @@ class Score:
     num_items: int | None = None
     is_miniature: bool = False
     dtype: str = "float32"
+    conditional: Mapping[str, "Score"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,11 @@ class Row:
     tokens: str
     scores: dict[str, Score] = field(default_factory=dict)
     is_ours: bool = False
+
+    @property
+    def name(self) -> str:
+        """`str`: The model as tables show it."""
+        return f"**{self.model}**" if self.is_ours else self.model
 
 
 def read_summaries(paths: Iterable[str | os.PathLike]) -> list[Row]:
@@ -103,7 +110,7 @@ def read_summary(file: Path) -> dict[str, Any]:
     return summary
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
+def to_markdown(rows: Sequence[Row], tasks: Iterable[str] | None = None) -> str:
     r"""
     Make a Markdown table. A score that was measured by this package comes with its 95 % interval and, if items had to
     be skipped, with how many were scored. A score on a small benchmark has a mark, which a line below the table
@@ -112,21 +119,29 @@ def to_markdown(rows: Sequence[Row]) -> str:
     Args:
         rows (sequence of [`Row`]):
             Models and their scores.
+        tasks (iterable of `str`, *optional*):
+            The tasks to show, in order. Defaults to those of speech alone.
 
     Returns:
         `str` without a newline at the end. It has no column for tasks without scores.
     """
-    tasks = [task for task in TASKS if any(task in row.scores for row in rows)]
-    lines = [["Model", "Compute", "Parameters", "Tokens", *(TASKS[task].column for task in tasks)]]
-    lines.append(["---"] * 4 + ["---:"] * len(tasks))
-    for row in rows:
-        name = f"**{row.model}**" if row.is_ours else row.model
-        cells = [_format_score(row.scores[task]) if task in row.scores else "—" for task in tasks]
-        lines.append([name, row.compute, row.parameters, row.tokens, *cells])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    if any(score.is_miniature for row in rows for score in row.scores.values()):
-        table += f"\n\n{MINIATURE} On a small benchmark that comes with slam-hf: not comparable with published scores."
-    return table
+    tasks = [name for name, task in TASKS.items() if task.is_speech] if tasks is None else tasks
+    shown = [task for task in tasks if any(task in row.scores for row in rows)]
+    header = ["Model", "Compute", "Parameters", "Tokens", *(TASKS[task].column for task in shown)]
+    lines = [[row.name, row.compute, row.parameters, row.tokens, *map(row.scores.get, shown)] for row in rows]
+    return _write_table(header, lines, num_texts=4)
+
+
+def conditional_to_markdown(rows: Sequence[Row]) -> str | None:
+    """Make a table of the [`CONDITIONAL_SCORES`], beside the published ones; `None` where there are none."""
+    lines = [
+        [row.name, TASKS[task].heading, score, *score.conditional.values()]
+        for row in rows
+        for task, score in row.scores.items()
+        if score.conditional
+    ]
+    header = ["Model", "Benchmark", "log p(prompt and ending), as published"]
+    return _write_table([*header, *CONDITIONAL_SCORES.values()], lines, num_texts=2) if lines else None
 
 
 def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> list[str]:
@@ -217,18 +232,35 @@ def _make_row(model: dict[str, Any]) -> Row:
 
 def _make_score(summary: dict[str, Any]) -> Score:
     task, results = TASKS[summary["task"]], summary["results"]
-    low, high = results[f"{task.result}_interval"]
-    return Score(
-        value=results[task.result] * task.scale,
-        interval=(low * task.scale, high * task.scale),
-        num_scored=summary["num_items"] - summary["num_skipped"],
-        num_items=summary["num_items"],
-        is_miniature=summary.get("data", {}).get("name", "").startswith(PREFIX),
-        dtype=summary.get("settings", {}).get("dtype", "float32"),
-    )
+
+    def read(results: dict[str, Any], conditional: Mapping[str, Score]) -> Score:
+        low, high = results[f"{task.result}_interval"]
+        return Score(
+            value=results[task.result] * task.scale,
+            interval=(low * task.scale, high * task.scale),
+            num_scored=summary["num_items"] - summary["num_skipped"],
+            num_items=summary["num_items"],
+            is_miniature=summary.get("data", {}).get("name", "").startswith(PREFIX),
+            dtype=summary.get("settings", {}).get("dtype", "float32"),
+            conditional=conditional,
+        )
+
+    return read(results, {name: read(results[name], {}) for name in CONDITIONAL_SCORES if name in results})
 
 
-def _format_score(score: Score) -> str:
+def _write_table(header: Sequence[str], lines: Sequence[Sequence[str | Score | None]], num_texts: int) -> str:
+    """A Markdown table of texts, and of scores in the columns after the first `num_texts`, which may be missing."""
+    cells = [[cell if isinstance(cell, str) else _format_score(cell) for cell in line] for line in lines]
+    rules = ["---"] * num_texts + ["---:"] * (len(header) - num_texts)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in (header, rules, *cells))
+    if any(isinstance(cell, Score) and cell.is_miniature for line in lines for cell in line):
+        table += f"\n\n{MINIATURE} On a small benchmark that comes with slam-hf: not comparable with published scores."
+    return table
+
+
+def _format_score(score: Score | None) -> str:
+    if score is None:
+        return "—"
     interval = "" if score.interval is None else " [{:.3g}, {:.3g}]".format(*score.interval)
     counts = "" if score.num_scored == score.num_items else f" ({score.num_scored} of {score.num_items})"
     precision = "" if score.dtype == "float32" else f" ({score.dtype})"

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 
 SCORES = {"correct_scores": "correct_score", "incorrect_scores": "incorrect_score"}
 
+CONDITIONAL_SCORES = {
+    "conditional": "log p(ending given prompt)",
+    "pmi": "log p(ending given prompt) - log p(ending)",
+}
+"""Scores beside the published one, which is that of prompt and ending together, where a benchmark has prompts. `pmi`,
+the pointwise mutual information of both, ranks speech better than the published score (arXiv 2601.06329). Each is the
+prefix of its columns in the records, and the key of its results."""
+
+Modality = Literal["speech", "text"]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -33,6 +43,8 @@ class Task:
             The result of the metric that tables and cards show. Its interval is the result `{result}_interval`.
         kind (`"pairs"` or `"continuation"`, *optional*):
             Whether the model says which of two utterances is more likely, or continues the correct ones.
+        prompt, ending (`"speech"` or `"text"`, *optional*):
+            Modalities of stories. Where one is text, the benchmark must be in the cross-modal layout.
         scale (`float`, *optional*):
             What the result is multiplied by to be shown: 100 for what is shown in percent, otherwise 1.
         higher_is_better (`bool`, *optional*):
@@ -45,6 +57,8 @@ class Task:
     inputs: Mapping[str, str] = field(default_factory=SCORES.copy)
     result: str = "accuracy"
     kind: Literal["pairs", "continuation"] = "pairs"
+    prompt: Modality = "speech"
+    ending: Modality = "speech"
     scale: float = 100
     higher_is_better: bool = True
 
@@ -53,11 +67,17 @@ class Task:
         """`str`: The heading with an arrow that says which scores are better."""
         return f"{self.heading} {'↑' if self.higher_is_better else '↓'}"
 
+    @property
+    def is_speech(self) -> bool:
+        """`bool`: Whether the utterances are speech from beginning to end."""
+        return self.prompt == self.ending == "speech"
+
     def compute(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """
         Compute the metric over the records of an evaluation, but for those of skipped items; `ValueError` where all
         were. Results of continuation tasks are of prompts and continuations together, and of the latter alone under
-        `continuation`.
+        `continuation`. Those of pairs with prompts are of the published score, and of the [`CONDITIONAL_SCORES`] under
+        their names.
         """
         scored = [record for record in records if record["skipped"] is None]
         if not scored:
@@ -66,6 +86,9 @@ class Task:
         results = self._compute(scored)
         if self.kind == "continuation":
             results["continuation"] = self._compute(scored, prefix="continuation_")
+        for name in CONDITIONAL_SCORES:
+            if f"{name}_correct_score" in scored[0]:
+                results[name] = self._compute(scored, prefix=f"{name}_")
         return results
 
     def import_metric(self) -> "type[evaluate.Metric]":
@@ -88,6 +111,12 @@ TASKS = {
     "sblimp": Task("sBLIMP", read_sblimp, "sblimp", SCORES | {"types": "type", "subtypes": "subtype", "ids": "id"}),
     "sstorycloze": Task("sStoryCloze"),
     "tstorycloze": Task("tStoryCloze"),
+    "sstorycloze_s2t": Task("sStoryCloze S→T", ending="text"),
+    "sstorycloze_t2s": Task("sStoryCloze T→S", prompt="text"),
+    "sstorycloze_t2t": Task("sStoryCloze T→T", prompt="text", ending="text"),
+    "tstorycloze_s2t": Task("tStoryCloze S→T", ending="text"),
+    "tstorycloze_t2s": Task("tStoryCloze T→S", prompt="text"),
+    "tstorycloze_t2t": Task("tStoryCloze T→T", prompt="text", ending="text"),
     "swuggy": Task(
         "sWUGGY in vocabulary",
         read_swuggy,
@@ -114,7 +143,8 @@ TASKS = {
         higher_is_better=False,
     ),
 }
-"""Tasks by the name that scripts and files give them, in the order of the columns of a results table."""
+"""Tasks by the name that scripts and files give them, in the order of the columns of a results table. `_s2t` stands
+for speech to text, and so on; speech to speech is the plain task."""
 
 
 def pair_tasks() -> list[str]:

@@ -1,10 +1,11 @@
-"""Units of a benchmark's utterances: from a tokenised folder, or encoded from audio once for all models."""
+"""Units of a benchmark's utterances, from a tokenised folder or encoded from audio once for all models, and texts."""
 
 import hashlib
+import io
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -12,14 +13,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 
+from ..audio_files import AudioError, open_audio
+from ..audio_utils import load_audio
 from ..encoding.codec_identity import describe_codec
 from ..encoding.ledger import Ledger
 from ..encoding.listing import AUDIO_EXTENSIONS, list_audio_folder
 from ..encoding.reading import PieceRules
-from ..encoding.recordings import Recording
+from ..encoding.recordings import Recording, Skipped, SkipReason
 from ..encoding.segmentation import Segmentation
-from ..encoding.sources import file_source
+from ..encoding.sources import Row, Source, file_source
 from ..encoding.unit_rows import parse_piece_id
 from ..encoding.worker import encode_parts
 from ..modeling_hubert_unit_codec import HubertUnitCodec
@@ -31,20 +35,27 @@ MAX_UTTERANCE_SECONDS = 600.0
 """A longer file is not an utterance of a benchmark; a small one can decompress to days."""
 
 
+STORIES_PER_PART = 8
+"""About two minutes of speech, which an interrupted evaluation joins and encodes again."""
+
+
 @dataclass
 class Utterances:
-    """By the name of an utterance: its deduplicated units, of shape `(units,)`, or why it could not be encoded; and
-    the SHA-256 of its audio file, or of its units where there is no audio."""
+    """By the name of an utterance: its deduplicated units, of shape `(units,)`, or its text, or why it has none; and
+    the SHA-256 of its audio file, or of its units where there is no audio. Where a story was joined from a prompt and
+    an ending, it has the name of the ending, which begins with the unit number `starts`."""
 
     units: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)
 
 
 def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
     """Read a folder that was tokenised, such as by `hub_scripts/tokenize_corpus.py`: Parquet files, in it or in
-    `data/`, with the columns `id` (the path of the audio file) and `units`, and possibly the report of what was
-    skipped. `None` where there is no Parquet file.
+    `data/`, with the columns `id` (the path of the audio file), `units` and possibly `text`, and possibly the report
+    of what was skipped. `None` where there is no Parquet file.
 
     A `ValueError` says that two utterances have the same name, or names a file that is damaged.
     """
@@ -53,11 +64,17 @@ def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
     paths = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     for path in paths:
         try:
-            table = pq.read_table(path, columns=["id", "units"], page_checksum_verification=True)
+            columns = [
+                name for name in ("id", "units", "text") if name != "text" or name in pq.read_schema(path).names
+            ]
+            table = pq.read_table(path, columns=columns, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"'{path}' is not a tokenised corpus, or damaged: {error}") from error
-        for id, units in zip(table["id"].to_pylist(), table["units"].to_pylist(), strict=True):
+        texts = table["text"].to_pylist() if "text" in columns else [None] * len(table)
+        for id, units, text in zip(table["id"].to_pylist(), table["units"].to_pylist(), texts, strict=True):
             name = utterance_name(id)
+            if text is not None:
+                utterances.texts[name] = text
             if name in utterances.hashes:
                 raise ValueError(f"'{folder}' has two utterances {name!r}.")
             utterances.hashes[name] = hash_rows([units])
@@ -98,6 +115,26 @@ def utterance_name(path: str) -> str:
     return path.removesuffix(suffix) if suffix.lower() in AUDIO_EXTENSIONS else path
 
 
+def read_texts(folder: str | os.PathLike) -> tuple[dict[str, str], dict[str, str]]:
+    """The texts of `{name}_mutual.txt`, `{name}_correct.txt` and `{name}_incorrect.txt` below a folder, by name, and
+    what is wrong with those that are not UTF-8."""
+    texts, skipped = {}, {}
+    for path in sorted(Path(folder).rglob("*.txt")):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name.endswith(("_mutual", "_correct", "_incorrect")):
+            try:
+                texts[name] = path.read_text("utf-8-sig")
+            except UnicodeDecodeError as error:
+                texts[name], skipped[name] = "", f"its text is not UTF-8 ({error.reason})"
+    return texts, skipped
+
+
+def join_units(prompt: np.ndarray, ending: np.ndarray) -> tuple[np.ndarray, int]:
+    """The deduplicated units of two utterances, one after the other, and how many are of the first."""
+    repeats = int(len(prompt) > 0 and len(ending) > 0 and prompt[-1] == ending[0])
+    return np.concatenate([prompt, ending[repeats:]]), len(prompt)
+
+
 def encode_files(
     files: Mapping[str, Path],
     codec: HubertUnitCodec,
@@ -111,48 +148,129 @@ def encode_files(
     interrupted, it continues with the files that are missing; a damaged entry counts as missing. Files that are
     unreadable, empty, hold NaN, or are shorter than a frame or longer than 10 minutes are skipped.
     """
-    state = get_process_state()
-    folder = Path(cache_dir) / describe_codec(codec).weights
     hashes = hash_files(files)
     by_hash = {hashes[name]: path for name, path in files.items()}
-    units, skipped = _read_cache(folder, by_hash.keys())
-    # All processes must find the same files missing, before one of them encodes any.
-    state.wait_for_everyone()
-    missing = {hash: str(by_hash[hash]) for hash in sorted(by_hash.keys() - units.keys() - skipped.keys())}
-    if missing:
-        source = file_source([Recording(hash, path) for hash, path in missing.items()])
-        ledger = Ledger(folder / hashlib.sha256("".join(missing).encode()).hexdigest(), job=folder.name)
-        # Every utterance with a frame is scored, short and silent ones too.
-        segmentation = Segmentation(MAX_UTTERANCE_SECONDS, cut="fixed")
-        rules = PieceRules(segmentation, min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
-        rank, world_size = state.process_index, state.num_processes
-        encode_parts(source, codec, rules, ledger, rank, world_size, num_workers)
-        state.wait_for_everyone()
-        units, skipped = _read_cache(folder, by_hash.keys())
-        if lost := by_hash.keys() - units.keys() - skipped.keys():
-            raise ValueError(f"'{folder}' lacks the units of {len(lost)} files that were just encoded. Start again.")
+
+    def make_source(missing: Iterable[str]) -> Source:
+        return file_source([Recording(hash, str(by_hash[hash])) for hash in missing])
+
+    encoded, skipped = _encode(by_hash.keys(), make_source, codec, cache_dir, num_workers)
     return Utterances(
-        units={name: units[hash] for name, hash in hashes.items() if hash in units},
+        units={name: encoded[hash][0] for name, hash in hashes.items() if hash in encoded},
         skipped={name: skipped[hash] for name, hash in hashes.items() if hash in skipped},
         hashes=hashes,
     )
 
 
-def _read_cache(folder: Path, hashes: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Units, and why files were skipped, by hash."""
-    units, skipped = {}, {}
+def encode_stories(
+    stories: Mapping[str, tuple[str, str]],
+    files: Mapping[str, Path],
+    codec: HubertUnitCodec,
+    cache_dir: str | os.PathLike,
+    num_workers: int = 2,
+) -> Utterances:
+    """Join the audio of prompts and endings, whose names in `files` are given by the name of the story, and encode
+    each story in one piece, as [`encode_files`] does. A unit that begins in the prompt is one of the prompt."""
+    hashes = hash_files(files)
+    keys = {name: hash_rows([[hashes[part] for part in parts]]) for name, parts in stories.items()}
+    by_key = {keys[name]: tuple(files[part] for part in parts) for name, parts in stories.items()}
+
+    def make_source(missing: Iterable[str]) -> Source:
+        items = [(key, by_key[key]) for key in missing]
+        starts = range(0, len(items), STORIES_PER_PART)
+        parts = [_StoryPart(tuple(items[start : start + STORIES_PER_PART]), codec.sampling_rate) for start in starts]
+        return Source(parts, {})
+
+    encoded, skipped = _encode(by_key.keys(), make_source, codec, cache_dir, num_workers)
+    utterances = Utterances(hashes=hashes)
+    for name, key in keys.items():
+        if key in skipped:
+            utterances.skipped[name] = skipped[key]
+        else:
+            utterances.units[name], durations = encoded[key]
+            end_of_prompt = round(_seconds(by_key[key][0]) * codec.frame_rate)
+            utterances.starts[name] = int((np.cumsum(durations) - durations < end_of_prompt).sum())
+    return utterances
+
+
+@dataclass(frozen=True)
+class _StoryPart:
+    """Stories by key. A story is read from files one after the other, at a sampling rate in Hz."""
+
+    stories: tuple[tuple[str, tuple[Path, ...]], ...]
+    sampling_rate: int
+    seconds: None = None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.stories)
+
+    def read(self, start: int) -> Iterator[Row]:
+        for key, paths in self.stories[start:]:
+            try:
+                waveform = np.concatenate([load_audio(path, self.sampling_rate) for path in paths])
+            except AudioError as error:
+                yield [Skipped(key, SkipReason(error.reason), f"{Path(error.name).name}: {error.detail}")]
+            except ValueError:
+                yield [Skipped(key, SkipReason.NOT_FINITE, "NaN or infinite samples")]
+            else:
+                content = io.BytesIO()
+                soundfile.write(content, waveform, self.sampling_rate, format="WAV", subtype="FLOAT")
+                yield [Recording(key, {"bytes": content.getvalue()})]
+
+
+def _seconds(path: Path) -> float:
+    with open_audio(path) as file:
+        num_samples = file.num_samples
+        return (sum(map(len, file.blocks())) if num_samples is None else num_samples) / file.sampling_rate
+
+
+def _encode(
+    hashes: Collection[str],
+    make_source: Callable[[Iterable[str]], Source],
+    codec: HubertUnitCodec,
+    cache_dir: str | os.PathLike,
+    num_workers: int,
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
+    """Units and durations, and why recordings were skipped, by hash. `make_source` gives the recordings of hashes that
+    are not in the cache."""
+    state = get_process_state()
+    folder = Path(cache_dir) / describe_codec(codec).weights
+    encoded, skipped = _read_cache(folder, hashes)
+    # All processes must find the same files missing, before one of them encodes any.
+    state.wait_for_everyone()
+    missing = sorted(hashes - encoded.keys() - skipped.keys())
+    if missing:
+        ledger = Ledger(folder / hashlib.sha256("".join(missing).encode()).hexdigest(), job=folder.name)
+        # Every utterance with a frame is scored, short and silent ones too.
+        segmentation = Segmentation(MAX_UTTERANCE_SECONDS, cut="fixed")
+        rules = PieceRules(segmentation, min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
+        rank, world_size = state.process_index, state.num_processes
+        encode_parts(make_source(missing), codec, rules, ledger, rank, world_size, num_workers)
+        state.wait_for_everyone()
+        encoded, skipped = _read_cache(folder, hashes)
+        if lost := hashes - encoded.keys() - skipped.keys():
+            raise ValueError(f"'{folder}' lacks the units of {len(lost)} files that were just encoded. Start again.")
+    return encoded, skipped
+
+
+def _read_cache(
+    folder: Path, hashes: Collection[str]
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
+    """Units and durations, and why files were skipped, by hash."""
+    encoded, skipped = {}, {}
     for part in sorted(folder.glob("*/")):
         ledger = Ledger(part, job=folder.name)
         ledger.refresh()
         for key, record in ledger.records.items():
             skipped |= {item.id: f"{item.reason}: {item.detail}" for item in record.skipped if item.id in hashes}
             rows = ledger.read_rows(key)
-            for id, row in zip(rows["id"].to_pylist(), rows["units"], strict=True):
+            for id, *row in zip(rows["id"].to_pylist(), rows["units"], rows["durations"], strict=True):
                 if id in hashes:
-                    units[id] = row.values.to_numpy()
+                    encoded[id] = tuple(column.values.to_numpy() for column in row)
                 elif parse_piece_id(id)[0] in hashes:
                     skipped[parse_piece_id(id)[0]] = f"longer than {MAX_UTTERANCE_SECONDS:g} s"
-    return units, skipped
+    return encoded, skipped
 
 
 def hash_files(files: Mapping[str, Path]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from ..configuration_speech_lm import SpeechLMConfig
 from ..evaluation.fingerprints import hash_model
 from ..evaluation.results_table import Score, model_summaries, read_summaries, read_summary, summary_files
 from ..evaluation.slamming_results import PUBLISHED
-from ..evaluation.tasks import TASKS
+from ..evaluation.tasks import CONDITIONAL_SCORES, TASKS
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PUBLISHED_MODELS
 from ..public_names import PREFIX, check_license, public_name
@@ -295,11 +295,15 @@ def _result_rows(model: ModelDescription) -> Iterator[list[str]]:
     yield ["benchmark", "value"] if model.reported_by else ["benchmark", "value", "95 % interval", "items scored"]
     for task in TASKS:
         if task in model.scores:
-            score = model.scores[task]
-            row = [TASKS[task].column + (" in miniature" if score.is_miniature else ""), f"{score.value:.2f}"]
-            if not model.reported_by:
-                row += ["{:.2f} to {:.2f}".format(*score.interval), f"{score.num_scored:,} of {score.num_items:,}"]
-            yield row
+            column = TASKS[task].column + (" in miniature" if model.scores[task].is_miniature else "")
+            conditional = model.scores[task].conditional.items()
+            columns = {column: model.scores[task]}
+            columns |= {f"{column}, by {CONDITIONAL_SCORES[name]}": score for name, score in conditional}
+            for name, score in columns.items():
+                row = [name, f"{score.value:.2f}"]
+                if not model.reported_by:
+                    row += ["{:.2f} to {:.2f}".format(*score.interval), f"{score.num_scored:,} of {score.num_items:,}"]
+                yield row
 
 
 def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:

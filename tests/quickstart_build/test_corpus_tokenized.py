@@ -9,7 +9,7 @@ from quickstart.corpus import benchmarks, minimal_pairs, stories, texts, tokeniz
 
 from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 from slam_hf.evaluation.benchmarks import read_sblimp, read_storycloze
-from slam_hf.evaluation.units import read_tokenized
+from slam_hf.evaluation.units import join_units, read_tokenized
 from slam_hf.training.preferences import prepare_pairs
 
 
@@ -87,17 +87,12 @@ def test_stories_are_laid_out_as_storycloze(reader, tmp_path, clozes):
         assert len(pairs) == 3
         for cloze, pair in zip(clozes, pairs, strict=False):
             context = reader.row("", cloze.story.context, pause_after=True)["units"]
+            assert utterances.texts[pair.prompt] == " ".join(cloze.story.context)
             for utterance, ending in ((pair.correct, cloze.story.ending), (pair.incorrect, wrong(cloze))):
                 units = context + reader.row("", [ending])["units"]
-                assert utterances.units[utterance].tolist() == [unit for unit, _ in groupby(units)]
-
-
-def test_rows_are_joined_without_equal_neighbours():
-    first = {"units": [4, 7], "durations": [1, 2], "num_frames": 3, "text": "One."}
-    for second, units, durations in (([7, 5], [4, 7, 5], [1, 5, 1]), ([5, 7], [4, 7, 5, 7], [1, 2, 3, 1])):
-        row = tokenized.join_rows("a", first, {"units": second, "durations": [3, 1], "num_frames": 4, "text": "Two."})
-        assert (row["units"], row["durations"], row["num_frames"]) == (units, durations, 7)
-        assert (row["id"], row["text"]) == ("a", "One. Two.")
+                joined, start = join_units(utterances.units[pair.prompt], utterances.units[utterance])
+                assert joined.tolist() == [unit for unit, _ in groupby(units)] and start == len(context)
+                assert utterances.texts[utterance] == ending
 
 
 def test_a_row_that_pause_after_ends_with_a_pause(reader):

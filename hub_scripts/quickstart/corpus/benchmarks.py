@@ -11,7 +11,7 @@ from slam_hf.corpora.schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 from .minimal_pairs import MinimalPair
 from .texts import Cloze
-from .tokenized import Reader, join_rows, write_rows
+from .tokenized import Reader, write_rows
 
 
 GOLD_COLUMNS = ("filename", "id", "voice", "type", "subtype", "transcription", "correct")
@@ -53,10 +53,9 @@ def write_sblimp(folder: Path, pairs: list[MinimalPair], readers: Mapping[str, R
 
 def write_storycloze(folder: Path, clozes: list[Cloze], reader: Reader) -> int:
     r"""
-    Write `sstorycloze` (the wrong ending contradicts the story) and `tstorycloze` (it is of another story) as TWIST
-    released them: `{n}_correct` and `{n}_incorrect`, as units. Context and ending are encoded apart, so that both have
-    the same context: HuBERT's first layer normalises over the whole of an utterance, and another ending would change
-    the units of what comes before it.
+    Write `sstorycloze` (the wrong ending contradicts the story) and `tstorycloze` (it is of another story) in the
+    cross-modal layout of SIMS: the story `{n}_mutual` and its endings `{n}_correct` and `{n}_incorrect`, each as units
+    and as text.
 
     Args:
         folder (`Path`):
@@ -64,24 +63,24 @@ def write_storycloze(folder: Path, clozes: list[Cloze], reader: Reader) -> int:
         clozes (`list[Cloze]`):
             The stories.
         reader (`Reader`):
-            Who reads them.
+            Who reads them, each part by itself.
 
     Returns:
         `int`: pairs of each benchmark.
     """
     spoken, topic = [], []
     for number, (story, foreign_ending) in enumerate(clozes, start=1):
-        context = reader.row("", story.context, pause_after=True)
+        context = reader.row(f"{number}_mutual", story.context, pause_after=True)
         correct, wrong, foreign = (
-            join_rows(f"{number}_{name}", context, reader.row("", [ending]))
+            reader.row(f"{number}_{name}", [ending])
             for name, ending in (
                 ("correct", story.ending),
                 ("incorrect", story.wrong_ending),
                 ("incorrect", foreign_ending),
             )
         )
-        spoken += [correct, wrong]
-        topic += [correct, foreign]
+        spoken += [context, correct, wrong]
+        topic += [context, correct, foreign]
     write_rows(folder / "sstorycloze" / "units.parquet", spoken, TRANSCRIBED)
     write_rows(folder / "tstorycloze" / "units.parquet", topic, TRANSCRIBED)
     return len(clozes)

@@ -69,9 +69,11 @@ ones.
 | `sstorycloze` | {storycloze} | contradicts the story in its ending |
 | `tstorycloze` | {storycloze} | ends with the ending of another story |
 
-The stories are of the same grammar as those of the quickstart corpus, and share no sentence with them. A story's
-context and its endings are encoded apart, so that both utterances of a pair have the same context. Scores
-tell apart small models that were trained on this corpus. They cannot be compared with scores on the real benchmarks.
+The stories are of the same grammar as those of the quickstart corpus, and share no sentence with them. Their parts
+`{{n}}_mutual` (all but the ending), `{{n}}_correct` and `{{n}}_incorrect` are there as units and as text, so that a
+model of speech and text can be scored in all four directions. Parts are encoded apart, so that both utterances of a
+pair have the same beginning. Scores tell apart small models that were trained on this corpus. They cannot be compared
+with scores on the real benchmarks.
 """
 
 

@@ -72,23 +72,6 @@ class Reader:
         return samples * (PEAK / np.abs(samples).max())
 
 
-def join_rows(id: str, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Join two rows into one, as if the second was spoken after the first. Neither changes the other's units."""
-    units, durations = first["units"] + second["units"], first["durations"] + second["durations"]
-    seam = len(first["units"])
-    if units[seam - 1] == units[seam]:
-        durations[seam - 1 : seam + 1] = [durations[seam - 1] + durations[seam]]
-        del units[seam]
-    return {
-        "id": id,
-        "units": units,
-        "durations": durations,
-        "num_frames": first["num_frames"] + second["num_frames"],
-        "text": f"{first['text']} {second['text']}",
-        "aligned_text": None,
-    }
-
-
 def write_split(path: Path, documents: Sequence[Sequence[str]], reader: Reader, shards: Path) -> dict[str, float]:
     r"""
     Read documents and write them as one file of a tokenised corpus.
