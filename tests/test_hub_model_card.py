@@ -104,11 +104,11 @@ def test_conditional_scores_are_beside_the_published_one(folder):
     results |= {name: {"accuracy": 0.8, "accuracy_interval": [0.75, 0.85]} for name in ("conditional", "pmi")}
     evaluate(folder, "tstorycloze_s2t", results, {})
     card = render_model_card(folder, "user/slam")
-    rows = [line for line in str(card).splitlines() if line.startswith("| tStoryCloze")]
+    rows = [line.split(" | ")[:3] for line in str(card).splitlines() if line.startswith("| tStoryCloze")]
     assert rows == [
-        "| tStoryCloze S→T ↑ | 70.00 | 65.00 to 75.00 | 1,871 of 1,871 |",
-        "| tStoryCloze S→T ↑, by log p(ending given prompt) | 80.00 | 75.00 to 85.00 | 1,871 of 1,871 |",
-        "| tStoryCloze S→T ↑, by log p(ending given prompt) - log p(ending) | 80.00 | 75.00 to 85.00 | 1,871 of 1,871 |",
+        ["| tStoryCloze S→T ↑", "70.00", "65.00 to 75.00"],
+        ["| tStoryCloze S→T ↑, by log p(ending given prompt)", "80.00", "75.00 to 85.00"],
+        ["| tStoryCloze S→T ↑, by log p(ending given prompt) - log p(ending)", "80.00", "75.00 to 85.00"],
     ]
     [result] = card.data.eval_results
     assert (result.dataset_type, result.dataset_name, result.metric_value) == (

@@ -135,7 +135,9 @@ def _combine(keys: tuple[str, str | None], scores: Mapping[str, list[float]]) ->
     return (published, conditional, conditional - alone), max(abs(conditional), abs(alone))
 
 
-def _are_close(first: tuple[str, str | None], second: tuple[str, str | None], scores: dict[str, list[float]], closest: float) -> bool:
+def _are_close(
+    first: tuple[str, str | None], second: tuple[str, str | None], scores: dict[str, list[float]], closest: float
+) -> bool:
     if first == second:
         return False
     (ones, one_size), (others, other_size) = _combine(first, scores), _combine(second, scores)
