@@ -1,15 +1,16 @@
 r"""Tokenise recordings into a dataset of speech units.
 
 ```
-accelerate launch hub_scripts/tokenize_corpus.py \
+python hub_scripts/tokenize_corpus.py \
     --source LibriSpeech/train-clean-100 --layout librispeech \
     --codec path/to/codec --output_dir librispeech-units
 ```
 
-Start it again with the same command to continue after an interruption. `accelerate launch` runs a process on each GPU;
-for several on CPUs, use `torchrun --nproc_per_node`.
+Start it again with the same command to continue after an interruption. On this machine a process runs on each GPU, or
+one on the CPU. `--executor` runs it on a Slurm or Ray cluster, or as Hugging Face Jobs.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,15 +18,15 @@ from typing import Literal
 from slam_hf.atomic_write import DiskFullError
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.dataset_card import render_dataset_card
-from slam_hf.corpora.job import tokenize_corpus
+from slam_hf.corpora.dataset_folder import job_folder
+from slam_hf.corpora.job import TokenizationJob
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.source_arguments import SourceArguments
-from slam_hf.encoding.source_file import make_source
+from slam_hf.execution.arguments import ExecutorArguments
 from slam_hf.hub.repository_files import stage_corpus, staging_folder
 from slam_hf.hub.upload import publish_folder
-from slam_hf.processes import get_process_state
-from slam_hf.processing_speech_lm import load_codec
+from slam_hf.remote_files import local_path
 
 
 @dataclass
@@ -33,7 +34,7 @@ class CorpusArguments:
     _argument_group_name = "how, and where to"
 
     codec: str = field(metadata={"help": "Folder or Hub repository of a `HubertUnitCodec`."})
-    output_dir: str = field(metadata={"help": "Folder of the dataset."})
+    output_dir: str = field(metadata={"help": "Folder of the dataset, or its URL, such as s3://."})
     codec_revision: str = field(default="main", metadata={"help": "Revision of the codec's repository."})
     split: str = field(default="train", metadata={"help": "Name of the split to write."})
     cut: Literal["silence", "fixed"] = field(default="silence", metadata={"help": "Where long recordings are cut."})
@@ -66,29 +67,34 @@ def push(folder: Path, repo_id: str, private: bool) -> None:
 
 
 def main() -> None:
-    source_args, args = parse_arguments(__doc__, (SourceArguments, CorpusArguments))
-    state = get_process_state()
-    codec = load_codec(args.codec, args.codec_revision).to(state.device)
+    source_args, args, executor_args = parse_arguments(__doc__, (SourceArguments, CorpusArguments, ExecutorArguments))
+    folder = local_path(args.output_dir)
+    if args.push_to_hub is not None and folder is None:
+        raise ValueError(f"`push_to_hub` takes a folder of this machine, not '{args.output_dir}': copy it first.")
     segmentation = Segmentation(args.max_seconds, args.cut, args.overlap_seconds, args.overlap)
+    job = TokenizationJob(
+        source_args,
+        codec=os.path.abspath(args.codec) if os.path.isdir(args.codec) else args.codec,
+        codec_revision=args.codec_revision,
+        output_dir=args.output_dir.rstrip("/") if folder is None else os.path.abspath(folder),
+        split=args.split,
+        rules=PieceRules(segmentation, args.min_seconds, args.min_peak_dbfs),
+        num_workers=args.num_workers,
+    )
     try:
-        summary = tokenize_corpus(
-            make_source(source_args),
-            codec,
-            args.output_dir,
-            split=args.split,
-            rules=PieceRules(segmentation, args.min_seconds, args.min_peak_dbfs),
-            num_workers=args.num_workers,
-        )
+        summary = job.run(executor_args)
     except DiskFullError as error:
         raise SystemExit(f"{error.filename}: {error.strerror}.") from None
-    if state.is_main_process:
-        hours = summary.seconds / 3600
-        print(f"{summary.num_rows:,} rows, {hours:,.2f} hours, {summary.num_units:,} units in '{args.output_dir}'.")
-        for reason, count in summary.skipped.items():
-            print(f"{count:,} left out: {reason}.")
-        if args.push_to_hub is not None:
-            push(Path(args.output_dir).resolve(), args.push_to_hub, args.private)
-    state.destroy_process_group()
+    if summary is None:
+        logs = f"{job_folder(job.output_dir, job.split)}/logs"
+        print(f"Submitted to Slurm; the logs are in '{logs}'. When it has ended, the same command says what came out.")
+        return
+    hours = summary.seconds / 3600
+    print(f"{summary.num_rows:,} rows, {hours:,.2f} hours, {summary.num_units:,} units in '{args.output_dir}'.")
+    for reason, count in summary.skipped.items():
+        print(f"{count:,} left out: {reason}.")
+    if args.push_to_hub is not None:
+        push(Path(args.output_dir).resolve(), args.push_to_hub, args.private)
 
 
 if __name__ == "__main__":

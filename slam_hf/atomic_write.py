@@ -5,6 +5,8 @@ import os
 import uuid
 from pathlib import Path
 
+from .remote_files import local_path, open_filesystem, with_retries
+
 
 class DiskFullError(OSError):
     """No space is left for the output. No file is half-written, and the job can be continued once there is space."""
@@ -14,9 +16,14 @@ def atomic_write(path: str | os.PathLike, content: bytes) -> None:
     """Write a file so that, whenever the process is killed, it either has all its content or is as it was before.
 
     Its folder is created where it is missing. A killed process may leave a hidden file beside it, which
-    [`remove_unfinished`] removes. [`DiskFullError`] is raised when the disk or the quota is full.
+    [`remove_unfinished`] removes. [`DiskFullError`] is raised when the disk or the quota is full. In an object store,
+    which the URL of a file leads to, every file is written so.
     """
-    path = Path(path)
+    local = local_path(path)
+    if local is None:
+        file_system, name = open_filesystem(os.fspath(path))
+        return with_retries(lambda: file_system.pipe_file(name, content), repr(path), "could not be written")
+    path = Path(local)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,5 +46,5 @@ def atomic_write(path: str | os.PathLike, content: bytes) -> None:
 
 def remove_unfinished(folder: str | os.PathLike, prefix: str) -> None:
     """Remove what killed processes left of files whose names begin with `prefix`. No process may be writing them."""
-    for path in Path(folder).glob(f".{prefix}*.{'[0-9a-f]' * 32}"):
+    for path in Path(local_path(folder) or os.devnull).glob(f".{prefix}*.{'[0-9a-f]' * 32}"):
         path.unlink()

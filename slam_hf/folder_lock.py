@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .remote_files import local_path
+
 
 try:
     import fcntl
@@ -15,7 +17,7 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
-_held: set[Path] = set()
+_held: set[str] = set()
 
 
 class FolderInUseError(OSError):
@@ -28,22 +30,39 @@ def lock_folder(folder: str | os.PathLike) -> Iterator[None]:
     where it is missing. Of several processes of one job, the main one holds it, and may lock it again.
 
     The lock is on the file `.lock` in the folder. It is a POSIX record lock, which forked workers do not inherit and
-    which NFS passes on to other hosts. Where the file system has no locks, a warning is logged instead. A folder that
-    another process holds is a [`FolderInUseError`], a path that leads through a file a `NotADirectoryError`.
+    which NFS passes on to other hosts. Where the file system has no locks, as object stores, a warning is logged
+    instead. A folder that another process holds is a [`FolderInUseError`], a path that leads through a file a
+    `NotADirectoryError`.
     """
-    folder = Path(folder).resolve()
+    local = local_path(folder)
+    key = os.fspath(folder) if local is None else str(Path(local).resolve())
+    if key in _held:
+        yield
+        return
+    with _warn(key) if local is None else _lock_local(Path(key)):
+        _held.add(key)
+        try:
+            yield
+        finally:
+            _held.remove(key)
+
+
+@contextmanager
+def _warn(url: str) -> Iterator[None]:
+    logger.warning(f"'{url}' cannot be locked: let no other job write to it.")
+    yield
+
+
+@contextmanager
+def _lock_local(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         file = next(path for path in (folder, *folder.parents) if path.exists())
         raise NotADirectoryError(f"'{folder}' cannot be a folder: '{file}' is a file.") from None
-    if folder in _held:
-        yield
-        return
     # The file stays: were it removed, a process could lock the removed file and another one the next.
     with open(folder / ".lock", "a+", encoding="utf-8", opener=_open_no_link) as file:
         _lock(file, folder)
-        _held.add(folder)
         try:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -51,7 +70,6 @@ def lock_folder(folder: str | os.PathLike) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
-            _held.remove(folder)
 
 
 def _open_no_link(path: str, flags: int) -> int:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,8 +24,8 @@ def add_chunks(tmp_path):
     """Adds a chunk of an hour for each number of rows to the ledger of a split, each a part of its own."""
 
     def add_chunks(split, *nums_rows):
-        ledger = Ledger(job_folder(tmp_path, split) / "chunks")
-        ledger.folder.mkdir(parents=True)
+        ledger = Ledger(f"{job_folder(tmp_path, split)}/chunks")
+        ledger.create()
         for number, num_rows in enumerate(nums_rows):
             rows = [
                 {"id": f"{number}-{row}", "units": [row], "durations": [2], "num_frames": 2} for row in range(num_rows)
@@ -71,7 +72,7 @@ def test_a_finished_split_keeps_its_summary_and_not_its_chunks(tmp_path, add_chu
     summary = finish_split(tmp_path, "train", *add_chunks("train", 1), CODEC, has_pairs=False)
 
     assert read_summary(tmp_path, "train") == summary
-    assert [path.name for path in job_folder(tmp_path, "train").iterdir()] == ["summary.json"]
+    assert [path.name for path in Path(job_folder(tmp_path, "train")).iterdir()] == ["summary.json"]
 
 
 def test_leftovers_of_killed_runs_of_the_split_are_removed(tmp_path, add_chunks):
@@ -128,7 +129,7 @@ def test_the_report_has_a_line_for_each_name_whatever_it_holds(tmp_path, add_chu
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"split": "train"}'])
 def test_a_damaged_summary_is_named(tmp_path, content):
-    path = job_folder(tmp_path, "train") / "summary.json"
+    path = Path(job_folder(tmp_path, "train"), "summary.json")
     path.parent.mkdir(parents=True)
     path.write_text(content)
 
@@ -159,7 +160,7 @@ def test_the_files_of_a_finished_split_are_checked(tmp_path, add_chunks, name, c
 
 def test_a_summary_of_an_earlier_version_names_no_files(tmp_path, add_chunks):
     finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
-    path = job_folder(tmp_path, "train") / "summary.json"
+    path = Path(job_folder(tmp_path, "train"), "summary.json")
     summary = json.loads(path.read_text())
     del summary["files"]
     path.write_text(json.dumps(summary))

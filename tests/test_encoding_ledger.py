@@ -65,7 +65,7 @@ def test_every_flipped_bit_is_noticed(tmp_path):
     content = path.read_bytes()
     for byte in range(0, len(content), 7):
         path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << byte % 8]) + content[byte + 1 :])
-        assert Ledger(tmp_path)._read_record(path, ChunkKey(0, 0)) is None
+        assert Ledger(tmp_path)._read_record(path.name, ChunkKey(0, 0)) is None
 
 
 def test_chunks_of_other_jobs_and_under_other_names_are_not_taken(tmp_path):

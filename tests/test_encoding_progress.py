@@ -1,7 +1,10 @@
+import threading
+import time
 from dataclasses import dataclass
 
 import pytest
 
+from slam_hf.encoding import progress
 from slam_hf.encoding.ledger import ChunkKey, ChunkRecord, Ledger
 from slam_hf.encoding.progress import HoursBar, JobProgress
 
@@ -42,16 +45,10 @@ def test_the_bar_does_without_a_total():
     assert str(bar).endswith("? left")
 
 
-def test_progress_counts_the_ledger_and_what_is_under_way(ledger):
+def test_progress_is_what_the_ledger_has(ledger):
     progress = JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger, disable=True)
-    assert (progress._seconds_done(), progress.total_seconds) == (5400.0, 10_800.0)
 
-    progress.add_piece(ChunkKey(1, 0), 600.0)
-    assert progress._seconds_done() == 6000.0
-
-    ledger.records[ChunkKey(1, 0)] = record(5, 900.0)
-    progress.end_chunk(ChunkKey(1, 0))
-    assert progress._seconds_done() == 6300.0
+    assert (progress.seconds_done, progress.total_seconds) == (5400.0, 10_800.0)
 
 
 def test_a_total_that_is_not_known_is_estimated_from_the_rows(ledger):
@@ -72,17 +69,39 @@ def test_a_job_says_that_it_continues_and_from_where(ledger, capsys):
 
 
 def test_chunks_of_other_processes_are_counted_from_time_to_time(ledger, monkeypatch):
-    progress = JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger, disable=False)
+    monkeypatch.setattr(progress, "MIN_PAUSE", 0.01)
+    counted = threading.Event()
 
     def refresh():
         ledger.records[ChunkKey(0, 2)] = record(30, 1000.0)
+        counted.set()
 
-    monkeypatch.setattr(ledger, "refresh", refresh)
-    ledger.records[ChunkKey(1, 0)] = record(5, 900.0)
-    progress.end_chunk(ChunkKey(1, 0))
-    assert progress._seconds_done() == 6300.0
+    with JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger) as job:
+        monkeypatch.setattr(ledger, "refresh", refresh)
+        assert counted.wait(10)
+        while job.bar.n < 6400.0 / 3600:
+            time.sleep(0.01)
 
-    progress.count_again_at -= 11.0
-    ledger.records[ChunkKey(1, 1)] = record(10, 100.0)
-    progress.end_chunk(ChunkKey(1, 1))
-    assert progress._seconds_done() == 7400.0
+
+def test_the_bar_of_a_job_that_is_done_is_full(ledger):
+    with JobProgress([FakePart(7200.0, 50)], ledger) as job:
+        pass
+    assert "100%" in str(job.bar) and "| 2.00 of 2.00 h done" in str(job.bar)
+
+    with pytest.raises(ValueError, match="failed"), JobProgress([FakePart(7200.0, 50)], ledger) as job:
+        raise ValueError("failed")
+    assert "| 1.50 of 2.00 h done" in str(job.bar)
+
+
+def test_an_error_of_the_network_does_not_end_the_progress(ledger, monkeypatch):
+    monkeypatch.setattr(progress, "MIN_PAUSE", 0.01)
+    calls = []
+
+    def refresh():
+        calls.append(None)
+        raise ConnectionError
+
+    with JobProgress([FakePart(7200.0, 50)], ledger):
+        monkeypatch.setattr(ledger, "refresh", refresh)
+        while len(calls) < 2:
+            time.sleep(0.01)

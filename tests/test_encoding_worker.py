@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +71,7 @@ def test_batches_from_many_chunks_give_the_same_chunks(tiny_codec, source, tmp_p
 def test_a_rank_does_its_share_alone(tiny_codec, source, tmp_path):
     encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path / "chunks"), rank=1, world_size=2, num_workers=0)
 
-    assert {int(name[:6]) for name in read_chunks(tmp_path / "chunks")} == set(
-        share_parts(source.parts, world_size=2)[1]
-    )
+    assert {int(name[:6]) for name in read_chunks(tmp_path / "chunks")} == {3, 4}
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -87,11 +87,31 @@ def test_an_error_of_a_worker_process_keeps_its_message(tiny_codec, source, tmp_
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        ([8.0, 1.0, 7.0, 2.0, 6.0], [[0, 1, 3], [2, 4]]),
-        ([None, 1.0, 7.0, 2.0, 6.0], [[0, 2, 4], [1, 3]]),  # then rows count, and these have one each
+        ([8.0, 1.0, 7.0, 2.0, 6.0], [[0, 1], [2, 3, 4]]),
+        ([None, 1.0, 7.0, 2.0, 6.0], [[0, 1], [2, 3, 4]]),  # then rows count, and these have one each
+        ([0.0, 50.0, 0.0], [[0], [1, 2]]),
+        ([5.0], [[], [0]]),
+        ([], [[], []]),
     ],
 )
 def test_parts_are_shared_by_seconds(seconds, expected):
     parts = [FilePart((None,), length) for length in seconds]
 
-    assert share_parts(parts, world_size=2) == expected
+    assert [list(share_parts(parts, rank, world_size=2)) for rank in range(2)] == expected
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 7, 40])
+def test_every_part_is_in_one_share(world_size):
+    generator = np.random.default_rng(0)
+    for num_parts in range(30):
+        parts = [FilePart((None,), seconds) for seconds in generator.choice([0.0, 1.0, 300.0, 9e3], num_parts)]
+        shares = [part for rank in range(world_size) for part in share_parts(parts, rank, world_size)]
+
+        assert shares == list(range(num_parts))
+
+
+def test_a_killed_decoder_is_told_of(tiny_codec, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(FilePart, "read", lambda part, start: os.kill(os.getpid(), signal.SIGKILL))
+
+    with pytest.raises(ChildProcessError, match="^A process that decodes recordings was killed.*Start the same comm"):
+        encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path), num_workers=1)

@@ -121,20 +121,26 @@ def test_a_full_disk_ends_the_script_with_a_message(monkeypatch, codec_dir, reco
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(SystemExit, match="^/.*/settings.json: No space is left for the output.*to continue.$"):
+    with pytest.raises(SystemExit, match="^/.*/source.parquet: No space is left for the output.*to continue.$"):
         run(monkeypatch, source=recordings, codec=codec_dir, output_dir=tmp_path / "units", num_workers=0)
 
 
-def test_two_processes_give_the_same_dataset(monkeypatch, codec_dir, recordings, tmp_path):
-    arguments = {"source": recordings, "codec": codec_dir, "chunk_seconds": 3.0, "num_workers": 0}
-    run(monkeypatch, output_dir=tmp_path / "one", **arguments)
+def start(tmp_path, source, codec, output, *options, **settings):
+    """The script in a process of its own, with parts and chunks of three seconds."""
+    command = [sys.executable, str(SCRIPT), "--source", str(source), "--codec", str(codec), "--chunk_seconds", "3"]
+    command += ["--output_dir", str(output), "--num_workers", "0", *options]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
 
-    options = [f"--{name}={value}" for name, value in {**arguments, "output_dir": tmp_path / "two"}.items()]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", str(SCRIPT)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=240)
 
-    assert finished.returncode == 0, finished.stderr
+def test_two_workers_give_the_same_dataset_in_any_number_of_tasks(monkeypatch, codec_dir, recordings, tmp_path):
+    run(monkeypatch, source=recordings, codec=codec_dir, output_dir=tmp_path / "one", chunk_seconds=3.0, num_workers=0)
+
+    process = start(tmp_path, recordings, codec_dir, tmp_path / "two", "--workers", "2", "--tasks", "5")
+    output, errors = process.communicate(timeout=240)
+
+    assert process.returncode == 0, errors
+    assert output.startswith(f"6 rows, 0.00 hours, 191 units in '{tmp_path}/two'.")
+    assert "Encoding: 100%" in errors and "datatrove" not in errors
     assert read_data(tmp_path / "one") == read_data(tmp_path / "two")
 
 

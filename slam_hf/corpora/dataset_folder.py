@@ -3,11 +3,11 @@
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from ..encoding.ledger import ChunkKey, Ledger, to_parquet
 from ..encoding.recordings import Skipped
 from ..encoding.settings import read_state
 from ..encoding.sources import Part
+from ..folders import open_folder
 from .dataset_card import SplitSummary, make_card
 from .preference_pairs import pair_rows
 from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
@@ -26,31 +27,34 @@ SHARD_SECONDS = 100 * 3600.0
 """Audio in a shard: about 15 MB of Parquet at 25 frames a second."""
 
 
-def job_folder(output_dir: str | os.PathLike, split: str) -> Path:
+def job_folder(output_dir: str | os.PathLike, split: str) -> str:
     """Where the state of a split's tokenisation is kept: hidden, so that it is not part of the dataset."""
-    return Path(output_dir) / ".tokenization" / split
+    return f"{os.fspath(output_dir)}/.tokenization/{split}"
 
 
 def read_summary(output_dir: str | os.PathLike, split: str) -> SplitSummary | None:
     """Summary of a split, or `None` while it is not finished."""
-    path = job_folder(output_dir, split) / "summary.json"
-    if not path.exists():
+    folder = job_folder(output_dir, split)
+    if not open_folder(folder).exists("summary.json"):
         return None
     names = [field.name for field in fields(SplitSummary)]
-    state = read_state(path, [name for name in names if name != "files"])
+    state = read_state(f"{folder}/summary.json", [name for name in names if name != "files"])
     return SplitSummary(**{name: state[name] for name in names if name in state})
 
 
 def check_vacant(output_dir: str | os.PathLike, split: str) -> None:
-    """Raise `FileExistsError` if a tokenisation would replace other files than its own."""
-    output_dir = Path(output_dir)
+    """Raise `FileExistsError` if a tokenisation would replace other files than its own, and `ValueError` if the split
+    has no name that `load_dataset` takes."""
+    if not re.fullmatch(r"\w+(\.\w+)*", split):
+        raise ValueError(f"A split needs a name of letters and digits, such as 'train', not {split!r}.")
+    files = open_folder(output_dir)
     foreign = []
-    if not any(output_dir.glob(".tokenization/*/")):
-        foreign += output_dir.glob("README.md")
-    if not job_folder(output_dir, split).exists():
-        foreign += [*sorted(output_dir.glob(f"data/{split}-*")), *output_dir.glob(f"skipped/{split}.jsonl")]
+    if not files.glob(".tokenization/*"):
+        foreign += files.glob("README.md")
+    if not files.exists(f".tokenization/{split}"):
+        foreign += [*sorted(files.glob(f"data/{split}-*")), *files.glob(f"skipped/{split}.jsonl")]
     if foreign:
-        names = ", ".join(str(path.relative_to(output_dir)) for path in foreign[:3])
+        names = ", ".join(foreign[:3])
         raise FileExistsError(
             f"'{output_dir}' holds files that no tokenisation of '{split}' has written, and that this one would "
             f"replace or be mixed up with: {names}{', ...' if len(foreign) > 3 else ''}. Choose another folder, or "
@@ -69,7 +73,6 @@ def finish_split(
     """Make the shards, the skip report and the card of a split whose chunks are all there. Every step gives the same
     files when it is repeated, so it may be interrupted too. A `ValueError` says that chunks are missing, or that there
     is not a single row."""
-    output_dir = Path(output_dir)
     ledger.refresh()
     keys = ledger.finished(parts)
     records = [ledger.records[key] for key in keys]
@@ -83,7 +86,8 @@ def finish_split(
             filled.append(key)
         num_rows += rows
         skipped += left_out
-    report = output_dir / "skipped" / f"{split}.jsonl"
+    output_dir = os.fspath(output_dir)
+    report = f"{output_dir}/skipped/{split}.jsonl"
     lines = "".join(map(_report_line, skipped)).encode()
     atomic_write(report, lines)
     reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
@@ -103,7 +107,7 @@ def finish_split(
         skipped=reasons,
         files={f"skipped/{split}.jsonl": _hash(lines), **shards},
     )
-    atomic_write(job_folder(output_dir, split) / "summary.json", json.dumps(asdict(summary), indent=2).encode())
+    atomic_write(f"{job_folder(output_dir, split)}/summary.json", json.dumps(asdict(summary), indent=2).encode())
     publish_split(output_dir, split, codec)
     return summary
 
@@ -111,28 +115,28 @@ def finish_split(
 def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescription) -> None:
     """Write the card of the splits that are finished, and remove what is no longer needed of one of them. A
     `ValueError` names a file of it that is damaged."""
-    output_dir = Path(output_dir)
+    files, output_dir = open_folder(output_dir), os.fspath(output_dir)
     _check_files(output_dir, read_summary(output_dir, split))
-    names = sorted(path.parent.name for path in output_dir.glob(".tokenization/*/summary.json"))
+    names = sorted(path.split("/")[1] for path in files.glob(".tokenization/*/summary.json"))
     card = make_card(codec, [read_summary(output_dir, name) for name in names])
-    atomic_write(output_dir / "README.md", card.content.encode())
-    shutil.rmtree(job_folder(output_dir, split) / "chunks", ignore_errors=True)
-    remove_unfinished(output_dir / "data", f"{split}-")
-    remove_unfinished(output_dir / "skipped", f"{split}.")
+    atomic_write(f"{output_dir}/README.md", card.content.encode())
+    with suppress(OSError):  # there are none, or a task that came too late still writes one
+        files.rm(f".tokenization/{split}/chunks", recursive=True)
+    remove_unfinished(f"{output_dir}/data", f"{split}-")
+    remove_unfinished(f"{output_dir}/skipped", f"{split}.")
     remove_unfinished(job_folder(output_dir, split), "")
     remove_unfinished(output_dir, "README.md")
 
 
-def _check_files(output_dir: Path, summary: SplitSummary) -> None:
+def _check_files(output_dir: str, summary: SplitSummary) -> None:
     """Check that the shards and the report are those that were written, and that no other shards are among them."""
-    split, state = summary.split, job_folder(output_dir, summary.split) / "summary.json"
-    shards = {f"data/{path.name}" for path in (output_dir / "data").glob(f"{split}-*.parquet")}
-    for name in sorted(summary.files.keys() | shards if summary.files else ()):
-        path = output_dir / name
-        if not path.is_file() or _hash(path.read_bytes()) != summary.files.get(name):
+    files, split = open_folder(output_dir), summary.split
+    shards = files.glob(f"data/{split}-*.parquet")
+    for name in sorted({*summary.files, *shards} if summary.files else ()):
+        if not files.isfile(name) or _hash(files.cat_file(name)) != summary.files.get(name):
             raise ValueError(
-                f"'{path}' is not as the tokenisation of '{split}' wrote it. Remove it and '{state}', and start the "
-                "same command to tokenise it again."
+                f"'{output_dir}/{name}' is not as the tokenisation of '{split}' wrote it. Remove it and "
+                f"'{job_folder(output_dir, split)}/summary.json', and start the same command to tokenise it again."
             )
 
 
@@ -148,7 +152,7 @@ def _read_pairs(ledger: Ledger, key: ChunkKey) -> tuple[pa.Table, list[Skipped]]
 
 
 def _write_shards(
-    output_dir: Path, split: str, ledger: Ledger, keys: list[ChunkKey], has_pairs: bool
+    output_dir: str, split: str, ledger: Ledger, keys: list[ChunkKey], has_pairs: bool
 ) -> tuple[int, dict[str, str]]:
     """Write the rows of chunks. Returns their size in memory, in bytes, and the hash of each shard by its path."""
     groups = list(_group_chunks(ledger, keys))
@@ -160,7 +164,7 @@ def _write_shards(
         num_bytes += rows.nbytes
         content = to_parquet(rows)
         name = f"data/{split}-{number:05d}-of-{len(groups):05d}.parquet"
-        atomic_write(output_dir / name, content)
+        atomic_write(f"{output_dir}/{name}", content)
         hashes[name] = _hash(content)
     return num_bytes, hashes
 

@@ -1,18 +1,26 @@
 """Turns recordings into a tokenised corpus: the whole job, from a source to a dataset folder."""
 
 import os
-import re
-from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
-from ..encoding.codec_identity import describe_codec
+import torch
+
+from ..encoding.codec_identity import CodecDescription, describe_codec
 from ..encoding.ledger import Ledger
+from ..encoding.progress import JobProgress
 from ..encoding.reading import PieceRules
-from ..encoding.settings import claim_folder, job_name, make_settings
+from ..encoding.settings import check_settings, claim_folder, job_name, make_settings
+from ..encoding.source_arguments import SourceArguments
+from ..encoding.source_file import open_source, prepare_source
 from ..encoding.sources import Source
 from ..encoding.worker import encode_parts
+from ..execution.arguments import ExecutorArguments
+from ..execution.steps import run_steps
 from ..folder_lock import lock_folder
 from ..modeling_hubert_unit_codec import HubertUnitCodec
-from ..processes import get_process_state
+from ..processing_speech_lm import load_codec
 from .dataset_card import SplitSummary
 from .dataset_folder import check_vacant, finish_split, job_folder, publish_split, read_summary
 
@@ -26,58 +34,145 @@ def tokenize_corpus(
     num_workers: int = 2,
 ) -> SplitSummary:
     r"""
-    Tokenise recordings into a dataset that `load_dataset(output_dir)` reads.
+    Tokenise recordings, in this process, into a dataset that `load_dataset(output_dir)` reads.
 
-    Called in each process of `accelerate launch`, it divides the work among them by seconds of audio. Started again
-    after it was interrupted, it continues with the chunks that are missing. The result is the same for any number of
-    processes and interruptions.
+    Started again after it was interrupted, it continues with the chunks that are missing. The result is the same for
+    any number of interruptions, and that of [`TokenizationJob`] on any executor.
 
     Args:
         source ([`Source`]):
-            What to tokenise, the same in all processes.
+            What to tokenise.
         codec ([`HubertUnitCodec`]):
             Gives the units, on the device that it is on.
         output_dir (`str` or `os.PathLike`):
-            Folder of the dataset, which may hold other splits made with the same codec.
+            Path or URL of the dataset's folder, which may hold other splits made with the same codec.
         split (`str`, *optional*, defaults to `"train"`):
             Name of the split.
         rules ([`PieceRules`], *optional*):
             How recordings are cut, and which pieces are left out.
         num_workers (`int`, *optional*, defaults to 2):
-            Worker processes that decode and resample ahead of the codec, for each process.
+            Worker processes that decode and resample ahead of the codec.
 
     Returns:
         [`SplitSummary`]
 
     Raises:
-        ValueError: `output_dir` holds a tokenisation with other settings, or a damaged one; the processes see
-            different recordings or codecs; chunks are missing in the end; or nothing could be tokenised.
+        ValueError: `output_dir` holds a tokenisation with other settings, or a damaged one; chunks are missing in the
+            end; or nothing could be tokenised.
         FileExistsError: `output_dir` holds files that would be replaced, and that no tokenisation has written.
         FolderInUseError: another job is writing to `output_dir`.
+        ChildProcessError: a worker process was killed.
         DiskFullError: no space is left. What is finished is kept.
     """
-    if not re.fullmatch(r"\w+(\.\w+)*", split):
-        raise ValueError(f"A split needs a name of letters and digits, such as 'train', not {split!r}.")
-    rules = PieceRules() if rules is None else rules
-    state = get_process_state()
-    description = describe_codec(codec)
-    settings = make_settings(source, description, rules)
-    folder = job_folder(output_dir, split)
-    with lock_folder(output_dir) if state.is_main_process else nullcontext():
-        with state.main_process_first():
-            if state.is_main_process:
-                check_vacant(output_dir, split)
-            claim_folder(folder, settings)
-        is_finished = read_summary(output_dir, split) is not None
-        chunks, job = folder / "chunks", job_name(settings)
-        if not is_finished:
-            rank, world_size = state.process_index, state.num_processes
-            encode_parts(source, codec, rules, Ledger(chunks, job), rank, world_size, num_workers)
-        state.wait_for_everyone()
-        if state.is_main_process and is_finished:
-            publish_split(output_dir, split, description)
-        elif state.is_main_process:
-            # The ledger is read from the disk again: the folder may have been moved away meanwhile.
-            finish_split(output_dir, split, Ledger(chunks, job), source.parts, description, source.has_pairs)
-        state.wait_for_everyone()
-    return read_summary(output_dir, split)
+    corpus = _Corpus(source, describe_codec(codec), rules or PieceRules(), os.fspath(output_dir), split)
+    with lock_folder(output_dir):
+        corpus.begin()
+        if not corpus.is_finished():
+            with JobProgress(source.parts, corpus.ledger()):
+                encode_parts(source, codec, corpus.rules, corpus.ledger(), num_workers=num_workers)
+        return corpus.finish()
+
+
+@dataclass(frozen=True)
+class TokenizationJob:
+    r"""
+    [`tokenize_corpus`] by names and numbers, which any machine can open: the steps of an executor.
+
+    Args:
+        source ([`SourceArguments`]):
+            What to tokenise.
+        codec (`str`):
+            Folder or repository of a [`HubertUnitCodec`].
+        output_dir (`str`):
+            Path or URL of the dataset's folder.
+        codec_revision (`str`, *optional*, defaults to `"main"`):
+            Revision of the codec's repository.
+    """
+
+    source: SourceArguments
+    codec: str
+    output_dir: str
+    codec_revision: str = "main"
+    split: str = "train"
+    rules: PieceRules = field(default_factory=PieceRules)
+    num_workers: int = 2
+
+    def run(self, executor: ExecutorArguments) -> SplitSummary | None:
+        """Tokenise on an executor. `None` if jobs of Slurm will do it. Beside the errors of [`tokenize_corpus`] and of
+        [`run_steps`], a `ValueError` says that the input has changed since the job was begun."""
+        with lock_folder(self.output_dir):
+            check_vacant(self.output_dir, self.split)
+            corpus = self._open(prepare_source(self._source_file, self.source))
+            corpus.begin()
+            if corpus.is_finished():
+                return corpus.finish()
+            with JobProgress(corpus.source.parts, corpus.ledger(), disable=executor.executor == "slurm"):
+                is_done = run_steps(self.encode, self.finish, executor, f"{corpus.folder}/logs")
+        return read_summary(self.output_dir, self.split) if is_done else None
+
+    def encode(self, data: Any, rank: int, world_size: int) -> None:
+        """Encode what is missing of a task's share, on the accelerator of this process or else on the CPU."""
+        corpus = self._open(open_source(self._source_file))
+        check_settings(corpus.folder, corpus.settings)
+        if corpus.is_finished():
+            return
+        codec = _load(self.codec, self.codec_revision)[0]
+        codec.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        encode_parts(corpus.source, codec, self.rules, corpus.ledger(), rank, world_size, self.num_workers)
+
+    def finish(self, data: Any, rank: int, world_size: int) -> None:
+        """Make the dataset, once every row is encoded."""
+        with lock_folder(self.output_dir):
+            self._open(open_source(self._source_file)).finish()
+
+    @property
+    def _source_file(self) -> str:
+        return f"{job_folder(self.output_dir, self.split)}/source.parquet"
+
+    def _open(self, source: Source) -> "_Corpus":
+        description = _load(self.codec, self.codec_revision)[1]
+        return _Corpus(source, description, self.rules, self.output_dir, self.split)
+
+
+@lru_cache(maxsize=1)
+def _load(codec: str, revision: str) -> tuple[HubertUnitCodec, CodecDescription]:
+    loaded = load_codec(codec, revision)
+    return loaded, describe_codec(loaded)
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """A split that is being tokenised, and what its rows depend on."""
+
+    source: Source
+    codec: CodecDescription
+    rules: PieceRules
+    output_dir: str
+    split: str
+
+    @property
+    def folder(self) -> str:
+        return job_folder(self.output_dir, self.split)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return make_settings(self.source, self.codec, self.rules)
+
+    def ledger(self) -> Ledger:
+        """What the disk or object store has now: the folder may have been moved away since it was last read."""
+        return Ledger(f"{self.folder}/chunks", job_name(self.settings))
+
+    def begin(self) -> None:
+        check_vacant(self.output_dir, self.split)
+        claim_folder(self.folder, self.settings)
+
+    def is_finished(self) -> bool:
+        return read_summary(self.output_dir, self.split) is not None
+
+    def finish(self) -> SplitSummary:
+        if self.is_finished():
+            publish_split(self.output_dir, self.split, self.codec)
+        else:
+            parts, has_pairs = self.source.parts, self.source.has_pairs
+            finish_split(self.output_dir, self.split, self.ledger(), parts, self.codec, has_pairs)
+        return read_summary(self.output_dir, self.split)

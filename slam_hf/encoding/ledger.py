@@ -7,14 +7,16 @@ import os
 import re
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic_write import atomic_write
+from ..folders import open_folder
+from ..remote_files import local_path
 from .recordings import Skipped, SkipReason
 from .sources import Part
 
@@ -59,44 +61,49 @@ class ChunkRecord:
 class Ledger:
     """The finished chunks of a job, one Parquet file each, which holds the rows and, in its metadata, the
     [`ChunkRecord`]: one rename makes both appear together. The name of a file has the hash of its content, so that a
-    damaged chunk is noticed: it is removed, and encoded again. Chunks of a job of another name count as damaged."""
+    damaged chunk is noticed: it is removed, and encoded again. Chunks of a job of another name count as damaged. If
+    two tasks have encoded the same chunk, it is one file, or, where their units differ, the first of two counts."""
 
     def __init__(self, folder: str | os.PathLike, job: str = ""):
-        self.folder = Path(folder)
+        self.folder = os.fspath(folder)
         self.job = job
         self.records: dict[ChunkKey, ChunkRecord] = {}
-        self._paths: dict[ChunkKey, Path] = {}
+        self._files = open_folder(folder)
+        self._names: dict[ChunkKey, str] = {}
+
+    def create(self) -> None:
+        """Create the folder where it is missing. An object store has no folders."""
+        if local_path(self.folder) is not None:
+            self._files.makedirs("", exist_ok=True)
 
     def add(self, key: ChunkKey, rows: pa.Table, record: ChunkRecord) -> None:
         """Write a finished chunk. The folder must be there: one that has gone was moved away, with earlier chunks."""
-        if not self.folder.is_dir():
+        if local_path(self.folder) is not None and not self._files.isdir(""):
             raise FileNotFoundError(f"'{self.folder}' was moved or removed while the job was running. Start again.")
         metadata = {_RECORD_KEY: json.dumps({"job": self.job, "key": key, **asdict(record)}).encode()}
         content = to_parquet(rows.replace_schema_metadata(metadata))
-        path = self.folder / f"{key.part:06d}-{key.chunk:05d}-{_hash(content)}.parquet"
-        atomic_write(path, content)
-        self.records[key], self._paths[key] = record, path
+        name = f"{key.part:06d}-{key.chunk:05d}-{_hash(content)}.parquet"
+        atomic_write(self._path(name), content)
+        self.records[key], self._names[key] = record, name
 
     def refresh(self, parts: Container[int] | None = None) -> None:
         """Learn of the chunks that other processes, or an earlier run, have finished: all, or those of some parts."""
-        paths = {}
-        for name in filter(None, map(_CHUNK_NAME.fullmatch, os.listdir(self.folder) if self.folder.is_dir() else [])):
-            key = ChunkKey(int(name[1]), int(name[2]))
+        names = {}
+        for match in filter(None, map(_CHUNK_NAME.fullmatch, self._list())):
+            key = ChunkKey(int(match[1]), int(match[2]))
             if key not in self.records and (parts is None or key.part in parts):
-                paths[self.folder / name[0]] = key
+                names[match[0]] = key
         with ThreadPoolExecutor() as pool:
-            records = list(pool.map(self._read_record, paths, paths.values()))
-        damaged = sorted(path for path, record in zip(paths, records, strict=True) if record is None)
-        for path in damaged:
-            path.unlink(missing_ok=True)
+            records = list(pool.map(self._read_record, names, names.values()))
+        damaged = [name for name, record in zip(names, records, strict=True) if record is None]
         if damaged:
             logger.warning(
                 f"{len(damaged)} damaged {'chunks are' if len(damaged) > 1 else 'chunk is'} encoded again, the first "
-                f"of which was '{damaged[0]}'."
+                f"of which was '{self._path(damaged[0])}'."
             )
-        for (path, key), record in zip(paths.items(), records, strict=True):
-            if record is not None:
-                self.records[key], self._paths[key] = record, path
+        for (name, key), record in zip(names.items(), records, strict=True):
+            if record is not None and key not in self.records:
+                self.records[key], self._names[key] = record, name
 
     def pending(self, parts: Sequence[Part]) -> list[PendingPart]:
         """What remains to be done, as far as this ledger knows."""
@@ -122,7 +129,9 @@ class Ledger:
             for key in self._finished(number):
                 record = self.records[key]
                 if record.num_rows + len(record.skipped) < record.next_row - next_row:
-                    raise ValueError(f"'{self._paths[key]}' does not account for all rows of the input. Remove it.")
+                    raise ValueError(
+                        f"'{self._path(self._names[key])}' does not account for all rows of the input. Remove it."
+                    )
                 next_row = record.next_row
                 keys.append(key)
             if part.num_rows not in (None, next_row):
@@ -140,16 +149,31 @@ class Ledger:
 
     def read_rows(self, key: ChunkKey) -> pa.Table:
         """The rows of a chunk."""
-        content = pa.BufferReader(self._paths[key].read_bytes())
+        content = pa.BufferReader(self._files.cat_file(self._names[key]))
         return pq.read_table(content, page_checksum_verification=True).replace_schema_metadata(None)
 
-    def _read_record(self, path: Path, key: ChunkKey) -> ChunkRecord | None:
-        """The record of a chunk, or `None` where the file is damaged or that of another chunk."""
+    def _path(self, name: str) -> str:
+        return f"{self.folder}/{name}"
+
+    def _list(self) -> list[str]:
+        """The names of the files, in order."""
         try:
-            content = path.read_bytes()
-        except FileNotFoundError:  # another process has removed a damaged chunk
-            return None
-        if not path.stem.endswith(_hash(content)):
+            return sorted(os.path.basename(path) for path in self._files.ls("", detail=False))
+        except FileNotFoundError:
+            return []
+
+    def _read_record(self, name: str, key: ChunkKey) -> ChunkRecord | None:
+        """The record of a chunk, or `None` where the file is damaged or that of another chunk: then it is removed, at
+        once, for another task may be about to write it again."""
+        record = None
+        with suppress(FileNotFoundError):  # another process has removed a damaged chunk
+            record = self._parse(self._files.cat_file(name), name, key)
+            if record is None:
+                self._files.rm_file(name)
+        return record
+
+    def _parse(self, content: bytes, name: str, key: ChunkKey) -> ChunkRecord | None:
+        if not name.endswith(f"-{_hash(content)}.parquet"):
             return None
         record = json.loads(pq.read_schema(pa.BufferReader(content)).metadata[_RECORD_KEY])
         if (record.pop("job"), record.pop("key")) != (self.job, list(key)):

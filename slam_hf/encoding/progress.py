@@ -1,15 +1,21 @@
 """Shows how far a job is: hours done, hours per hour, and time left."""
 
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
 
-from .ledger import ChunkKey, Ledger
+from .ledger import Ledger
 from .sources import Part
+
+
+MIN_PAUSE = 1.0
+"""Seconds between two looks at the ledger, or more."""
 
 
 class HoursBar(tqdm):
@@ -45,52 +51,55 @@ class HoursBar(tqdm):
 
 
 class JobProgress:
-    """Progress of all processes, in a `with` block: what the ledger has, and what this process has encoded since.
+    """Shows how much of a job is in the ledger, in a `with` block: whichever processes encode it, one bar has it all.
     Where the length of the parts is not known, it is estimated from their numbers of rows."""
 
-    def __init__(self, parts: Sequence[Part], ledger: Ledger, disable: bool):
+    def __init__(self, parts: Sequence[Part], ledger: Ledger, disable: bool = False):
         self.parts = parts
         self.ledger = ledger
-        self.unfinished: Counter[ChunkKey] = Counter()
-        self.count_again_at = time.monotonic() + 10.0
-        self._count()
-        self.bar = HoursBar(self._seconds_done(), self.total_seconds, disable=disable)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self.ledger.refresh()
+        self.bar = HoursBar(self.seconds_done, self.total_seconds, disable=disable)
         if ledger.records and not disable:
             self.bar.write(f"Continuing: {self.bar.hours} h are encoded.", sys.stderr)
 
     def __enter__(self) -> "JobProgress":
+        if not self.bar.disable:
+            self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error: type | None, *details: object) -> None:
+        self._ended.set()
+        if not self.bar.disable:
+            self._thread.join()
+        if error is None:
+            seconds = self.seconds_done if self.total_seconds is None else self.total_seconds
+            self.bar.show(seconds, self.total_seconds)
         self.bar.close()
 
-    def add_piece(self, chunk: ChunkKey, seconds: float) -> None:
-        self.unfinished[chunk] += seconds
-        self.bar.show(self._seconds_done(), self.total_seconds)
-
-    def end_chunk(self, chunk: ChunkKey) -> None:
-        self.unfinished.pop(chunk, None)
-        self.seconds_finished += self.ledger.records[chunk].seconds
-        started = time.monotonic()
-        if not self.bar.disable and started >= self.count_again_at:
-            self.ledger.refresh()
-            self._count()
+    def _follow(self) -> None:
+        pause = MIN_PAUSE
+        while not self._ended.wait(pause):
+            started = time.monotonic()
+            with suppress(OSError):  # of the network, which the tasks report
+                self.ledger.refresh()
+            self.bar.show(self.seconds_done, self.total_seconds)
             # Of a large job, counting takes seconds: at most a fiftieth of the time is spent on it.
-            self.count_again_at = started + max(10.0, 50 * (time.monotonic() - started))
-        self.bar.show(self._seconds_done(), self.total_seconds)
+            pause = max(MIN_PAUSE, 50 * (time.monotonic() - started))
 
-    def _count(self) -> None:
-        """Count what is in the ledger, where chunks of other processes appear."""
-        self.seconds_finished = sum(record.seconds for record in self.ledger.records.values())
+    @property
+    def seconds_done(self) -> float:
+        return sum(record.seconds for record in self.ledger.records.values())
+
+    @property
+    def total_seconds(self) -> float | None:
         rows: Counter[int] = Counter()  # of each part, up to the end of its last finished chunk
         for key, record in self.ledger.records.items():
             rows[key.part] = max(rows[key.part], record.next_row)
         lengths, nums_rows = [part.seconds for part in self.parts], [part.num_rows for part in self.parts]
-        self.total_seconds = None
         if None not in lengths:
-            self.total_seconds = sum(lengths)
-        elif None not in nums_rows and rows.total() > 0:
-            self.total_seconds = self.seconds_finished / rows.total() * sum(nums_rows)
-
-    def _seconds_done(self) -> float:
-        return self.seconds_finished + self.unfinished.total()
+            return sum(lengths)
+        if None not in nums_rows and rows.total() > 0:
+            return self.seconds_done / rows.total() * sum(nums_rows)
+        return None

@@ -2,15 +2,21 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Collection
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from ..atomic_write import atomic_write
+from ..folders import open_folder
 from .codec_identity import CodecDescription
 from .reading import PieceRules
 from .sources import Source
+
+
+SETTINGS = ("codec", "source", "rules")
 
 
 def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) -> dict[str, Any]:
@@ -24,20 +30,25 @@ def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) ->
     }
 
 
-def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+def claim_folder(folder: str | os.PathLike, settings: dict[str, Any]) -> None:
     """Write the settings of a split's tokenisation to its folder. A `ValueError` says that the split was begun with
     other settings, or that another split, in a folder beside it, was begun with another codec."""
+    parent, split = os.path.split(os.fspath(folder))
+    for path in sorted(open_folder(parent).glob("*/settings.json")):
+        name = path.partition("/")[0]
+        check_settings(f"{parent}/{name}", settings if name == split else {"codec": settings["codec"]})
+    atomic_write(f"{parent}/{split}/settings.json", json.dumps(settings, indent=2).encode())
+
+
+def check_settings(folder: str, settings: dict[str, Any]) -> None:
+    """Raise `ValueError` if the tokenisation in a folder was begun with other settings than these."""
     settings = json.loads(json.dumps(settings))
-    for path in sorted(folder.parent.glob("*/settings.json")):
-        earlier, now = read_state(path, settings.keys()), settings
-        if path.parent != folder:
-            earlier, now = {"codec": earlier["codec"]}, {"codec": now["codec"]}
-        if changes := list_changes(earlier, now):
-            raise ValueError(
-                f"'{path.parent}' holds a tokenisation that was begun with other settings. "
-                "Use those to continue it, or write to another folder:\n" + "\n".join(changes)
-            )
-    atomic_write(folder / "settings.json", json.dumps(settings, indent=2).encode())
+    earlier = read_state(f"{folder}/settings.json", SETTINGS)
+    if changes := list_changes({name: earlier[name] for name in settings}, settings):
+        raise ValueError(
+            f"'{folder}' holds a tokenisation that was begun with other settings. Use those to continue it, or write "
+            "to another folder:\n" + "\n".join(changes)
+        )
 
 
 def job_name(settings: dict[str, Any]) -> str:
@@ -45,10 +56,12 @@ def job_name(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def read_state(path: Path, keys: Collection[str]) -> dict[str, Any]:
+def read_state(path: str | os.PathLike, keys: Collection[str]) -> dict[str, Any]:
     """Read a JSON file of a job's state. A `ValueError` says that it is damaged, or lacks one of the keys."""
+    with fsspec.open(os.fspath(path), "rb") as file:
+        content = file.read()
     try:
-        state = json.loads(path.read_bytes())
+        state = json.loads(content)
         if not isinstance(state, dict) or not set(keys) <= state.keys():
             raise ValueError(f"it should have {', '.join(keys)}")
     except (RecursionError, ValueError) as error:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..atomic_write import atomic_write
 from ..audio_files import AudioError, ByteRange, open_file
-from ..remote_files import local_path, open_filesystem, with_retries
+from ..remote_files import local_path
 from .dataset_source import open_dataset
 from .folder_files import FolderFiles, list_files, read_versions
 from .listing import list_audio_folder, list_librilight, list_librispeech
@@ -207,10 +207,7 @@ def _write(path: str | os.PathLike, state: dict[str, Any], parts: Sequence[FileP
     with pq.ParquetWriter(content, schema, write_page_checksum=True) as writer:
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-    if local_path(path) is not None:
-        return atomic_write(local_path(path), content.getvalue())
-    file_system, inside = open_filesystem(os.fsdecode(path))
-    with_retries(lambda: file_system.pipe_file(inside, content.getvalue()), repr(path), "could not be written")
+    atomic_write(path, content.getvalue())
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, Any], pa.Table] | None:

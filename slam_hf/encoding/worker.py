@@ -11,10 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from .ledger import ChunkKey, ChunkRecord, Ledger
 from .piece_batches import Batch, ChunkEnd, ChunkPieces, make_batches, make_loader
-from .progress import JobProgress
 from .reading import PieceRules
 from .recordings import Skipped, SkipReason
-from .sources import Part, Source
+from .sources import Part, Source, load_seconds
 from .unit_rows import UNIT_ROW_SCHEMA
 
 
@@ -28,54 +27,56 @@ def encode_parts(
     num_workers: int = 2,
 ) -> None:
     r"""
-    Encode what the ledger lacks of one rank's share of a source.
+    Encode what the ledger lacks of one task's share of a source.
 
-    The shares of all ranks are the whole source, and each is a function of the source, the rank and the world size
-    alone. The ranks need not know of each other: they may run at the same time or not, on any machines that see the
-    folder of the ledger, and be started again. Once all have ended, `ledger.finished(source.parts)` has everything.
+    The shares of all tasks are the whole source. The tasks need not know of each other: they may run at the same time
+    or not, on any machines that see the folder of the ledger, and be started again. Once all have ended,
+    `ledger.finished(source.parts)` has everything.
 
     The codec gives the units, on the device that it is on, in batches as it wants them; `num_workers` processes decode
-    and resample ahead of it. Rank 0 shows the progress of all ranks.
+    and resample ahead of it.
 
     Raises:
+        ChildProcessError: one of these processes was killed.
         DiskFullError: no space is left. What is finished is kept.
         FileNotFoundError: the folder of the ledger was moved or removed meanwhile.
     """
-    share = set(share_parts(source.parts, world_size)[rank])
-    ledger.folder.mkdir(parents=True, exist_ok=True)
-    ledger.refresh(None if rank == 0 else share)
+    share = share_parts(source.parts, rank, world_size)
+    ledger.create()
+    ledger.refresh(share)
     pending = [item for item in ledger.pending(source.parts) if item.next_chunk.part in share]
     pieces = ChunkPieces(source.parts, pending, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds)
     frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)  # by chunk and position of the piece
-    with JobProgress(source.parts, ledger, disable=rank != 0) as progress:
+    try:
         for item in make_batches(make_loader(pieces, num_workers), codec.batch_shape, codec.sampling_rate):
             if isinstance(item, OSError | ValueError):
                 raise item
             if isinstance(item, list):
                 for piece, units in zip(item, _encode_batch(codec, item), strict=True):
                     frames[piece.chunk][piece.position] = units
-                    progress.add_piece(piece.chunk, len(piece.waveform) / codec.sampling_rate)
             else:
                 ledger.add(item.chunk, *_make_rows(item, frames.pop(item.chunk, {}), codec))
-                progress.end_chunk(item.chunk)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            "A process that decodes recordings was killed, as happens when memory runs out. Start the same command "
+            "again to continue, with a smaller num_workers."
+        ) from error
 
 
-def share_parts(parts: Sequence[Part], world_size: int) -> list[list[int]]:
-    """The numbers of each rank's parts, which have about the same amount of audio. Where the length of a part is not
-    known, their numbers of rows count; where that is not known either, all count the same."""
+def share_parts(parts: Sequence[Part], rank: int, world_size: int) -> range:
+    """The numbers of a task's parts: neighbours, with about the same amount of audio for each task. Where the length
+    of a part is not known, their numbers of rows count; where that is not known either, all count the same."""
     loads = [part.seconds for part in parts]
     if None in loads:
         loads = [part.num_rows for part in parts]
     if None in loads:
         loads = [1.0] * len(parts)
-    shares: list[list[int]] = [[] for _ in range(world_size)]
-    totals = [0.0] * world_size
-    # The largest part goes to the rank with the least so far (Graham, 1969): no share exceeds 4/3 of the best.
-    for part in sorted(range(len(parts)), key=lambda part: -loads[part]):
-        rank = totals.index(min(totals))
-        shares[rank].append(part)
-        totals[rank] += loads[part]
-    return [sorted(share) for share in shares]
+    loads = np.array([load_seconds(load) for load in loads])
+    middles = np.cumsum(loads) - loads / 2
+    first, last = np.searchsorted(middles, loads.sum() * np.array([rank, rank + 1]) / world_size)
+    return range(first, last)
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from ..audio_utils import load_audio
 from ..encoding.codec_identity import describe_codec
 from ..encoding.ledger import Ledger
 from ..encoding.listing import AUDIO_EXTENSIONS, list_audio_folder
+from ..encoding.progress import JobProgress
 from ..encoding.reading import PieceRules
 from ..encoding.recordings import Recording, Skipped, SkipReason
 from ..encoding.segmentation import Segmentation
@@ -246,7 +247,9 @@ def _encode(
         segmentation = Segmentation(MAX_UTTERANCE_SECONDS, cut="fixed")
         rules = PieceRules(segmentation, min_seconds=1 / codec.frame_rate, min_peak_dbfs=-math.inf)
         rank, world_size = state.process_index, state.num_processes
-        encode_parts(make_source(missing), codec, rules, ledger, rank, world_size, num_workers)
+        source = make_source(missing)
+        with JobProgress(source.parts, Ledger(ledger.folder, ledger.job), disable=rank != 0):
+            encode_parts(source, codec, rules, ledger, rank, world_size, num_workers)
         state.wait_for_everyone()
         encoded, skipped = _read_cache(folder, hashes)
         if lost := hashes - encoded.keys() - skipped.keys():
