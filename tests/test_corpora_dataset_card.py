@@ -17,10 +17,12 @@ TEST = SplitSummary("test", 10, 900, 1000, 40.0, 9, False, {})
 def test_the_yaml_names_the_codec_and_the_totals():
     data = DatasetCard(make_card(CODEC, [TRAIN, TEST]).content).data.to_dict()
 
-    assert {name: data[name] for name in ("codec", "codec_revision", "codec_sha256", "frame_rate", "num_units")} == {
+    described = ("codec", "codec_revision", "codec_sha256", "codec_dtype", "frame_rate", "num_units")
+    assert {name: data[name] for name in described} == {
         "codec": "org/codec",
         "codec_revision": "a319086e1d34",
         "codec_sha256": "f" * 64,
+        "codec_dtype": "float32",
         "frame_rate": 25.0,
         "num_units": 500,
     }

@@ -63,6 +63,16 @@ def test_another_codebook_is_another_codec(tiny_codec):
         tiny_codec.codebook.copy_(codebook)
 
 
+def test_a_codec_in_bfloat16_is_another_one_and_says_so(tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    codecs = [type(tiny_codec).from_pretrained(tmp_path / "codec", dtype=dtype) for dtype in ("float32", "bfloat16")]
+    first, second = (make_settings(SOURCE, describe_codec(codec), PieceRules()) for codec in codecs)
+
+    claim_folder(tmp_path / "units" / "train", first)
+    with pytest.raises(ValueError, match="codec.dtype: was 'float32', is now 'bfloat16'"):
+        claim_folder(tmp_path / "units" / "train", second)
+
+
 def test_a_folder_is_claimed_again_with_the_same_settings(tmp_path, settings):
     claim_folder(tmp_path / "train", settings)
     claim_folder(tmp_path / "train", settings)

@@ -33,14 +33,15 @@ class SplitSummary:
 
 def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCard:
     """Make the card of a dataset folder from its finished splits. The YAML has the features and splits as `datasets`
-    writes them, and `codec`, `codec_revision`, `codec_sha256`, `frame_rate`, `num_units`, `total_hours` and
-    `total_units`."""
+    writes them, and `codec`, `codec_revision`, `codec_sha256`, `codec_dtype`, `frame_rate`, `num_units`,
+    `total_hours` and `total_units`."""
     has_pairs = splits[0].has_pairs
     data = DatasetCardData(
         tags=["speech", "speech-units", "slam-hf"],
         codec=codec.name,
         codec_revision=codec.revision,
         codec_sha256=codec.weights,
+        codec_dtype=codec.dtype,
         frame_rate=codec.frame_rate,
         num_units=codec.num_units,
         total_hours=round(sum(split.seconds for split in splits) / 3600, 2),
@@ -66,6 +67,7 @@ def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCar
         splits="\n".join(map(_split_line, splits)),
         skipped="\n\n".join(map(_skipped_paragraph, splits)),
         codec_sha256=codec.weights,
+        codec_dtype=codec.dtype,
         path=_LOCAL_PATH,
         license=_NO_LICENSE,
     )
@@ -145,7 +147,7 @@ dataset = load_dataset("{path}")
 
 ## Codec
 
-SHA-256 of the weights that the units depend on: `{codec_sha256}`.
+SHA-256 of the weights that the units depend on: `{codec_sha256}`. The encoder computed in {codec_dtype}.
 
 ## License
 

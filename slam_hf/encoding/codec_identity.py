@@ -28,7 +28,8 @@ ENCODER_SETTINGS = (
 @dataclass(frozen=True)
 class CodecDescription:
     """What a card says of a codec: its repository and commit (or the name of its folder), the SHA-256 of the weights
-    that its units depend on, their number, the samples per second of its audio, and its frames per second."""
+    that its units depend on, their number, the samples per second of its audio, its frames per second, and the type of
+    numbers that its encoder computes with."""
 
     name: str
     revision: str | None
@@ -36,6 +37,7 @@ class CodecDescription:
     num_units: int
     sampling_rate: int
     frame_rate: float
+    dtype: str = "float32"
 
 
 def describe_codec(codec: HubertUnitCodec) -> CodecDescription:
@@ -53,6 +55,7 @@ def describe_codec(codec: HubertUnitCodec) -> CodecDescription:
         num_units=codec.config.num_units,
         sampling_rate=codec.sampling_rate,
         frame_rate=codec.frame_rate,
+        dtype=str(codec.encoder.dtype).removeprefix("torch."),
     )
 
 
