@@ -1,8 +1,11 @@
 """Nothing in the tests reaches the network: what speaks to a Hub speaks to one on the loopback, in its own process."""
 
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 
@@ -83,3 +86,25 @@ def checkpoint(tmp_path, tiny_model, tiny_codec) -> Path:
 def recordings() -> list[Path]:
     """Two LibriSpeech recordings, 14.1 and 15.9 seconds long."""
     return [FIXTURES / "librispeech-clips" / name for name in ("audio1.flac", "audio2.flac")]
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """A bucket of an object store on the loopback, as a URL. Its server only answers while the session lasts."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "loopback")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3").mkdir("recordings")
+        yield "s3://recordings"
+    server.stop()
+
+
+@pytest.fixture
+def bucket_folder(object_store, request) -> str:
+    """An empty folder of the object store, as a URL."""
+    return f"{object_store}/{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}"

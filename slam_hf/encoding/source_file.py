@@ -156,7 +156,8 @@ def _open(state: dict[str, Any], table: pa.Table) -> Source:
     if state["dataset"] is not None:
         source = open_dataset(SourceArguments(**state["dataset"]))
         if json.loads(json.dumps(source.identity)) != state["identity"]:
-            raise ValueError(f"The dataset '{state['dataset']['source']}' has changed since the job began.")
+            name = state["dataset"]["source"]
+            raise ValueError(f"The dataset '{name}' has changed since the job began. Write to another folder.")
         return source
     parts, first = [], 0
     for num_rows, seconds in state["parts"]:
@@ -222,5 +223,6 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], pa.Table] | None:
     try:
         table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
         return json.loads(table.schema.metadata[_STATE_KEY]), table
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{path}' is damaged ({error}). Remove it and start the same command again.") from error
+    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
+        detail = str(error).partition("\n")[0]
+        raise ValueError(f"'{path}' is damaged ({detail}). Remove it and start the same command again.") from error

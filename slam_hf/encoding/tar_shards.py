@@ -129,7 +129,7 @@ def _read_members(file: BinaryIO, shard: str, skipped: list[Recording | Skipped]
                 raise tarfile.ReadError(f"{printable(info.name)!r} is cut off")
             last = info
             reason = _why_left_out(info)
-            if reason is not None and may_be_audio(info.name):
+            if reason is not None and may_be_audio(info.name) and not info.isdir():
                 skipped.append(Skipped(f"{shard}/{printable(info.name)}", *reason))
             elif reason is None and not is_hidden(name := info.name.removeprefix("./")):
                 yield _Member(name, info.offset_data, info.size)
