@@ -36,6 +36,15 @@ def test_the_corpus_has_the_schema_of_tokenised_corpora(tmp_path):
             assert all(unit != other for unit, other in zip(row["units"], row["units"][1:], strict=False))
 
 
+def test_words_of_the_corpus_join_to_its_texts_and_have_times_in_its_audio(tmp_path):
+    corpus = load_dataset(str(QUICKSTART_CORPUS), cache_dir=tmp_path)
+    for split in corpus.values():
+        for row in split.take(50):
+            assert "".join(word["word"] for word in row["aligned_text"]) == row["text"]
+            times = [time for word in row["aligned_text"] for time in (word["start_time"], word["end_time"])]
+            assert times == sorted(times) and times[-1] <= row["num_frames"] * 0.04
+
+
 def test_the_recipe_trains_on_whole_stories(tmp_path):
     recipe = yaml.safe_load((RECIPES / "quickstart.yaml").read_text())
     stories = load_dataset(str(QUICKSTART_CORPUS), "stories", split="validation", cache_dir=tmp_path)

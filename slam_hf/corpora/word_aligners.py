@@ -37,10 +37,12 @@ class TimedPiece(NamedTuple):
 
 
 class TimedText(NamedTuple):
-    """A text, and its words with their times, as `text` and `aligned_text` of a row have them."""
+    """A text and its words with their times, as `text` and `aligned_text` of a row have them, and the seconds of the
+    audio that they were found in."""
 
     text: str
     words: list[dict[str, Any]]
+    seconds: float
 
 
 class CtcAligner:
@@ -109,16 +111,17 @@ class CtcAligner:
         if not words:
             raise UnalignableError(SkipReason.NO_TEXT, "no letters and digits")
         tokens = self.tokenize_words(words)
-        outputs, starts, ends = [], [], []
+        outputs, starts, ends, total = [], [], [], 0.0
         for start, waveform in pieces:
             outputs.append(self.log_probabilities(waveform))
             num_frames, seconds = len(outputs[-1]), len(waveform) / self.sampling_rate
+            total += seconds
             edges = np.arange(num_frames + 1) * self._frame_seconds(seconds, num_frames)
             edges = (start + np.minimum(edges, seconds)).round(TIME_DECIMALS).tolist()
             starts += edges[:-1]
             ends += edges[1:]
         spans = align_words(torch.cat(outputs), tokens, self.blank, self.delimiter)
-        return TimedText(text, timed_words(words, [(starts[first], ends[last - 1]) for first, last in spans]))
+        return TimedText(text, timed_words(words, [(starts[first], ends[last - 1]) for first, last in spans]), total)
 
     def tokenize_words(self, words: list[str]) -> list[list[int]]:
         """Ids of the tokens of each word. [`UnalignableError`] names characters that the vocabulary lacks."""
@@ -219,11 +222,12 @@ class WhisperAligner:
         """
         heard: list[str] = []
         spans: list[tuple[float, float]] = []
-        latest = 0.0
+        latest = total = 0.0
         for start, waveform in pieces:
             audio = {"raw": waveform, "sampling_rate": self.sampling_rate}
             result = self.recognizer(audio, return_timestamps="word", generate_kwargs=self.options)
             seconds = len(waveform) / self.sampling_rate
+            total += seconds
             for chunk in result["chunks"]:
                 if not (word := " ".join(chunk["text"].split())):
                     continue
@@ -236,4 +240,4 @@ class WhisperAligner:
                 spans.append((begin, latest))
         if not heard:
             raise UnalignableError(SkipReason.NO_TEXT, "Whisper hears no words")
-        return TimedText("".join(heard), timed_words(heard, spans))
+        return TimedText("".join(heard), timed_words(heard, spans), total)
