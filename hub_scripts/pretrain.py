@@ -1,4 +1,4 @@
-r"""Train a speech language model on a corpus of units.
+r"""Train a speech language model on corpora of units, and of text and of both in turn if you like.
 
 ```
 python hub_scripts/pretrain.py --config hub_scripts/recipes/quickstart.yaml
@@ -22,7 +22,7 @@ from slam_hf.hub.publisher import Publisher
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
-from slam_hf.training.data import check_codecs, load_corpora, mix_corpora, pack_corpus
+from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
 from slam_hf.training.final_steps import check_final_steps, describe_continuation, trained_model
 from slam_hf.training.initialization import initial_model, make_processor
 from slam_hf.training.output_folder import claim_output_dir
@@ -41,16 +41,28 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     budget = set_budget(args, training_args)
     output_dir = Path(training_args.output_dir)
     processor = make_processor(args, model_args)
+    tokenizer = processor.tokenizer
     check_codecs(args.datasets, processor)
     if training_args.process_index == 0:
         check_final_steps(args, processor.feature_extractor.sampling_rate)
     model = initial_model(args, model_args, training_args.seed)
 
     with training_args.main_process_first(desc="packing"):
-        corpora, validation = load_corpora(args)
-        weights = [corpus.weight for corpus in args.datasets]
-        sequences = mix_corpora([pack_corpus(corpus, args) for corpus in corpora], weights, training_args.seed)
-        validation_sequences = pack_corpus(validation, args)
+        interleaving = make_interleaving(args, processor, training_args.seed)
+        corpora, validation = load_corpora(args, tokenizer, interleaving)
+        packed = [
+            pack_corpus(documents, args, tokenizer, corpus.modality, interleaving, endless=True)
+            for corpus, documents in zip(args.datasets, corpora, strict=True)
+        ]
+        sequences = mix_corpora(packed, [corpus.weight for corpus in args.datasets], training_args.seed)
+        held_out = {
+            modality: pack_corpus(documents, args, tokenizer, modality, interleaving)
+            for modality, documents in validation.items()
+        }
+        # The loss of each modality has a name of its own where there are several.
+        losses = {f"validation loss of {modality}": f"eval_{modality}_loss" for modality in held_out}
+        if len(held_out) == 1:
+            (held_out,), losses = held_out.values(), {"validation loss (nats per unit)": "eval_loss"}
 
     recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
     trained_on = list(zip(args.datasets, corpora, strict=True))
@@ -58,10 +70,10 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     trainer = Trainer(
         model=model,
         args=training_args,
-        data_collator=PackingCollator(args.context_length, processor.tokenizer.pad_token_id, args.packing),
+        data_collator=PackingCollator(args.context_length, tokenizer.pad_token_id, args.packing),
         train_dataset=sequences,
-        eval_dataset=validation_sequences,
-        processing_class=processor.tokenizer,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
         callbacks=[*budget, recorder, *energy_callbacks(training_args)],
     )
     # In front of those that report the logs, which it adds to.
@@ -81,7 +93,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        save_records(recorder, trainer, {"validation loss (nats per unit)": "eval_loss"})
+        save_records(recorder, trainer, losses)
         save_training_curve(trainer.state, output_dir / "training_curve.png")
 
     trainer.accelerator.wait_for_everyone()
@@ -98,7 +110,8 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         save_model_card(trainer, summaries, model)
         print(f"Model, tokenizer, processor and card: {output_dir}")
         audio = output_dir / "continuation.wav"
-        print(describe_continuation(args, model, processor, validation, training_args.seed, audio))
+        documents = validation.get("speech", validation.get("interleaved"))
+        print(describe_continuation(args, model, processor, documents, training_args.seed, audio))
     trainer.end()
     return publisher
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import Cache
 from transformers.generation import (
     GenerationConfig,
@@ -29,6 +29,7 @@ from transformers.utils.versions import require_version
 from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import SafeLoadingMixin
 from .public_names import public_name
+from .tokenization_speech_text import SpeechTextTokenizer
 from .unit_vocabulary import NUM_SPECIAL_TOKENS
 
 
@@ -87,20 +88,32 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         text_lm: str | os.PathLike,
         num_units: int = 500,
         *,
+        keep_text: bool = False,
+        text_tokenizer: str | os.PathLike | None = None,
         rope_theta: float | None = None,
         dtype: str | torch.dtype = torch.float32,
         revision: str = "main",
         attn_implementation: str | None = None,
     ) -> Self:
         r"""
-        TWIST initialisation (arXiv 2305.13009): the transformer weights of a text LM, and the first `num_units + 2`
-        rows of its embedding and of its head as those of `<PAD>`, `<S>` and the units.
+        Start from the transformer weights of a text LM, with units in place of its text (TWIST, arXiv 2305.13009), or
+        beside it (SIMS, arXiv 2504.02398).
+
+        In place of text, the first `num_units + 2` rows of its embedding and of its head become those of `<PAD>`,
+        `<S>` and the units. Beside it, the rows of text stay as they are, and [`SpeechTextTokenizer`] has the ids of
+        the units and modality tokens. They get the next rows: first those that the text LM has beyond its tokenizer,
+        and then new ones, drawn from a normal distribution with the mean and the covariance of its rows, as
+        `resize_token_embeddings` of transformers does.
 
         Args:
             text_lm (`str` or `os.PathLike`):
                 A causal LM: a Hub id or a folder.
             num_units (`int`, *optional*, defaults to 500):
                 Number of speech units.
+            keep_text (`bool`, *optional*, defaults to `False`):
+                Whether to keep the vocabulary of text.
+            text_tokenizer (`str` or `os.PathLike`, *optional*):
+                With `keep_text`, the tokenizer of the text LM. Defaults to the one in its repository.
             rope_theta (`float`, *optional*):
                 Base of the rotary embedding. Defaults to the text LM's own; the Slam recipe sets 10,000.
             dtype (`str` or `torch.dtype`, *optional*, defaults to `torch.float32`):
@@ -111,10 +124,23 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
                 `"sdpa"`, `"flex_attention"`, `"flash_attention_2"`, `"eager"`, ...
 
         Raises:
-            ValueError: `rope_theta` is given for a text LM without a rotary embedding.
+            OSError: with `keep_text`, the tokenizer of the text LM is not found.
+            ValueError: `rope_theta` is given for a text LM without a rotary embedding, or the tokenizer is not that of
+                the text LM or cannot be extended.
         """
         base = AutoModelForCausalLM.from_pretrained(text_lm, dtype=dtype, revision=revision)
-        base.resize_token_embeddings(num_units + NUM_SPECIAL_TOKENS)
+        vocabulary: dict[str, Any] = {"vocab_size": num_units + NUM_SPECIAL_TOKENS}
+        if keep_text:
+            name = text_lm if text_tokenizer is None else text_tokenizer
+            of_text = AutoTokenizer.from_pretrained(name, revision=revision if text_tokenizer is None else None)
+            num_rows = base.get_input_embeddings().num_embeddings
+            if len(of_text) > num_rows:
+                raise ValueError(
+                    f"'{name}' is not the tokenizer of '{text_lm}': it has {len(of_text):,} tokens, and the model "
+                    f"{num_rows:,}."
+                )
+            vocabulary = SpeechTextTokenizer.from_text_tokenizer(of_text, num_units).model_vocabulary
+        base.resize_token_embeddings(vocabulary["vocab_size"])
         base_config = base.config.to_dict()
         if rope_theta is not None:
             if not base_config.get("rope_parameters"):
@@ -127,7 +153,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             base_config=base_config,
             base_model_name=name,
             twist_init=True,
-            vocab_size=num_units + NUM_SPECIAL_TOKENS,
+            **vocabulary,
         )
         model = cls._from_config(config, dtype=base.dtype, attn_implementation=attn_implementation)
         model.lm.load_state_dict(base.state_dict())

@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 
 from .loading_utils import ACCESS, naming_damaged_files
 from .public_names import is_hub_id
-from .unit_vocabulary import check_ids, check_num_units, check_units
+from .unit_vocabulary import SPEECH_TEXT_TOKENIZER, check_ids, check_num_units, check_units
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,18 @@ class SpeechTextTokenizer(TokenizersBackend):
             raise ValueError(f"A modality is 'speech' or 'text', and not {modality!r}.")
         others = self.text_ids if modality == "speech" else self.speech_ids
         return [*(i for i in others if i != self.eos_token_id), self.speech_token_id, self.text_token_id]
+
+    @property
+    def model_vocabulary(self) -> dict[str, Any]:
+        """`dict`: The arguments of [`SpeechLMConfig`] for a new model with this vocabulary."""
+        return {
+            "vocab_size": len(self),
+            "num_units": self.num_units,
+            "tokenizer_class": SPEECH_TEXT_TOKENIZER,
+            "pad_token_id": self.pad_token_id,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_id,
+        }
 
     def unit_string(self, units: Iterable[int]) -> str:
         """Units as text: `<Un3><Un49>`."""

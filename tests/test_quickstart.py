@@ -7,11 +7,13 @@ import yaml
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
+from slam_hf import HubertUnitTokenizer
 from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.public_names import public_name
 from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, resolve_path
-from slam_hf.training.packing import encode_documents, pack_documents
+from slam_hf.training.documents import DocumentEncoder, encode_documents
+from slam_hf.training.packing import pack_documents
 
 
 RECIPES = Path(__file__).parent.parent / "hub_scripts" / "recipes"
@@ -48,7 +50,10 @@ def test_words_of_the_corpus_join_to_its_texts_and_have_times_in_its_audio(tmp_p
 def test_the_recipe_trains_on_whole_stories(tmp_path):
     recipe = yaml.safe_load((RECIPES / "quickstart.yaml").read_text())
     stories = load_dataset(str(QUICKSTART_CORPUS), "stories", split="validation", cache_dir=tmp_path)
-    sequences = pack_documents(encode_documents(stories, recipe["num_units"]), recipe["context_length"])
+    sequences = pack_documents(
+        encode_documents(stories, DocumentEncoder(HubertUnitTokenizer(num_units=recipe["num_units"]))),
+        recipe["context_length"],
+    )
     pieces = sum(map(len, sequences["seq_lengths"]))
     assert len(stories) <= pieces < 1.25 * len(stories)
 

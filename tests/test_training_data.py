@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter
 from itertools import islice
 
@@ -23,6 +24,12 @@ def corpus(tmp_path):
     return CorpusConfig(str(tmp_path))
 
 
+def load_speech(args: PretrainArguments):
+    """The documents of corpora of units, and those that are held out."""
+    training, validation = load_corpora(args, HubertUnitTokenizer(num_units=args.num_units))
+    return training, validation["speech"]
+
+
 def packed(first_token: int, count: int) -> Dataset:
     return Dataset.from_dict({"input_ids": [[token] for token in range(first_token, first_token + count)]})
 
@@ -38,7 +45,7 @@ def test_the_quickstart_corpus_is_the_default():
 @pytest.mark.parametrize("streaming", [False, True])
 def test_held_out_documents_are_not_trained_on(corpus, streaming):
     args = PretrainArguments(datasets=[corpus, corpus], validation_documents=2, streaming=streaming)
-    training, validation = load_corpora(args)
+    training, validation = load_speech(args)
     assert [[row["units"][0] for row in documents] for documents in training] == [[2, 3, 4, 5]] * 2
     assert [row["units"][0] for row in validation] == [0, 1, 0, 1]
 
@@ -46,8 +53,8 @@ def test_held_out_documents_are_not_trained_on(corpus, streaming):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_corpus_becomes_packed_sequences(corpus, streaming):
     args = PretrainArguments(datasets=[corpus], validation_documents=2, context_length=10, streaming=streaming)
-    (training,), _ = load_corpora(args)
-    assert list(pack_corpus(training, args)) == [
+    (training,), _ = load_speech(args)
+    assert list(pack_corpus(training, args, HubertUnitTokenizer(num_units=500))) == [
         {"input_ids": [1, 4, 11, 4, 1, 1, 5, 11, 5, 1], "seq_lengths": [5, 5]},
         {"input_ids": [1, 6, 11, 6, 1, 1, 7, 11, 7, 1], "seq_lengths": [5, 5]},
     ]
@@ -80,6 +87,26 @@ def test_a_stream_repeats_its_sequences_without_end_each_once():
     assert tokens[50:100] == tokens[:50]
 
 
+def test_a_stream_and_a_stored_corpus_mix_by_their_weights():
+    stream, stored = IterableDataset.from_generator(lambda: iter(packed(0, 50))), packed(1000, 50)
+    tokens = first_tokens(mix_corpora([stream, stored], [1.0, 3.0], seed=0), 2000)
+    assert np.mean(np.array(tokens) >= 1000) == pytest.approx(0.75, abs=0.03)
+    assert tokens == first_tokens(mix_corpora([stream, stored], [1.0, 3.0], seed=0), 2000)
+    assert set(tokens) == {*range(50), *range(1000, 1050)}
+
+
+def test_a_long_stream_does_not_take_more_memory_with_each_step(tmp_path):
+    """The keys of rows of a stream that is mapped several times took gigabytes."""
+    Dataset.from_dict({"units": [[i % 500, 3, i % 7] for i in range(5_000)]}).to_parquet(tmp_path / "train.parquet")
+    args = PretrainArguments(datasets=str(tmp_path), validation_documents=1, context_length=10, streaming=True)
+    (training,), _ = load_speech(args)
+    stream = mix_corpora([pack_corpus(training, args, HubertUnitTokenizer(num_units=500))], [None], seed=0)
+    tracemalloc.start()
+    assert len(list(stream.take(3_000))) == 3_000
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
 def test_several_streams_need_weights():
     with pytest.raises(ValueError, match="give each corpus of `datasets` a `weight`"):
         mix_corpora([packed(0, 3).to_iterable_dataset()] * 2, [None, None], seed=0)
@@ -90,7 +117,7 @@ def test_several_streams_need_weights():
 def test_a_corpus_without_a_validation_split_holds_out_documents(tmp_path, capsys, total, held_out, streaming):
     Dataset.from_dict({"units": [[i % 500] for i in range(total)]}).to_parquet(tmp_path / "train.parquet")
     args = PretrainArguments(datasets=[str(tmp_path)], streaming=streaming)
-    (training,), validation = load_corpora(args)
+    (training,), validation = load_speech(args)
     assert [row["units"][0] for row in validation] == [i % 500 for i in range(held_out)]
     assert [row["units"][0] for row in training] == [i % 500 for i in range(held_out, total)]
     assert f"has no split to hold out: {held_out} of its rows" in capsys.readouterr().out
@@ -107,16 +134,16 @@ def test_a_validation_split_is_held_out(tmp_path):
         (corpus, {}, [[1]]),
         ({"path": str(tmp_path), "split": "train+validation"}, {}, [[1]]),
     ):
-        assert load_corpora(PretrainArguments(datasets=datasets, **options))[1]["units"][:] == expected
+        assert load_speech(PretrainArguments(datasets=datasets, **options))[1]["units"][:] == expected
     with pytest.raises(ValueError, match="has no split 'test' to hold out, only train, dev"):
-        load_corpora(PretrainArguments(datasets=corpus, validation_split="test"))
+        load_speech(PretrainArguments(datasets=corpus, validation_split="test"))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("count", [6, 7, 1_000_000])
 def test_no_corpus_is_held_out_whole(corpus, count, streaming):
     with pytest.raises(ValueError, match=rf"{corpus.path}' has 6 row\(s\): to hold out {count} would leave none"):
-        load_corpora(PretrainArguments(datasets=[corpus], validation_documents=count, streaming=streaming))
+        load_speech(PretrainArguments(datasets=[corpus], validation_documents=count, streaming=streaming))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -127,7 +154,7 @@ def test_corpora_of_other_integers_mix(corpus, tmp_path_factory, streaming):
         rows.to_parquet(folder / name / "train.parquet")
     datasets = [corpus, str(folder / "int64"), str(folder / "fixed")]
     args = PretrainArguments(datasets=datasets, num_units=50, validation_documents=1, streaming=streaming)
-    training, validation = load_corpora(args)
+    training, validation = load_speech(args)
     assert [row["units"] for row in validation] == [[0, 9, 0], [49], [49]]
     assert all(documents.features["units"] == List(Value("uint16")) for documents in [*training, validation])
 
@@ -149,7 +176,7 @@ def test_a_wrong_unit_is_named_with_its_corpus_and_row(tmp_path, units, message,
     Dataset.from_dict({"units": rows}).to_parquet(tmp_path / "train.parquet")
     args = PretrainArguments(datasets=str(tmp_path), num_units=50, streaming=streaming)
     with pytest.raises(ValueError, match=f"'{tmp_path}', {message}"):
-        (training,), _ = load_corpora(args)
+        (training,), _ = load_speech(args)
         list(training)
 
 
@@ -157,13 +184,13 @@ def test_a_wrong_unit_is_named_with_its_corpus_and_row(tmp_path, units, message,
 def test_units_that_are_not_numbers_are_refused(tmp_path, units):
     Dataset.from_dict({"units": [units, units]}).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="row 0: `units` must be a list of whole numbers"):
-        load_corpora(PretrainArguments(datasets=str(tmp_path)))
+        load_speech(PretrainArguments(datasets=str(tmp_path)))
 
 
 def test_what_is_not_a_corpus_is_refused(tmp_path):
     Dataset.from_dict({"text": ["hello"]}).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="is not a tokenised corpus: it has the columns"):
-        load_corpora(PretrainArguments(datasets=[CorpusConfig(str(tmp_path))]))
+        load_speech(PretrainArguments(datasets=[CorpusConfig(str(tmp_path))]))
 
 
 def processor(num_units=50, codec=None, reference=None):

@@ -10,7 +10,6 @@ from transformers import GPTNeoXConfig, LlamaConfig, OPTConfig, Qwen2Config
 from slam_hf import SpeechLMConfig, SpeechLMForCausalLM
 from slam_hf.training.packing import (
     PackingCollator,
-    encode_documents,
     pack_documents,
     refill_sequences,
     separate_documents,
@@ -54,17 +53,6 @@ def numbered_documents(lengths: np.ndarray) -> Dataset:
     """Documents in which every token is another number, as far as 16 bits can tell."""
     numbers = np.arange(lengths.sum(), dtype=np.uint16)
     return Dataset.from_dict({"input_ids": np.split(numbers, np.cumsum(lengths)[:-1])})
-
-
-def test_documents_are_units_between_boundaries():
-    corpus = Dataset.from_dict({"id": ["a", "b"], "units": [[0, 49, 3], [7]]})
-    assert encode_documents(corpus, num_units=50)[:] == {"input_ids": [[1, 2, 51, 5, 1], [1, 9, 1]]}
-
-
-def test_units_outside_the_vocabulary_are_refused():
-    corpus = Dataset.from_dict({"units": [[0, 50]]})
-    with pytest.raises(ValueError, match="unit 50 is outside this vocabulary of units 0 to 49"):
-        encode_documents(corpus, num_units=50)
 
 
 def test_documents_stay_whole_where_they_fit_and_are_cut_where_they_are_too_long():

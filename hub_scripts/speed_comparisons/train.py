@@ -15,7 +15,8 @@ from datasets import Dataset, disable_progress_bars
 from torch import nn
 
 from slam_hf import HubertUnitTokenizer, SpeechLMConfig, SpeechLMForCausalLM
-from slam_hf.training.packing import IGNORE_INDEX, PackingCollator, encode_documents, pack_documents
+from slam_hf.training.documents import DocumentEncoder, encode_documents
+from slam_hf.training.packing import IGNORE_INDEX, PackingCollator, pack_documents
 
 from .turns import Comparison, describe_device, matmul_flops, take_turns
 
@@ -104,7 +105,7 @@ def make_documents(count: int, seed: int) -> Dataset:
     generator = np.random.default_rng(seed)
     lengths = np.interp(generator.random(count), *LENGTH_QUANTILES).astype(int)
     units = [generator.integers(500, size=length - 2) for length in lengths]
-    return encode_documents(Dataset.from_dict({"units": units}), num_units=500)
+    return encode_documents(Dataset.from_dict({"units": units}), DocumentEncoder(HubertUnitTokenizer(num_units=500)))
 
 
 def padded_batches(documents: Dataset, batch_size: int) -> Iterator[Batch]:

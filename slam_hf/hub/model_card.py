@@ -320,6 +320,7 @@ def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:
 
 def _describe_corpus(corpus: CorpusRecord) -> Markdown:
     figures = (
+        ("modality", code, corpus.modality),
         ("configuration", code, corpus.config),
         ("split", code, corpus.split),
         ("weight", format_value, corpus.weight),

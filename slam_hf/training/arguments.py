@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING
 from trl import ModelConfig, TrlParser
 
 from ..configuration_speech_lm import SpeechLMConfig
+from ..corpora.interleaving import METHODS
 from ..evaluation.tasks import pair_tasks
 from ..public_names import PREFIX, is_hub_id
 from ..quickstart import resolve_path
@@ -28,6 +29,8 @@ ALTERNATIVES = (
     ("validation_split", "validation_documents"),
 )
 """Arguments that exclude each other. One on the command line replaces those of its group in the recipe."""
+
+MODALITIES = ("speech", "text", "interleaved")
 
 MAX_TRAINED_UNITS = MAX_UNITS - NUM_SPECIAL_TOKENS
 """The ids of units and of two special tokens are stored as uint16."""
@@ -92,7 +95,7 @@ class ModelArguments(ModelConfig):
 @dataclass
 class CorpusConfig:
     r"""
-    A tokenised corpus, as `datasets.load_dataset` finds it.
+    A corpus, as `datasets.load_dataset` finds it.
 
     Args:
         path (`str`):
@@ -108,6 +111,12 @@ class CorpusConfig:
         weight (`float`, *optional*):
             Share of the training tokens that comes from this corpus, relative to the weights of the other corpora.
             Either every corpus has a weight or none has: then they are mixed in proportion to their sizes.
+        modality (`str`, *optional*, defaults to `"speech"`):
+            What to train on: `"speech"`, the units of a tokenised corpus; `"text"`, a column of text; or
+            `"interleaved"`, the units and the words of a tokenised corpus with `aligned_text`, in turn. Rows without
+            times of words are left out of the latter.
+        text_column (`str`, *optional*, defaults to `"text"`):
+            Name of the column of text.
     """
 
     path: str
@@ -116,9 +125,15 @@ class CorpusConfig:
     revision: str | None = None
     split: str = "train"
     weight: float | None = None
+    modality: str = "speech"
+    text_column: str = "text"
 
     def __post_init__(self):
         self.path = resolve_path(self.path)
+        if self.modality not in MODALITIES:
+            raise ValueError(
+                f"The `modality` of a corpus can be {', '.join(MODALITIES)}, got {self.modality!r} for '{self.path}'."
+            )
         if not (is_hub_id(self.path) or "://" in self.path or Path(self.path).exists()):
             raise FileNotFoundError(f"The corpus '{self.path}' does not exist.")
         if self.weight is not None:
@@ -134,12 +149,15 @@ class CorpusConfig:
 @dataclass
 class PretrainArguments:
     r"""
-    What to train on which units, and for how long.
+    What to train on which units and texts, and for how long.
 
     Args:
         base_config (`dict`, *optional*):
             Train from scratch: the architecture of the LM, as in its `config.json` (`model_type`, `hidden_size`, ...).
             Otherwise `model_name_or_path` says what to start from: a text LM (TWIST initialisation), or a SpeechLM.
+        text_tokenizer (`str`, *optional*):
+            Make a model of speech and text: the tokenizer whose vocabulary the units extend, a Hub id, a folder or
+            `"quickstart:tokenizer"`. A text LM has its own, which is used where a corpus has text.
         num_units (`int`, *optional*, defaults to 500):
             Number of units of the codec that the corpora were made with.
         rope_theta (`float`, *optional*):
@@ -148,7 +166,14 @@ class PretrainArguments:
             The codec of the units: a Hub id, a folder or `"quickstart:codec"`. The saved processor names it, and it
             speaks the continuation at the end. Defaults to the codec of the SpeechLM that training starts from.
         datasets (`list` of [`CorpusConfig`], `str` or `dict`, *optional*):
-            Tokenised corpora: their arguments or just their paths. Defaults to the quickstart corpus of this package.
+            Corpora: their arguments or just their paths. Defaults to the quickstart corpus of this package.
+        interleaving (`str`, *optional*, defaults to `"poisson"`):
+            How to choose the words of interleaved corpora that are speech, anew for each pass over a corpus:
+            `"poisson"`, `"span"` or `"random"`, see [`~corpora.interleaving.draw_speech_words`].
+        interleaving_span (`float`, *optional*, defaults to 10):
+            Words of a span of speech.
+        interleaving_share (`float`, *optional*, defaults to 0.3):
+            Share of the words that are speech, or for `"span"` the probability that a span begins.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to read the corpora during training instead of preparing them beforehand.
         validation_split (`str`, *optional*, defaults to `"validation"`):
@@ -182,6 +207,9 @@ class PretrainArguments:
     base_config: dict | str | None = field(
         default=None, metadata={"help": "Train from scratch: the LM's configuration, in JSON."}
     )
+    text_tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer of text, for a model of speech and text: a Hub id or a folder."}
+    )
     num_units: int = field(default=500, metadata={"help": "Number of units of the codec."})
     rope_theta: float | None = field(default=None, metadata={"help": "Base of the rotary embedding of a text LM."})
     codec: str | None = field(default=None, metadata={"help": "The unit codec: a Hub id or a folder."})
@@ -189,6 +217,11 @@ class PretrainArguments:
         default_factory=lambda: [CorpusConfig(f"{PREFIX}corpus")],
         metadata={"help": "Tokenised corpora: Hub ids or folders. Default: quickstart:corpus."},
     )
+    interleaving: str = field(
+        default="poisson", metadata={"help": "How to choose the words that are speech: poisson, span or random."}
+    )
+    interleaving_span: float = field(default=10, metadata={"help": "Words of a span of speech."})
+    interleaving_share: float = field(default=0.3, metadata={"help": "Share of the words that are speech."})
     streaming: bool = field(default=False, metadata={"help": "Read the corpora during training."})
     validation_split: str = field(default="validation", metadata={"help": "Split that is held out."})
     validation_documents: int | None = field(
@@ -214,6 +247,7 @@ class PretrainArguments:
         self.benchmarks = {task: resolve_path(folder) for task, folder in (self.benchmarks or {}).items()}
         self.codec = self.codec or None
         self.prompt = resolve_path(self.prompt) if self.prompt else None
+        self.text_tokenizer = resolve_path(self.text_tokenizer) if self.text_tokenizer else None
         for name in ("rope_theta", "max_train_tokens", "max_train_hours"):
             value = getattr(self, name)
             setattr(self, name, None if value is None or value <= 0 else value)
@@ -223,6 +257,16 @@ class PretrainArguments:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= least):
                 raise ValueError(f"`{name}` must be a whole number and at least {least}, got {value}.")
+        if self.interleaving not in METHODS:
+            raise ValueError(f"`interleaving` can be {', '.join(METHODS)}, got '{self.interleaving}'.")
+        is_whole = self.interleaving != "span" or self.interleaving_span == int(self.interleaving_span)
+        if not (1 <= self.interleaving_span < math.inf and is_whole):
+            raise ValueError(
+                "`interleaving_span` must be at least 1, and a whole number for `interleaving: span`, got "
+                f"{self.interleaving_span}."
+            )
+        if not 0 < self.interleaving_share <= 1:
+            raise ValueError(f"`interleaving_share` must be above 0 and at most 1, got {self.interleaving_share}.")
         if self.num_units > MAX_TRAINED_UNITS:
             raise ValueError(f"`num_units` must be at most {MAX_TRAINED_UNITS:,}, got {self.num_units:,}.")
         # These are used after training, which may take a day: errors in them are raised before it.
@@ -244,6 +288,18 @@ class PretrainArguments:
             raise ValueError("Name at least one corpus in `datasets`.")
         if None in weights and any(weight is not None for weight in weights):
             raise ValueError("Either every corpus of `datasets` has a `weight`, or none has.")
+        if self.base_config is not None and self.has_text and self.text_tokenizer is None:
+            raise ValueError("A corpus of `datasets` has text: name the `text_tokenizer` of the new model.")
+
+    @property
+    def has_text(self) -> bool:
+        """`bool`: Whether the model is one of speech and text."""
+        return self.text_tokenizer is not None or any(corpus.modality != "speech" for corpus in self.datasets)
+
+    @property
+    def is_endless(self) -> bool:
+        """`bool`: Whether the training data has no end: it is streamed, or interleaved anew in each pass."""
+        return self.streaming or any(corpus.modality == "interleaved" for corpus in self.datasets)
 
 
 def _as_corpus(corpus: Any) -> CorpusConfig:

@@ -38,8 +38,9 @@ def set_budget(args: PretrainArguments, training_args: TrainingArguments) -> lis
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"Give only one budget, got {' and '.join(given)}.")
-    if not given and args.streaming:
-        raise ValueError(f"A stream has no epochs: give one of {', '.join(budgets)}.")
+    if not given and args.is_endless:
+        kind = "A stream" if args.streaming else "Training on interleaved corpora"
+        raise ValueError(f"{kind} has no epochs: give one of {', '.join(budgets)}.")
     if not given or given == ["max_steps"]:
         return []
 

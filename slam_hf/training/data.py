@@ -1,19 +1,16 @@
 """The data of a run: compares the codecs of corpora, holds documents out, and packs and mixes the rest."""
 
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from accelerate import PartialState
 from datasets import (
     Dataset,
-    Features,
     IterableDataset,
-    List,
-    Value,
     concatenate_datasets,
     get_dataset_split_names,
     interleave_datasets,
@@ -25,7 +22,15 @@ from huggingface_hub.errors import EntryNotFoundError
 from ..encoding.codec_identity import describe_codec
 from ..processing_speech_lm import SpeechLMProcessor
 from .arguments import CorpusConfig, PretrainArguments
-from .packing import AnyDataset, encode_documents, map_processes, pack_documents, separate_documents
+from .documents import (
+    DocumentEncoder,
+    Interleaving,
+    Tokenizer,
+    check_documents,
+    encode_documents,
+    encode_without_end,
+)
+from .packing import AnyDataset, pack_documents, separate_documents
 
 
 MAX_HELD_OUT = 100
@@ -34,19 +39,19 @@ MAX_HELD_OUT = 100
 SHUFFLE_BUFFER = 1000
 """Packed sequences of a stream that are shuffled together."""
 
-_UNITS = Features({"units": List(Value("uint16"))})
-
 
 def check_codecs(corpora: list[CorpusConfig], processor: SpeechLMProcessor) -> None:
     """
-    Compare what the cards of corpora say about their codec with each other, and with the codec of the model, which is
-    loaded where there is something to compare. A corpus whose card does not name its codec is only reported.
+    Compare what the cards of corpora of speech say about their codec with each other, and with the codec of the model,
+    which is loaded where there is something to compare. A corpus whose card does not name its codec is only reported.
 
     Raises:
         ValueError: there are two codecs, or two numbers of units.
     """
     made_by: dict[str, str] = {}
     for corpus in corpora:
+        if corpus.modality == "text":
+            continue
         card = read_card(corpus)
         num_units, sha256 = card.get("num_units"), card.get("codec_sha256")
         if isinstance(num_units, int) and num_units != processor.tokenizer.num_units:
@@ -86,30 +91,63 @@ def read_card(corpus: CorpusConfig) -> dict[str, Any]:
         return {}
 
 
-def load_corpora(args: PretrainArguments) -> tuple[list[Dataset | IterableDataset], Dataset | IterableDataset]:
+def make_interleaving(args: PretrainArguments, processor: SpeechLMProcessor, seed: int) -> Interleaving | None:
+    """How to mix the speech and the text of interleaved corpora, if there are any. A `ValueError` says that the frame
+    rate of their codec is not known: neither a card of theirs nor the codec of the model says it."""
+    corpora = [corpus for corpus in args.datasets if corpus.modality == "interleaved"]
+    if not corpora:
+        return None
+    rates = [rate for rate in (read_card(corpus).get("frame_rate") for corpus in corpora) if rate]
+    if not rates and processor.audio_tokenizer is None:
+        raise ValueError(
+            f"'{corpora[0].path}' has no card that says its `frame_rate`, which turns the times of words into units: "
+            "name the `codec` of the corpus."
+        )
+    frame_rate = float(rates[0] if rates else processor.audio_tokenizer.frame_rate)
+    return Interleaving(args.interleaving, args.interleaving_span, args.interleaving_share, 1 / frame_rate, seed)
+
+
+def load_corpora(
+    args: PretrainArguments, tokenizer: Tokenizer, interleaving: Interleaving | None = None
+) -> tuple[list[AnyDataset], dict[str, AnyDataset]]:
     """
-    Load the corpora to train on, and the held-out documents of all of them, with the column `units` (uint16).
+    Load the documents to train on, of each corpus, and the held-out documents of all corpora by modality, with the
+    columns of [`check_documents`].
 
     Raises:
-        ValueError: a corpus has no column `units`, a unit that is outside the vocabulary, or too few documents.
+        ValueError: a corpus is not one of its modality, has a unit that is outside the vocabulary, or too few
+            documents.
     """
-    training, validation = zip(*(_load_corpus(corpus, args) for corpus in args.datasets), strict=True)
-    return list(training), concatenate_datasets(list(validation))
+    training, held_out = [], defaultdict(list)
+    for corpus in args.datasets:
+        documents, validation = _load_corpus(corpus, args, tokenizer, interleaving)
+        training.append(documents)
+        held_out[corpus.modality].append(validation)
+    return training, {modality: concatenate_datasets(parts) for modality, parts in held_out.items()}
 
 
-def _load_corpus(corpus: CorpusConfig, args: PretrainArguments) -> tuple[AnyDataset, AnyDataset]:
-    documents = _load(corpus, corpus.split, args)
+def _load_corpus(
+    corpus: CorpusConfig, args: PretrainArguments, tokenizer: Tokenizer, interleaving: Interleaving | None
+) -> tuple[AnyDataset, AnyDataset]:
+    load = partial(_load, corpus, args, tokenizer, interleaving)
+    documents = load(corpus.split)
     if args.validation_documents is None:
         splits = get_dataset_split_names(
             corpus.path, corpus.name, data_files=corpus.data_files, revision=corpus.revision
         )
         if is_held_out_split(args.validation_split, "validation", corpus.split, splits, corpus.path):
-            return documents, _load(corpus, args.validation_split, args)
+            return documents, load(args.validation_split)
     return hold_out(documents, args.validation_documents, corpus.path)
 
 
-def _load(corpus: CorpusConfig, split: str, args: PretrainArguments) -> Dataset | IterableDataset:
-    dataset = load_dataset(
+def _load(
+    corpus: CorpusConfig,
+    args: PretrainArguments,
+    tokenizer: Tokenizer,
+    interleaving: Interleaving | None,
+    split: str,
+) -> AnyDataset:
+    rows = load_dataset(
         corpus.path,
         corpus.name,
         data_files=corpus.data_files,
@@ -117,45 +155,30 @@ def _load(corpus: CorpusConfig, split: str, args: PretrainArguments) -> Dataset 
         split=split,
         streaming=args.streaming,
     )
-    columns = dataset.column_names or list(next(iter(dataset), {}))
-    if "units" not in columns:
-        raise ValueError(
-            f"'{corpus.path}' is not a tokenised corpus: it has the columns {columns}, and `units` is missing."
-        )
-    check = partial(_check_units, num_units=args.num_units, corpus=corpus.path)
-    return (
-        dataset.select_columns("units")
-        .with_format("arrow")
-        .map(check, batched=True, with_indices=True, features=_UNITS, **map_processes(dataset, args.dataset_num_proc))
-        .with_format(None)
-    )
+    return check_documents(rows, corpus, tokenizer, interleaving, args.dataset_num_proc)
 
 
-def _check_units(documents: pa.Table, rows: list[int], num_units: int, corpus: str) -> pa.Table:
-    units = documents["units"].combine_chunks()
-    if not pa.types.is_nested(units.type) or not pa.types.is_integer(getattr(units.type, "value_type", units.type)):
-        raise ValueError(f"'{corpus}', row {rows[0]}: `units` must be a list of whole numbers, got {units.type}.")
-    values = units.flatten().to_numpy(zero_copy_only=False)
-    wrong = np.flatnonzero(~((values >= 0) & (values < num_units)))
-    if wrong.size > 0:
-        row = rows[pc.list_parent_indices(units)[wrong[0]].as_py()]
-        raise ValueError(
-            f"'{corpus}', row {row}: unit {values[wrong[0]]} is outside the vocabulary of units 0 to {num_units - 1}."
-        )
-    if units.null_count > 0:
-        raise ValueError(f"'{corpus}', row {rows[pc.index(units.is_null(), True).as_py()]}: `units` is null.")
-    return pa.table({"units": units.cast(pa.list_(pa.uint16()))})
-
-
-def pack_corpus(corpus: AnyDataset, args: PretrainArguments) -> AnyDataset:
-    """Encode the documents of a corpus, and pack them into sequences or give each a sequence of its own."""
-    documents = encode_documents(corpus, args.num_units, args.dataset_num_proc)
+def pack_corpus(
+    documents: AnyDataset,
+    args: PretrainArguments,
+    tokenizer: Tokenizer,
+    modality: str = "speech",
+    interleaving: Interleaving | None = None,
+    endless: bool = False,
+) -> AnyDataset:
+    """Encode the documents of a corpus, and pack them into sequences or give each a sequence of its own. `endless`
+    passes over an interleaved corpus choose anew which words are speech."""
+    encode = DocumentEncoder(tokenizer, modality, interleaving)
+    if endless and modality == "interleaved":
+        encoded = encode_without_end(documents, encode, interleaving.seed)
+    else:
+        encoded = encode_documents(documents, encode, args.dataset_num_proc)
     pack = pack_documents if args.packing else separate_documents
-    return pack(documents, args.context_length, args.dataset_num_proc)
+    return pack(encoded, args.context_length, args.dataset_num_proc)
 
 
 def mix_corpora(
-    corpora: list[Dataset] | list[IterableDataset], weights: list[float | None], seed: int
+    corpora: list[Dataset | IterableDataset], weights: list[float | None], seed: int
 ) -> Dataset | IterableDataset:
     r"""
     Mix the packed sequences of several corpora. They are equally long: shares of sequences are shares of tokens.
@@ -164,15 +187,20 @@ def mix_corpora(
     weights, an epoch ends when every corpus has been seen whole; shorter ones begin again.
 
     Returns:
-        `Dataset`, which the sampler shuffles; or an endless `IterableDataset`, which repeats its sequences in one
-        shuffled order.
+        `Dataset`, which the sampler shuffles; or, if there is a stream among the corpora, an endless
+        `IterableDataset`, which shuffles its sequences a thousand at a time.
 
     Raises:
-        ValueError: several streams without weights.
+        ValueError: several corpora without weights, and a stream among them.
     """
+    if any(isinstance(corpus, IterableDataset) for corpus in corpora):
+        corpora = [_without_end(corpus, seed) if isinstance(corpus, Dataset) else corpus for corpus in corpora]
     if None in weights:
         if len(corpora) > 1 and isinstance(corpora[0], IterableDataset):
-            raise ValueError("The size of a stream is not known: give each corpus of `datasets` a `weight`.")
+            raise ValueError(
+                "The size of a stream, or of an interleaved corpus, is not known: give each corpus of `datasets` a "
+                "`weight`."
+            )
         mixed = concatenate_datasets(corpora)
     else:
         shares = [weight / sum(weights) for weight in weights]
@@ -181,6 +209,16 @@ def mix_corpora(
         # Endless, because the Trainer cannot resume a stream that has ended once.
         return mixed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER).repeat(None)
     return mixed
+
+
+def _without_end(sequences: Dataset, seed: int) -> IterableDataset:
+    """Pass over stored sequences without end, each time in another order."""
+    return IterableDataset.from_generator(_shuffled_passes, gen_kwargs={"sequences": sequences, "seed": seed})
+
+
+def _shuffled_passes(sequences: Dataset, seed: int) -> Iterator[dict[str, list[int]]]:
+    for epoch in count():
+        yield from sequences.shuffle(seed=seed + epoch)
 
 
 def is_held_out_split(wanted: str, default: str, trained_on: str, splits: list[str], path: str) -> bool:

@@ -56,13 +56,15 @@ def describe_continuation(
     args: PretrainArguments,
     model: SpeechLMForCausalLM,
     processor: SpeechLMProcessor,
-    documents: Dataset | IterableDataset,
+    documents: Dataset | IterableDataset | None,
     seed: int,
     path: Path,
 ) -> str:
-    """Let a model continue the recording `args.prompt`, or else the first of the held-out documents, and say where the
-    audio is with its transcript, or else which units it continued with which. Audio is written to `path` if the
-    processor has a codec with a vocoder."""
+    """Let a model continue the recording `args.prompt`, or else the first of the held-out documents with units, and
+    say where the audio is with its transcript, or else which units it continued with which. Audio is written to `path`
+    if the processor has a codec with a vocoder."""
+    if args.prompt is None and documents is None:
+        return "There is no speech to continue: all corpora are text, and `prompt` names no recording."
     if args.prompt is None:
         prompt, continuation = continue_document(model, processor, next(iter(documents))["units"], seed, path)
         return f"Prompt: {prompt}\nContinuation: {continuation}"

@@ -3,7 +3,7 @@
 import torch
 from accelerate import PartialState
 from peft import PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, set_seed
 from trl import ModelConfig, get_peft_config
 
 from ..configuration_hubert_unit_codec import make_feature_extractor
@@ -12,6 +12,7 @@ from ..loading_utils import naming_damaged_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..processing_speech_lm import SpeechLMProcessor, check_codec, load_codec
 from ..tokenization_hubert_unit import HubertUnitTokenizer
+from ..tokenization_speech_text import SpeechTextTokenizer
 from ..unit_vocabulary import NUM_SPECIAL_TOKENS
 from .arguments import PretrainArguments
 
@@ -19,11 +20,12 @@ from .arguments import PretrainArguments
 def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -> SpeechLMForCausalLM | PeftModel:
     """
     Make the model: with random weights for `args.base_config`, or with the weights of a text LM (TWIST initialisation)
-    or a SpeechLM, which `model_args.model_name_or_path` names; with LoRA adapters if `model_args.use_peft`.
+    or a SpeechLM, which `model_args.model_name_or_path` names; with LoRA adapters if `model_args.use_peft`. A model
+    that is trained on text has a vocabulary of text and units.
 
     Raises:
         ValueError: both or neither of `base_config` and `model_name_or_path` are given, `dtype` is `"auto"`, a
-            SpeechLM has another number of units, or the model has fewer positions than `context_length`.
+            SpeechLM has another vocabulary, or the model has fewer positions than `context_length`.
     """
     name, revision = model_args.model_name_or_path, model_args.model_revision
     if (args.base_config is None) == (name is None):
@@ -33,12 +35,17 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
     if model_args.dtype == "auto":
         raise ValueError("`dtype` must be named, such as 'float32' (training in bf16 is the flag `bf16`), got 'auto'.")
     loading = {"dtype": getattr(torch, model_args.dtype), "attn_implementation": model_args.attn_implementation}
+    set_seed(seed)  # of new weights
     if args.base_config is not None:
-        config = SpeechLMConfig(base_config=args.base_config, vocab_size=args.num_units + NUM_SPECIAL_TOKENS)
-        set_seed(seed)
+        vocabulary = {"vocab_size": args.num_units + NUM_SPECIAL_TOKENS}
+        if args.has_text:
+            vocabulary = _make_tokenizer(args, model_args).model_vocabulary
+        config = SpeechLMConfig(base_config=args.base_config, **vocabulary)
         model = AutoModelForCausalLM.from_config(config, **loading)
     elif not _is_speech_lm(model_args):
         loading |= {"revision": revision, "rope_theta": args.rope_theta}
+        if args.has_text:
+            loading |= {"keep_text": True, "text_tokenizer": args.text_tokenizer}
         try:
             model = SpeechLMForCausalLM.from_text_lm(name, args.num_units, **loading)
         except ValueError as error:  # that of a model of another kind goes on to list all that transformers has
@@ -47,8 +54,11 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
         raise ValueError(f"{name} is a SpeechLM and keeps its `rope_theta`: remove it, or give -1.")
     else:
         model = SpeechLMForCausalLM.from_pretrained(name, revision=revision, **loading)
-        if model.config.num_units != args.num_units:
-            raise ValueError(f"{name} has {model.config.num_units} units, and `num_units` is {args.num_units}.")
+        if args.has_text and not model.config.has_text:
+            raise ValueError(f"{name} is a SpeechLM of units alone, and cannot be trained on text.")
+        num_units = _make_tokenizer(args, model_args).num_units
+        if num_units != args.num_units:
+            raise ValueError(f"{name} has {num_units} units, and `num_units` is {args.num_units}.")
     if model.max_positions is not None and args.context_length > model.max_positions:
         raise ValueError(
             f"`context_length` is {args.context_length:,}, and the model has {model.max_positions:,} positions: "
@@ -59,8 +69,8 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
 
 def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLMProcessor:
     """
-    Make the processor of the model: the tokenizer of its units, and their codec. A SpeechLM that training starts from
-    keeps its processor, unless `args.codec` names a codec.
+    Make the processor of the model: the tokenizer of its units and texts, and the codec of the units. A SpeechLM that
+    training starts from keeps its processor, unless `args.codec` names a codec.
 
     Raises:
         ValueError: the codec has another number of units, or no vocoder to continue the recording `prompt` with.
@@ -80,7 +90,22 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
         check_codec(codec, args.num_units)
         if args.prompt is not None and codec.vocoder is None:
             raise ValueError(f"The codec {args.codec} has no vocoder, which the continuation of `prompt` needs.")
-    return SpeechLMProcessor(make_feature_extractor(), HubertUnitTokenizer(num_units=args.num_units), codec)
+    return SpeechLMProcessor(make_feature_extractor(), _make_tokenizer(args, model_args), codec)
+
+
+def _make_tokenizer(args: PretrainArguments, model_args: ModelConfig) -> HubertUnitTokenizer | SpeechTextTokenizer:
+    """The tokenizer of the units, or of text and units if there is text to train on."""
+    if args.base_config is None and _is_speech_lm(model_args):
+        options = {} if args.text_tokenizer is None else {"text_tokenizer": args.text_tokenizer}
+        name, revision = model_args.model_name_or_path, model_args.model_revision
+        return AutoTokenizer.from_pretrained(name, revision=revision, **options)
+    if not args.has_text:
+        return HubertUnitTokenizer(num_units=args.num_units)
+    if args.text_tokenizer is not None:
+        of_text = AutoTokenizer.from_pretrained(args.text_tokenizer)
+    else:
+        of_text = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+    return SpeechTextTokenizer.from_text_tokenizer(of_text, args.num_units)
 
 
 def _is_speech_lm(model_args: ModelConfig) -> bool:

@@ -1,42 +1,26 @@
 """Packs documents into sequences of a fixed length, without attention between documents."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets import Dataset, IterableDataset, disable_progress_bars
 from trl import pack_dataset
-
-from ..tokenization_hubert_unit import HubertUnitTokenizer
 
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 IGNORE_INDEX = -100
 
+ROWS_TOGETHER = 1000
+"""Rows that are encoded and packed together."""
+
 MIN_FILL = 0.98
 """Every packed sequence is at least this full, except for the last one of a thousand documents."""
-
-
-def encode_documents(corpus: AnyDataset, num_units: int, num_proc: int | None = None) -> AnyDataset:
-    """Turn the column `units` of a tokenised corpus into documents `<S> units <S>` in the column `input_ids`. A
-    `ValueError` names a unit that is outside the vocabulary. `num_proc` is not for an `IterableDataset`."""
-    tokenizer = HubertUnitTokenizer(num_units=num_units, add_eos_token=True)
-
-    def encode(batch: dict[str, Any]) -> dict[str, list[list[int]]]:
-        return {"input_ids": tokenizer.encode_units(batch["units"])["input_ids"]}
-
-    return corpus.select_columns("units").map(
-        encode,
-        batched=True,
-        remove_columns="units",
-        features=Features({"input_ids": List(Value("uint16"))}),
-        **map_processes(corpus, num_proc),
-    )
 
 
 def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | None = None) -> AnyDataset:
@@ -52,13 +36,30 @@ def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | N
         `Dataset` or `IterableDataset`: rows with the columns `input_ids`, of at most `context_length` tokens, and
         `seq_lengths`, the lengths of the documents in them.
     """
-    processes = map_processes(documents, num_proc)
+    if isinstance(documents, IterableDataset):
+        kwargs = {"parts": split(documents), "context_length": context_length}
+        return IterableDataset.from_generator(_packed, gen_kwargs=kwargs)
+    processes = {"num_proc": num_proc, "batch_size": ROWS_TOGETHER}
     packed = pack_dataset(documents, context_length, strategy="bfd_split", map_kwargs=processes)
     return (
         packed.with_format("arrow")
         .map(refill_sequences, batched=True, fn_kwargs={"context_length": context_length}, **processes)
         .with_format(None)
     )
+
+
+def _packed(parts: list[IterableDataset], context_length: int) -> Iterator[dict[str, list[int]]]:
+    # Not by `map`: the key of a batch that a stream maps is made of those of its thousand rows, and after two maps
+    # each key takes megabytes.
+    disable_progress_bars()
+    for documents in parts:
+        for batch in documents.iter(ROWS_TOGETHER):
+            yield from pack_documents(Dataset.from_dict(batch), context_length)
+
+
+def split(stream: IterableDataset) -> list[IterableDataset]:
+    """The shards of a stream. `IterableDataset.from_generator` divides a list of them among dataloader workers."""
+    return [stream.shard(stream.num_shards, index) for index in range(stream.num_shards)]
 
 
 def separate_documents(documents: AnyDataset, context_length: int, num_proc: int | None = None) -> AnyDataset:

@@ -90,11 +90,14 @@ def _activation_bytes_per_token(config: PreTrainedConfig, bytes_per_value: int) 
 
 
 def _packing(sequences: dict[str, list[list[int]]], context_length: int, bos_token_id: int) -> str:
-    """How full the sequences are, and how often documents are cut: the rest of a cut document lacks `<S>`."""
+    """How full the sequences are, and how often documents are cut: the rest of a cut document lacks `<S>`. Some text
+    tokenizers put nothing in front of a document, and then this is not known."""
     fill = sum(map(sum, sequences["seq_lengths"])) / (len(sequences["seq_lengths"]) * context_length)
     begins = [
         ids[start] == bos_token_id
         for ids, lengths in zip(sequences["input_ids"], sequences["seq_lengths"], strict=True)
         for start in accumulate(lengths[:-1], initial=0)
     ]
-    return f"{fill:.1%} full, {begins.count(False) / max(1, begins.count(True)):.2f} cuts per document"
+    if not any(begins):
+        return f"{fill:.1%} full"
+    return f"{fill:.1%} full, {begins.count(False) / begins.count(True):.2f} cuts per document"

@@ -58,6 +58,8 @@ class CorpusRecord:
             SHA-256 of its rows, which identifies a local corpus.
         codec (`str`, *optional*):
             Name of the codec in its card.
+        modality (`str`, *optional*):
+            `"text"` or `"interleaved"`, where the model was not trained on the units alone.
     """
 
     source: Reference | dict
@@ -68,6 +70,7 @@ class CorpusRecord:
     num_units: int | float | None = None
     fingerprint: str | None = None
     codec: str | None = None
+    modality: str | None = None
 
     def __post_init__(self):
         self.source = _parse(Reference, self.source)

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import platform
 import statistics
 import time
@@ -134,7 +135,6 @@ def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, 
             The measurements on held-out data, and their names in the logs. Shares have names that end in `(%)`.
     """
     record, state, output_dir = recorder.records[-1], trainer.state, Path(trainer.args.output_dir)
-    evaluations = [log for log in state.log_history if set(validation.values()) <= log.keys()]
     record.num_steps, record.num_tokens = state.global_step, state.num_input_tokens_seen
     record.seconds = recorder.elapsed
     if "context_length" in record.recipe:
@@ -146,6 +146,7 @@ def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, 
         record.mfu = statistics.median(log["mfu"] for log in speeds) / 100
     for name, key in validation.items():
         scale = 100 if name.endswith("(%)") else 1
+        evaluations = [log for log in state.log_history if key in log]
         first, last = scale * evaluations[0][key], scale * evaluations[-1][key]
         record.validation[name] = [first, last]
         print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
@@ -163,15 +164,18 @@ def save_training_curve(state: TrainerState, path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     losses = figure.subplots()
     rates = losses.twinx()
+    keys = dict.fromkeys(key for log in state.log_history for key in log)
+    held_out = [key for key in keys if key.startswith("eval_") and key.endswith("loss")]
+    names = [" ".join(["validation", *key.split("_")[1:-1]]) for key in held_out]
     for axes, key, style in (
         (losses, "loss", {"label": "training"}),
-        (losses, "eval_loss", {"label": "validation", "marker": "o"}),
+        *((losses, key, {"label": label, "marker": "o"}) for key, label in zip(held_out, names, strict=True)),
         (rates, "learning_rate", {"color": "grey", "linewidth": 0.8}),
     ):
         logs = [log for log in state.log_history if key in log]
         axes.plot([log["step"] for log in logs], [log[key] for log in logs], **style)
-    losses.set(xlabel="step", ylabel="loss (nats per unit)")
-    losses.legend(loc="upper left", bbox_to_anchor=(0.0, 1.1), ncols=2, frameon=False)
+    losses.set(xlabel="step", ylabel="loss (nats per token)")
+    losses.legend(loc="upper left", bbox_to_anchor=(0.0, 1.1), ncols=1 + len(held_out), frameon=False)
     rates.set_ylabel("learning rate", color="grey")
     figure.savefig(path, dpi=150)
 
@@ -202,6 +206,8 @@ def read_emissions(output_dir: Path, started_at: float) -> Emissions | None:
 def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> CorpusRecord:
     """Record a dataset that a run is trained on. Of a stream, the record has neither size nor fingerprint."""
     record = CorpusRecord(_source(corpus), corpus.name, corpus.split, corpus.weight)
+    if corpus.modality != "speech":
+        record.modality = corpus.modality
     card = read_card(corpus)
     record.codec = card.get("codec") if isinstance(card.get("codec"), str) else None
     if Path(corpus.path).is_dir() and isinstance(card.get("pretty_name"), str):
@@ -213,18 +219,21 @@ def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> Corp
 
 
 def fingerprint_rows(rows: Dataset) -> tuple[str, int | None]:
-    """SHA-256 of a dataset's columns of strings or of lists of integers, which does not depend on the files they are
-    stored in, and the number of units, if there are any."""
+    """SHA-256 of a dataset's columns of strings, or of lists of integers or of words, which does not depend on the
+    files they are stored in, and the number of units, if there are any."""
     hashes = {name: (hashlib.sha256(), hashlib.sha256()) for name in sorted(rows.column_names)}
     num_units = 0
     for batch in rows.with_format("arrow").iter(batch_size=10_000):
         for name, (lengths, values) in hashes.items():
             column = batch[name].combine_chunks()
             if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-                flat = column.flatten().cast(pa.uint32())
-                num_units += len(flat)
+                flat = column.flatten()
                 lengths.update(pc.list_value_length(column).cast(pa.int32()).to_numpy().tobytes())
-                values.update(flat.to_numpy().tobytes())
+                if pa.types.is_struct(flat.type):
+                    values.update(json.dumps(flat.to_pylist()).encode())
+                    continue
+                num_units += len(flat) if name != "durations" else 0
+                values.update(flat.cast(pa.uint32()).to_numpy().tobytes())
             else:
                 lengths.update(pc.binary_length(column).to_numpy(zero_copy_only=False).tobytes())
                 values.update("".join(column.to_pylist()).encode())

@@ -17,12 +17,13 @@ from . import cards
 from .aligner import Aligner, train_aligner
 from .benchmarks import write_preferences, write_sblimp, write_storycloze
 from .stories import HEROES, SCENARIOS
+from .text_tokenizer import save_text_tokenizer
 from .texts import read_texts
 from .tokenized import Reader, part_figures, read_rows, write_rows, write_split
 from .word_times import align_rows, sound_lead, word_errors
 
 
-STAGES = ("sentences", "stories", "word_times", "benchmarks", "preferences", "cards")
+STAGES = ("sentences", "stories", "word_times", "tokenizer", "benchmarks", "preferences", "cards")
 
 PARTS = ("sentences", "stories")
 SPLITS = ("train", "validation")
@@ -78,6 +79,12 @@ class CorpusStages:
                 figures[part] = word_errors(rows, self._documents(part, split), time_phones, lead)
         write_json(self.work_dir / "word_times.json", figures)
         return figures
+
+    def tokenizer(self) -> dict[str, Any]:
+        """Train a text tokenizer on the texts of the corpus."""
+        stories = [" ".join(story.sentences) for story in self.texts.stories["train"]]
+        texts = [*self.texts.sentences["train"], *stories]
+        return {"tokens": save_text_tokenizer(texts, self.out / "tokenizer")}
 
     def benchmarks(self) -> dict[str, Any]:
         """Read and encode the benchmarks, none of whose sentences is in the corpus."""
