@@ -88,7 +88,15 @@ class SpeechTextTokenizer(TokenizersBackend):
     def __init__(self, tokenizer_file: str | None = None, tokenizer_object: Tokenizer | None = None, **kwargs: Any):
         kwargs.pop("pad_token", None)
         self._tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_object is None else tokenizer_object
+        # What the text tokenizer adds. Where only one of the two is asked for, transformers would drop the other.
+        around = self._tokenizer.encode("").ids
+        adds_bos = around[:1] == [self._tokenizer.token_to_id(str(kwargs.get("bos_token")))]
+        adds_eos = around[adds_bos:][-1:] == [self._tokenizer.token_to_id(str(kwargs.get("eos_token")))]
+        if {"add_bos_token", "add_eos_token"} & kwargs.keys():
+            kwargs = {"add_bos_token": adds_bos, "add_eos_token": adds_eos, **kwargs}
         super().__init__(**kwargs)
+        self._add_bos_token = kwargs.get("add_bos_token", adds_bos)
+        self._add_eos_token = kwargs.get("add_eos_token", adds_eos)
         self._read_layout()
 
     @classmethod

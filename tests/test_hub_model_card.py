@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from loopback_hub import run_with_hub
-from transformers import EncodecFeatureExtractor
+from transformers import AutoModelForCausalLM, AutoProcessor, EncodecFeatureExtractor
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.corpora.dataset_card import render_dataset_card
@@ -191,6 +191,16 @@ def test_the_base_model_of_the_metadata_is_the_last_one_that_others_have():
     assert (
         "It was initialised from [`org/text-lm`](https://huggingface.co/org/text-lm)." in make_model_card(model).text
     )
+
+
+def test_the_card_of_a_model_of_text_and_speech_shows_both(interleaved_checkpoint, tmp_path):
+    text_tokenizer = interleaved_checkpoint / "text-tokenizer"
+    AutoModelForCausalLM.from_pretrained(interleaved_checkpoint).save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(interleaved_checkpoint, text_tokenizer=text_tokenizer).save_pretrained(tmp_path)
+    card = render_model_card(tmp_path, "user/sims").text
+    assert "a causal language model over text and 40 discrete speech units. It has" in card
+    assert 'speak({"text": "Once upon a time"}, output_modality="text", seed=0)' in card
+    assert 'tokenizer.ids_outside("speech")' in card
 
 
 def test_a_repository_has_a_valid_name(folder):

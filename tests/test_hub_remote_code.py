@@ -1,8 +1,12 @@
 import ast
 import json
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
-from transformers import AutoModelForAudioTokenization, AutoModelForCausalLM, EncodecFeatureExtractor
+from transformers import AutoModelForAudioTokenization, AutoModelForCausalLM, AutoProcessor, EncodecFeatureExtractor
 
 import slam_hf
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
@@ -43,6 +47,60 @@ def test_the_classes_are_named_and_their_code_is_there(folder):
             node.name for node in ast.parse((folder / f"{module}.py").read_text()).body if hasattr(node, "name")
         }
         assert getattr(slam_hf, name).__name__ == name
+
+
+@pytest.fixture
+def interleaved_folder(interleaved_checkpoint, tmp_path):
+    """A model of text and speech, saved whole, with its code."""
+    text_tokenizer = interleaved_checkpoint / "text-tokenizer"
+    AutoModelForCausalLM.from_pretrained(interleaved_checkpoint).save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(interleaved_checkpoint, text_tokenizer=text_tokenizer).save_pretrained(tmp_path)
+    export_remote_code(tmp_path)
+    return tmp_path
+
+
+def test_models_of_text_and_speech_name_their_tokenizer(interleaved_folder):
+    reference = read(interleaved_folder / "tokenizer_config.json")["auto_map"]["AutoTokenizer"]
+    assert reference == ["tokenization_speech_text.SpeechTextTokenizer", None]
+    assert (interleaved_folder / "tokenization_speech_text.py").is_file()
+
+
+WITHOUT_THE_PACKAGE = """
+import json, sys
+sys.modules["slam_hf"] = None
+import torch
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
+
+folder, prompt = sys.argv[1], json.loads(sys.argv[2])
+tokenizer, processor, model = (
+    auto.from_pretrained(folder, trust_remote_code=True)
+    for auto in (AutoTokenizer, AutoProcessor, AutoModelForCausalLM)
+)
+assert {type(part).__module__.split(".")[0] for part in (tokenizer, processor, model)} == {"transformers_modules"}
+assert type(tokenizer).__name__ == type(processor.tokenizer).__name__ == "SpeechTextTokenizer"
+ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+assert PreTrainedTokenizerFast.from_pretrained(folder)(prompt)["input_ids"] == ids[0].tolist()
+banned = tokenizer.ids_outside("text")
+generated = model.generate(ids, max_new_tokens=20, do_sample=False, suppress_tokens=banned)
+print(json.dumps(generated.tolist()))
+"""
+
+
+@pytest.mark.slow
+def test_models_of_text_and_speech_work_without_the_package(interleaved_folder, interleaved_checkpoint, tmp_path):
+    case = read(interleaved_checkpoint / "interleaved.json")["cases"][0]
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_THE_PACKAGE,
+        str(interleaved_folder),
+        json.dumps(case["string"] + "<text>"),
+    ]
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    expected = np.load(interleaved_checkpoint / "reference.npz")["generated_text"]
+    assert json.loads(finished.stdout.splitlines()[-1]) == expected.tolist()
 
 
 def test_the_code_needs_no_other_file(folder):

@@ -3,10 +3,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForAudioTokenization, AutoProcessor, DacModel, EncodecFeatureExtractor
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import (
+    AutoModelForAudioTokenization,
+    AutoProcessor,
+    DacModel,
+    EncodecFeatureExtractor,
+    PreTrainedTokenizerFast,
+)
 
 import slam_hf  # noqa: F401 (registers the Auto classes)
-from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, load_audio
+from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, SpeechTextTokenizer, load_audio
 from slam_hf.processing_speech_lm import check_codec_reference, load_codec
 
 
@@ -94,6 +102,62 @@ def test_published_checkpoint_has_a_processor_without_processor_files(published_
     assert (processor.tokenizer.num_units, processor.feature_extractor.sampling_rate) == (500, 16_000)
     with pytest.raises(ValueError, match="no unit codec, which audio needs"):
         processor(np.zeros(16_000, np.float32), sampling_rate=16_000)
+
+
+@pytest.fixture
+def interleaved_processor(interleaved_checkpoint) -> SpeechLMProcessor:
+    return AutoProcessor.from_pretrained(
+        interleaved_checkpoint, text_tokenizer=interleaved_checkpoint / "text-tokenizer"
+    )
+
+
+def test_interleaved_checkpoint_has_a_processor(interleaved_processor, interleaved_checkpoint, tmp_path):
+    assert isinstance(interleaved_processor, SpeechLMProcessor)
+    assert isinstance(interleaved_processor.tokenizer, SpeechTextTokenizer)
+    interleaved_processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(loaded.tokenizer, SpeechTextTokenizer)
+    assert loaded.tokenizer.num_units == 40
+    with pytest.raises(OSError, match="text_tokenizer="):
+        AutoProcessor.from_pretrained(interleaved_checkpoint)
+
+
+def test_texts_become_prompts(interleaved_processor):
+    batch = interleaved_processor(text=["The old", "a"])
+    assert batch["input_ids"].tolist() == [[0, 421, 295, 272, 274], [0, 421, 66, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert interleaved_processor(text="a", output_modality="speech")["input_ids"].tolist() == [[0, 421, 66, 420]]
+    assert interleaved_processor(["a", ["a", "a"]], return_tensors=None)["input_ids"] == [
+        [0, 421, 66, 0],
+        [0, 421, 66, 66],
+    ]
+    with pytest.raises(ValueError, match="one of the two"):
+        interleaved_processor()
+
+
+def test_lists_of_text_and_audio_become_prompts(tiny_codec):
+    tokenizer = SpeechTextTokenizer.from_text_tokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE({"a": 0, "b": 1}, []))), num_units=50
+    )
+    processor = SpeechLMProcessor(EncodecFeatureExtractor(1, 16_000), tokenizer, tiny_codec)
+    waveforms = [0.1 * np.random.default_rng(n).standard_normal(n, dtype=np.float32) for n in (8_000, 16_000)]
+    first, second = (
+        (tiny_codec.deduplicate(tiny_codec.encode(torch.from_numpy(waveform)[None]).audio_codes[0, 0])[0] + 2).tolist()
+        for waveform in waveforms
+    )
+    batch = processor([[waveforms[0], "ab", waveforms[1]], "b", waveforms[1]], 16_000, return_tensors=None)
+    mask = batch["attention_mask"]
+    rows = [ids[: sum(row)] for ids, row in zip(batch["input_ids"], mask, strict=True)]
+    assert rows == [[52, *first, 53, 0, 1, 52, *second], [53, 1], second]
+    assert processor(waveforms[0].tolist(), 16_000)["input_ids"].tolist() == [first]
+    with pytest.raises(ValueError, match="Pass `sampling_rate`"):
+        processor(waveforms[0])
+
+
+def test_unit_models_take_no_text(processor):
+    for arguments in ({"text": "a"}, {"audio": ["a"]}, {"audio": np.zeros(16_000), "output_modality": "text"}):
+        with pytest.raises(ValueError, match="a vocabulary of units alone: it takes and gives speech"):
+            processor(**arguments, sampling_rate=16_000)
 
 
 def test_processor_without_codec_is_saved_without_one(published_checkpoint, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -196,6 +197,54 @@ def test_padding_id_does_not_change_how_text_is_split():
     batch = tokenizer(["a!!", "!"], padding=True)
     assert batch["input_ids"] == [[2, 1], [0, 0]]
     assert batch["attention_mask"] == [[1, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("add_eos_token", [False, True])
+@pytest.mark.parametrize("add_bos_token", [False, True])
+def test_sequences_begin_and_end_as_asked_for(tokenizer, add_bos_token, add_eos_token, tmp_path):
+    assert (tokenizer.add_bos_token, tokenizer.add_eos_token) == (True, False)
+    tokenizer.save_pretrained(tmp_path / "default")
+    expected = [0] * add_bos_token + [383, 421, 66] + [1] * add_eos_token
+    tokenizer.add_bos_token, tokenizer.add_eos_token = add_bos_token, add_eos_token
+    assert tokenizer("<Un3><text>a")["input_ids"] == expected
+    assert tokenizer.encode_units([3])["input_ids"] == [0] * add_bos_token + [383] + [1] * add_eos_token
+    assert tokenizer.encode_prompt([[3], "a"]) == [0] * add_bos_token + [420, 383, 421, 66]
+    tokenizer.save_pretrained(tmp_path / "switched")
+    assert AutoTokenizer.from_pretrained(tmp_path / "switched")("<Un3><text>a")["input_ids"] == expected
+    with_eos = AutoTokenizer.from_pretrained(tmp_path / "default", add_eos_token=True)
+    assert with_eos("<Un3>")["input_ids"] == [0, 383, 1]
+
+
+@pytest.mark.parametrize("output_modality", ["speech", "text"])
+def test_prompts_are_those_of_the_reference(tokenizer, cases, interleaved_checkpoint, output_modality):
+    spans = re.findall("<(text|speech)>((?:(?!<text>|<speech>).)*)", cases[0]["string"])
+    parts = [[int(u) for u in re.findall(r"\d+", span)] if kind == "speech" else span for kind, span in spans]
+    assert tokenizer.encode_prompt(parts) == cases[0]["input_ids"]
+    expected = np.load(interleaved_checkpoint / "reference.npz")[f"prompt_{output_modality}"][0].tolist()
+    assert tokenizer.encode_prompt(parts, output_modality) == expected
+
+
+def test_modality_tokens_stand_where_the_modality_changes(tokenizer):
+    assert tokenizer.encode_prompt([[3], [4]]) == [0, 383, 384]
+    assert tokenizer.encode_prompt([[3], [4]], "speech") == [0, 420, 383, 384, 420]
+    assert tokenizer.encode_prompt([np.array([3], dtype=np.uint16), "a", "a"]) == [0, 420, 383, 421, 66, 66]
+    assert tokenizer.encode_prompt(["a"], "text") == [0, 421, 66, 421]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "A prompt needs a text or speech, and this one is empty"),
+        (["a", "a <Un3>"], "The text of part 1 holds <Un3>, which stands for speech"),
+        (["<text>a"], "The text of part 0 holds <text>"),
+        ([[3, 40]], "part 0: unit 40 is outside this vocabulary"),
+    ],
+)
+def test_bad_prompts_are_refused(tokenizer, parts, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.encode_prompt(parts)
+    with pytest.raises(ValueError, match="A modality is 'speech' or 'text', and not 'audio'"):
+        tokenizer.encode_prompt(["a"], "audio")
 
 
 def test_spiritlm_layout(tmp_path):

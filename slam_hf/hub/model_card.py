@@ -21,6 +21,7 @@ from ..evaluation.slamming_results import PUBLISHED
 from ..evaluation.tasks import CONDITIONAL_SCORES, TASKS
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PUBLISHED_MODELS
+from ..processing_speech_lm import load_tokenizer
 from ..public_names import PREFIX, check_license, public_name
 from ..training.run_record import CorpusRecord, Reference, RunRecord, read_run_records
 from .markdown import (
@@ -50,7 +51,8 @@ class ModelDescription:
     loaded with `trust_remote_code=True`, and `has_curve` whether there is a plot of its training. The records are of
     its training runs, the first one first. `scores`, and `notes` on them in Markdown, are by task, and `reported_by`
     is the URL of the paper that reports them, if they were not measured. `about` is a sentence or two. A model without
-    a `repo_id` is not published: its card has the `training_command`.
+    a `repo_id` is not published: its card has the `training_command`. `has_text` tells whether the vocabulary holds
+    text beside the units.
     """
 
     title: str
@@ -70,6 +72,7 @@ class ModelDescription:
     training_command: str | None = None
     license: str | None = None
     language: str | None = None
+    has_text: bool = False
 
     def __post_init__(self):
         for name in ("twist_base", "codec"):
@@ -134,7 +137,8 @@ def render_model_card(
         repo_id=repo_id,
         architecture=config.base_config.model_type,
         num_parameters=count_parameters(folder),
-        num_units=config.num_units,
+        num_units=config.num_units or load_tokenizer(folder).num_units,
+        has_text=config.has_text,
         twist_base=_twist_base(config, records),
         codec=_codec(folder),
         has_remote_code=has_remote_code,

@@ -13,6 +13,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import auto
 from ..checkpoint_files import read_json, write_json
+from ..unit_vocabulary import SPEECH_TEXT_TOKENIZER, UNIT_TOKENIZER, holds_text
 
 
 PACKAGE = Path(auto.__file__).parent
@@ -30,7 +31,10 @@ MODELS = {
     },
 }
 PROCESSOR = "processing_speech_lm.SpeechLMProcessor"
-TOKENIZER = "tokenization_hubert_unit.HubertUnitTokenizer"
+TOKENIZERS = {
+    UNIT_TOKENIZER: f"tokenization_hubert_unit.{UNIT_TOKENIZER}",
+    SPEECH_TEXT_TOKENIZER: f"tokenization_speech_text.{SPEECH_TEXT_TOKENIZER}",
+}
 
 
 def export_remote_code(folder: str | os.PathLike) -> list[Path]:
@@ -64,8 +68,9 @@ def export_remote_code(folder: str | os.PathLike) -> list[Path]:
         config["custom_pipelines"] = {
             "audio-to-audio": {"impl": PIPELINE, "pt": ["AutoModelForCausalLM"], "type": "audio"}
         }
-        classes += [PIPELINE, TOKENIZER, PROCESSOR]
-        _add_auto_map(folder / "tokenizer_config.json", AutoTokenizer=[TOKENIZER, None])
+        classes += [PIPELINE, PROCESSOR]  # which needs both tokenizers
+        tokenizer = TOKENIZERS[SPEECH_TEXT_TOKENIZER if holds_text(config) else UNIT_TOKENIZER]
+        _add_auto_map(folder / "tokenizer_config.json", AutoTokenizer=[tokenizer, None])
         _add_auto_map(folder / "processor_config.json", AutoProcessor=PROCESSOR)
     write_json(folder / "config.json", config)
     return [Path(shutil.copyfile(source, folder / source.name)) for source in code_files(classes)]
