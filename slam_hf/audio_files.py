@@ -161,8 +161,8 @@ def open_audio(source: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[AudioFil
             `{"bytes", "path"}`, as `datasets.Audio(decode=False)` gives it; a part of a file; or an open file, which
             is read from its current position. libsndfile decodes WAV, FLAC, MP3, OGG and others; torchcodec, if it is
             installed, decodes MP4, WebM, WMA, AAC and AMR.
-        block_bytes (`int`, *optional*, defaults to 4 MiB):
-            What is read at once of a remote file, whose server gives ranges of it.
+        block_bytes (`int`, *optional*, defaults to 256 KiB):
+            What is first read of a remote file, whose server gives ranges of it.
 
     Raises:
         AudioError: the file is missing, not a regular file, empty, or not audio.
@@ -206,6 +206,8 @@ def open_file(source: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[BinaryIO 
         try:
             yield file
         finally:
+            if isinstance(file, RangedFile) and isinstance(file.error, FileNotFoundError | RemoteFileError):
+                raise AudioError(describe(source), "unreadable", "it was removed while it was read") from file.error
             if isinstance(file, RangedFile) and file.error is not None:
                 raise file.error
 

@@ -26,8 +26,11 @@ DOWNLOAD_TIMEOUT = 30.0
 DOWNLOAD_WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds to wait before each further try."""
 
-BLOCK_BYTES = 2**22
-"""What is read of a remote file at once, where the server gives ranges of it."""
+BLOCK_BYTES = 2**18
+"""What is first read of a remote file, where the server gives ranges of it: most utterances are whole then."""
+
+MAX_BLOCK_BYTES = 2**22
+"""What is read at once of a remote file that is read in order: each block is twice as long as the one before."""
 
 Result = TypeVar("Result")
 
@@ -90,7 +93,8 @@ def describe_error(error: Exception) -> str:
 
 class RangedFile(io.RawIOBase):
     """
-    A file of `size` bytes that is read block by block, as `fetch(first, end)` gives its bytes.
+    A file of `size` bytes that is read block by block, as `fetch(first, end)` gives its bytes. Blocks grow from
+    `block_bytes` to [`MAX_BLOCK_BYTES`] while the file is read in order: a decoder may also search in it.
 
     Decoders read it in callbacks, which cannot raise. Where `fetch` raises, the file therefore seems to end, and
     `error` says why: whoever decodes it raises that.
@@ -101,7 +105,7 @@ class RangedFile(io.RawIOBase):
         self.size = size
         self.block_bytes = block_bytes
         self.error: Exception | None = None
-        self._block, self._block_start, self._position = block, 0, 0
+        self._block, self._block_start, self._next_bytes, self._position = block, 0, block_bytes, 0
 
     def window(self, start: int, size: int) -> "RangedFile":
         """A part of the file, as a file of its own."""
@@ -139,7 +143,9 @@ class RangedFile(io.RawIOBase):
     def _fetch_block(self) -> bool:
         if self.error is not None:
             return False
-        end = min(self._position + self.block_bytes, self.size)
+        in_order = self._block and self._position == self._block_start + len(self._block)
+        self._next_bytes = min(2 * self._next_bytes, MAX_BLOCK_BYTES) if in_order else self.block_bytes
+        end = min(self._position + self._next_bytes, self.size)
         try:
             self._block, self._block_start = self.fetch(self._position, end), self._position
         except (OSError, ValueError) as error:

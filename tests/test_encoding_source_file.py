@@ -9,9 +9,12 @@ import soundfile
 from datasets import Dataset
 
 from slam_hf.encoding import source_file, sources
+from slam_hf.encoding.dataset_source import open_dataset
+from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.recordings import Recording, Skipped, SkipReason
 from slam_hf.encoding.source_arguments import SourceArguments
-from slam_hf.encoding.source_file import make_source, open_source, prepare_source
+from slam_hf.encoding.source_file import open_source, prepare_source
+from slam_hf.encoding.sources import file_source
 
 
 RATE = 8000
@@ -57,7 +60,7 @@ def test_every_task_opens_the_parts_that_were_listed(folder, path):
 
     prepared, opened = prepare_source(path, args), open_source(path)
 
-    assert describe(opened) == describe(prepared) == describe(make_source(args))
+    assert describe(opened) == describe(prepared) == describe(file_source(list_audio_folder(folder), 3.0))
     assert [part.num_rows for part in opened.parts] == [2, 1, 1, 1, 1]
     assert [part.seconds for part in opened.parts] == [3.0, 3.0, 4.0, 5.0, 0.0]
     assert list(opened.parts[0].read(1)) == [[Recording("1.wav", str(folder / "1.wav"))]]
@@ -194,7 +197,7 @@ def test_a_dataset_is_opened_by_its_name(folder, path, streaming):
 
     prepared = prepare_source(path, args)
 
-    assert describe(open_source(path)) == describe(prepared) == describe(make_source(args))
+    assert describe(open_source(path)) == describe(prepared) == describe(open_dataset(args))
     assert prepared.has_pairs
     Dataset.from_dict({clip: 2 * audio for clip, audio in pairs.items()}).to_parquet(
         folder.parent / "pairs" / "train.parquet"
@@ -225,4 +228,4 @@ def test_rows_are_written_in_groups(folder, path, monkeypatch):
     monkeypatch.setattr(source_file, "_ROWS_AT_ONCE", 2)
     args = SourceArguments(str(folder), chunk_seconds=4.0)
 
-    assert describe(prepare_source(path, args)) == describe(make_source(args))
+    assert describe(prepare_source(path, args)) == describe(file_source(list_audio_folder(folder), 4.0))

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from datasets import Dataset, load_dataset
 from loopback_hub import run_with_hub
 
 from slam_hf.encoding.source_arguments import SourceArguments
-from slam_hf.encoding.source_file import make_source
+from slam_hf.encoding.source_file import prepare_source
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "tokenize_corpus.py"
@@ -91,7 +92,8 @@ def test_every_layout_is_read(recordings, tmp_path):
     names = [f"103-1240-000{number}" for number in range(6)]
 
     def ids(source, **arguments):
-        return list_ids(make_source(SourceArguments(str(source), **arguments)))
+        (tmp_path / "source.parquet").unlink(missing_ok=True)
+        return list_ids(prepare_source(tmp_path / "source.parquet", SourceArguments(str(source), **arguments)))
 
     assert ids(root) == [[f"103/1240/{name}.flac"] for name in names]
     assert ids(root, layout="librispeech") == [[name] for name in names]
@@ -106,7 +108,8 @@ def test_every_layout_is_read(recordings, tmp_path):
 
 def test_a_changed_dataset_has_another_identity(recordings, tmp_path):
     def identity():
-        return make_source(SourceArguments(str(tmp_path / "clips"), layout="dataset", streaming=True)).identity
+        source = SourceArguments(str(tmp_path / "clips"), layout="dataset", streaming=True)
+        return prepare_source(tmp_path / str(uuid.uuid4()), source).identity
 
     path = str(recordings / "103-1240-0000.flac")
     Dataset.from_dict({"audio": [path]}).to_parquet(tmp_path / "clips" / "train.parquet")

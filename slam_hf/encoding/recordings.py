@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ..audio_files import ByteRange
+
 
 PAIR_CLIPS = ("prompt", "chosen", "rejected")
 """The recordings of a preference pair. Their ids are that of the pair with `/prompt`, `/chosen` and `/rejected`."""
@@ -41,8 +43,9 @@ class Recording:
     Args:
         id (`str`):
             Unique in its source. The id of an excerpt has a media fragment (`#t=start,end`).
-        audio (`str` or `dict`):
-            Path or URL of an audio file, or `{"bytes", "path"}`, a value of `datasets.Audio(decode=False)`.
+        audio (`str`, [`ByteRange`] or `dict`):
+            Path or URL of an audio file; a part of a file, such as a member of a tar archive; or `{"bytes", "path"}`,
+            a value of `datasets.Audio(decode=False)`.
         offset (`float`, *optional*, defaults to 0.0):
             Start of the excerpt, in seconds.
         duration (`float`, *optional*):
@@ -59,7 +62,7 @@ class Recording:
     """
 
     id: str
-    audio: str | dict[str, Any]
+    audio: str | ByteRange | dict[str, Any]
     offset: float = 0.0
     duration: float | None = None
     text: str | None = None

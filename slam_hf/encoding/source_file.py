@@ -103,12 +103,6 @@ def open_source(path: str | os.PathLike) -> Source:
     return _open(*stored)
 
 
-def make_source(args: SourceArguments) -> Source:
-    """List and probe what the arguments name, for this process alone."""
-    _, list_recordings = _survey(args)
-    return open_dataset(args) if list_recordings is None else file_source(list_recordings(), args.chunk_seconds)
-
-
 Listing = Callable[[], list[Recording | Skipped]]
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from ..audio_files import AudioError, ByteRange, open_file
-from ..remote_files import AudioDownloadError
+from ..remote_files import AudioDownloadError, RangedFile, local_path
 from .folder_files import FolderFiles, is_hidden, list_files, printable, read_versions
 from .listing import AUDIO_EXTENSIONS, may_be_audio
 from .recordings import Recording, Skipped, SkipReason
@@ -104,6 +104,8 @@ def _list_shard(path: str, shard: str, text_column: str) -> list[Recording | Ski
     items: list[Recording | Skipped] = []
     try:
         with open_file(path, BLOCK_BYTES) as file:
+            if local_path(path) is None and not isinstance(file, RangedFile):
+                raise AudioError(shard, "unreadable", "the server does not give parts of the archive: download it")
             members = _read_members(file, shard, items)
             for _, sample in groupby(members, key=lambda member: member.sample):
                 items += _read_sample(file, path, shard, list(sample), text_column)
