@@ -28,6 +28,8 @@ VARIANTS = {
     "no norm of features": {"feat_proj_layer_norm": False},
     "50 Hz": AT_50_HZ,
     "50 Hz, batch norm": {**AT_50_HZ, "conv_pos_batch_norm": True},
+    "layer norm, batch norm": {"feat_extract_norm": "layer", "conv_pos_batch_norm": True},
+    "50 Hz, layer norm": {**AT_50_HZ, "feat_extract_norm": "layer", "do_stable_layer_norm": True},
 }
 LENGTHS = (16_000, 7_000, 1_500, 900)
 
@@ -73,3 +75,14 @@ def test_a_clip_does_not_depend_on_its_neighbours_in_a_batch_of_the_same_shape()
         hidden_states, num_frames = hubert_states(model, batch, lengths)
         states.append(hidden_states[position, : num_frames[position]])
     assert all(torch.equal(states[0], other) for other in states[1:])
+
+
+@torch.no_grad()
+def test_a_clip_with_an_offset_has_the_states_of_the_clip_alone():
+    """Where the mean is far larger than the deviation, moments that are subtracted from each other would not do."""
+    model = make_hubert()
+    clip = 0.5 + 0.002 * torch.randn(6_000)
+    expected = model(clip[None], output_hidden_states=True).hidden_states[3][0]
+    batch = torch.nn.functional.pad(clip, (0, 3_000)).repeat(2, 1)
+    states, num_frames = hubert_states(model, batch, torch.tensor([6_000, 9_000]))
+    torch.testing.assert_close(states[0, : num_frames[0]], expected, rtol=0, atol=1e-4)
