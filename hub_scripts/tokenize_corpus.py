@@ -36,6 +36,13 @@ class CorpusArguments:
     codec: str = field(metadata={"help": "Folder or Hub repository of a `HubertUnitCodec`."})
     output_dir: str = field(metadata={"help": "Folder of the dataset, or its URL, such as s3://."})
     codec_revision: str = field(default="main", metadata={"help": "Revision of the codec's repository."})
+    dtype: Literal["float32", "bfloat16"] = field(
+        default="float32",
+        metadata={
+            "help": "Type of numbers that the codec computes with. bfloat16 is faster on a GPU and changes the unit "
+            "of 0.5 %% of the frames, as hub_scripts/compare_units.py counts them."
+        },
+    )
     split: str = field(default="train", metadata={"help": "Name of the split to write."})
     cut: Literal["silence", "fixed"] = field(default="silence", metadata={"help": "Where long recordings are cut."})
     max_seconds: float = field(default=40.0, metadata={"help": "Recordings that are longer, in seconds, are cut."})
@@ -76,6 +83,7 @@ def main() -> None:
         source_args,
         codec=os.path.abspath(args.codec) if os.path.isdir(args.codec) else args.codec,
         codec_revision=args.codec_revision,
+        dtype=args.dtype,
         output_dir=args.output_dir.rstrip("/") if folder is None else os.path.abspath(folder),
         split=args.split,
         rules=PieceRules(segmentation, args.min_seconds, args.min_peak_dbfs),

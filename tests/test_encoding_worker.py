@@ -2,13 +2,16 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import slam_hf
 from slam_hf import HubertUnitCodec, modeling_hubert_unit_codec
+from slam_hf.encoding import worker
 from slam_hf.encoding.ledger import Ledger
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.reading import PieceRules
@@ -115,3 +118,24 @@ def test_a_killed_decoder_is_told_of(tiny_codec, source, tmp_path, monkeypatch):
 
     with pytest.raises(ChildProcessError, match="^A process that decodes recordings was killed.*Start the same comm"):
         encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path), num_workers=1)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("cpu", ["start a", "finish a", "a", "end", "start b", "finish b", "b", "start c", "finish c", "c", "end"]),
+        ("cuda", ["start a", "start b", "finish a", "a", "end", "start c", "finish b", "b", "finish c", "c", "end"]),
+    ],
+)
+def test_a_gpu_has_the_next_batch_before_it_is_waited_for(monkeypatch, device, expected):
+    log = []
+
+    def start(codec, batch):
+        log.append(f"start {batch[0]}")
+        return lambda: log.append(f"finish {batch[0]}") or [batch[0]]
+
+    monkeypatch.setattr(worker, "_start_batch", start)
+    codec = SimpleNamespace(device=torch.device(device))
+    for item, units in worker._encode_batches(codec, [["a"], "end", ["b"], ["c"], "end"]):
+        log.append(units[0] if units else item)
+    assert log == expected

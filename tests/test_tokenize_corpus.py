@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 import tokenize_corpus
+import torch
 from datasets import Dataset, load_dataset
+from huggingface_hub import DatasetCard
 from loopback_hub import run_with_hub
 
+from slam_hf import HubertUnitCodec, load_audio
+from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.encoding.source_file import prepare_source
 
@@ -77,6 +81,22 @@ def test_the_options_reach_the_tokenisation(monkeypatch, codec_dir, recordings, 
     ]
     assert "1 left out: too short." in capsys.readouterr().out
     assert "`tiny-codec`: 50 units" in (tmp_path / "units" / "README.md").read_text()
+
+
+def test_a_corpus_in_bfloat16_names_the_codec_and_the_type(monkeypatch, codec_dir, recordings, tmp_path):
+    options = {"source": recordings, "codec": codec_dir, "output_dir": tmp_path / "units", "num_workers": 0}
+    run(monkeypatch, **options, dtype="bfloat16")
+
+    card = DatasetCard.load(tmp_path / "units" / "README.md")
+    assert (card.data.codec_dtype, "computed in bfloat16" in card.content) == ("bfloat16", True)
+    codec = HubertUnitCodec.from_pretrained(codec_dir)
+    assert card.data.codec_sha256 == describe_codec(codec).weights  # which a model's codec is compared with
+    codec.encoder.to(torch.bfloat16)
+    for row, path in zip(read_rows(tmp_path / "units"), sorted(recordings.glob("*.flac")), strict=True):
+        frames = codec.encode(torch.from_numpy(load_audio(path, 16_000))[None]).audio_codes[0, 0]
+        assert row["units"] == codec.deduplicate(frames)[0].tolist()
+    with pytest.raises(ValueError, match="codec.dtype: was 'bfloat16', is now 'float32'"):
+        run(monkeypatch, **options)
 
 
 def list_ids(source):

@@ -1,7 +1,7 @@
 """Turns recordings into a tokenised corpus: the whole job, from a source to a dataset folder."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -87,12 +87,16 @@ class TokenizationJob:
             Path or URL of the dataset's folder.
         codec_revision (`str`, *optional*, defaults to `"main"`):
             Revision of the codec's repository.
+        dtype (`str`, *optional*, defaults to `"float32"`):
+            Type of numbers that the codec's HuBERT computes with. `"bfloat16"` is faster on a GPU and changes the unit
+            of 0.5 % of the frames (`hub_scripts/compare_units.py` counts them for a codec and recordings).
     """
 
     source: SourceArguments
     codec: str
     output_dir: str
     codec_revision: str = "main"
+    dtype: str = "float32"
     split: str = "train"
     rules: PieceRules = field(default_factory=PieceRules)
     num_workers: int = 2
@@ -116,7 +120,7 @@ class TokenizationJob:
         check_settings(corpus.folder, corpus.settings)
         if corpus.is_finished():
             return
-        codec = _load(self.codec, self.codec_revision)[0]
+        codec = _load(self.codec, self.codec_revision, self.dtype)[0]
         codec.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
         encode_parts(corpus.source, codec, self.rules, corpus.ledger(), rank, world_size, self.num_workers)
 
@@ -130,14 +134,17 @@ class TokenizationJob:
         return f"{job_folder(self.output_dir, self.split)}/source.parquet"
 
     def _open(self, source: Source) -> "_Corpus":
-        description = _load(self.codec, self.codec_revision)[1]
+        description = _load(self.codec, self.codec_revision, self.dtype)[1]
         return _Corpus(source, description, self.rules, self.output_dir, self.split)
 
 
 @lru_cache(maxsize=1)
-def _load(codec: str, revision: str) -> tuple[HubertUnitCodec, CodecDescription]:
+def _load(codec: str, revision: str, dtype: str) -> tuple[HubertUnitCodec, CodecDescription]:
     loaded = load_codec(codec, revision)
-    return loaded, describe_codec(loaded)
+    # The hash is that of the codec as it is published, which models and evaluations compare with theirs.
+    description = replace(describe_codec(loaded), dtype=dtype)
+    loaded.encoder.to(getattr(torch, dtype))
+    return loaded, description
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Encodes recordings into the ledger, chunk by chunk: a job that can be killed at any moment."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,12 +49,13 @@ def encode_parts(
     pieces = ChunkPieces(source.parts, pending, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds)
     frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)  # by chunk and position of the piece
     try:
-        for item in make_batches(make_loader(pieces, num_workers), codec.batch_shape, codec.sampling_rate):
+        batches = make_batches(make_loader(pieces, num_workers), codec.batch_shape, codec.sampling_rate)
+        for item, units in _encode_batches(codec, batches):
             if isinstance(item, OSError | ValueError):
                 raise item
             if isinstance(item, list):
-                for piece, units in zip(item, _encode_batch(codec, item), strict=True):
-                    frames[piece.chunk][piece.position] = units
+                for piece, row in zip(item, units, strict=True):
+                    frames[piece.chunk][piece.position] = row
             else:
                 ledger.add(item.chunk, *_make_rows(item, frames.pop(item.chunk, {}), codec))
     except RuntimeError as error:
@@ -79,15 +81,42 @@ def share_parts(parts: Sequence[Part], rank: int, world_size: int) -> range:
     return range(first, last)
 
 
+def _encode_batches(
+    codec: HubertUnitCodec, items: Iterable[Batch | ChunkEnd | OSError | ValueError]
+) -> Iterator[tuple[Batch | ChunkEnd | OSError | ValueError, list[np.ndarray] | None]]:
+    """The items in order; batches come with the unit of each frame of their pieces, arrays of shape `(num_frames,)`.
+
+    A GPU is waited for once the next batch is under way, so that it does not idle between two batches, or while a
+    chunk is written.
+    """
+    waiting: deque[tuple[Any, Callable[[], list[np.ndarray]] | None]] = deque()
+    max_running = 0 if codec.device.type == "cpu" else 1
+    for item in items:
+        waiting.append((item, _start_batch(codec, item) if isinstance(item, list) else None))
+        while waiting and (waiting[0][1] is None or sum(finish is not None for _, finish in waiting) > max_running):
+            item, finish = waiting.popleft()
+            yield item, finish and finish()
+    for item, finish in waiting:
+        yield item, finish and finish()
+
+
 @torch.inference_mode()
-def _encode_batch(codec: HubertUnitCodec, batch: Batch) -> list[np.ndarray]:
-    """The unit of each frame of the batch's pieces, each of shape `(num_frames,)`."""
+def _start_batch(codec: HubertUnitCodec, batch: Batch) -> Callable[[], list[np.ndarray]]:
+    """Start to encode a batch. What it returns waits for the units."""
     waveforms = [torch.from_numpy(piece.waveform) for piece in batch]
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
     padded = pad_sequence(waveforms, batch_first=True)  # in the memory of the host, from where the codec takes it
-    encoded = codec.encode(padded, torch.arange(padded.shape[1]) < lengths[:, None])
-    codes = encoded.audio_codes[:, 0].cpu().numpy()
-    return [units[:length] for units, length in zip(codes, encoded.lengths.tolist(), strict=True)]
+    codes = codec.encode(padded, torch.arange(padded.shape[1]) < lengths[:, None]).audio_codes[:, 0]
+    is_on_gpu = codes.device.type == "cuda"
+    codes = codes.to("cpu", non_blocking=is_on_gpu)
+    is_done = torch.cuda.current_stream(codec.device).record_event() if is_on_gpu else None
+
+    def finish() -> list[np.ndarray]:
+        if is_done is not None:
+            is_done.synchronize()
+        return [row[row >= 0] for row in codes.numpy()]
+
+    return finish
 
 
 def _make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: HubertUnitCodec) -> tuple[pa.Table, ChunkRecord]:
