@@ -1,11 +1,11 @@
-r"""Score a speech language model on a benchmark.
+r"""Score speech language models on benchmarks.
 
 ```
 accelerate launch hub_scripts/evaluate_model.py \
     --model slprl/slam_scaled --task sblimp --data zerospeech2021/syntactic/dev
 ```
 
-After an interruption, the same command continues where it stopped.
+Several models and tasks are scored one after the other; each model is loaded once. After an interruption, the same command continues where it stopped.
 """
 
 from contextlib import nullcontext
@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from slam_hf import SpeechLMForCausalLM
 from slam_hf.command_line import parse_arguments, run
-from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
+from slam_hf.evaluation.arguments import CommandArguments, ContinuationArguments, EvaluationArguments
+from slam_hf.evaluation.benchmark_folder import read_benchmark
 from slam_hf.evaluation.continuations import evaluate_continuations
+from slam_hf.evaluation.fingerprints import describe_model
 from slam_hf.evaluation.pairs import evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.evaluation.tasks import TASKS
@@ -27,14 +29,29 @@ from slam_hf.public_names import is_hub_id
 from slam_hf.training.run_record import count_training_tokens, read_run_records
 
 
-def main(args: EvaluationArguments, continuation_args: ContinuationArguments) -> None:
+def main(args: CommandArguments, continuation_args: ContinuationArguments) -> None:
+    for run in args.runs(args.model[0]):
+        if TASKS[run.task].kind == "pairs":
+            read_benchmark(run.task, run.data)  # whose errors come before the work of other tasks
+    for name in args.model:
+        model = load_model(name).to(get_process_state().device).eval()
+        described = describe_model(model, name)
+        for run in args.runs(name):
+            evaluate(run, continuation_args, model, described)
+
+
+def evaluate(
+    args: EvaluationArguments,
+    continuation_args: ContinuationArguments,
+    model: SpeechLMForCausalLM,
+    described: dict[str, str | None],
+) -> None:
     state = get_process_state()
-    model = load_model(args.model).to(state.device).eval()
     with lock_folder(args.output_dir) if state.is_main_process else nullcontext():
         if TASKS[args.task].kind == "pairs":
-            evaluation = evaluate_pairs(args, model)
+            evaluation = evaluate_pairs(args, model, described=described)
         else:
-            evaluation = evaluate_continuations(args, continuation_args, model)
+            evaluation = evaluate_continuations(args, continuation_args, model, described)
         if state.is_main_process:
             tokens = args.training_tokens or count_training_tokens(read_run_records(args.model))
             summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), tokens)
@@ -59,6 +76,6 @@ def load_model(name: str) -> SpeechLMForCausalLM:
 
 if __name__ == "__main__":
     run(
-        lambda: main(*parse_arguments(__doc__, (EvaluationArguments, ContinuationArguments))),
+        lambda: main(*parse_arguments(__doc__, (CommandArguments, ContinuationArguments))),
         hint="Start the same command again to continue.",
     )

@@ -17,6 +17,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 from slam_hf import SpeechLMForCausalLM
+from slam_hf.evaluation import fingerprints
 from slam_hf.evaluation.arguments import EvaluationArguments
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.training.run_record import RunRecord, save_run_records
@@ -242,3 +243,50 @@ def test_processes_batches_and_kills_change_nothing(checkpoint, stories, tmp_pat
     summaries = [json.loads((tmp_path / run / "tstorycloze.json").read_text()) for run in ("alone", "both")]
     for key in ("results", "num_items", "num_skipped", "model", "data", "codec", "settings"):
         assert summaries[0][key] == summaries[1][key]
+
+
+def test_several_models_and_tasks_take_one_command(interleaved_checkpoint, tmp_path, monkeypatch):
+    models = [tmp_path / "first", tmp_path / "second"]
+    model = SpeechLMForCausalLM.from_pretrained(interleaved_checkpoint)
+    for folder in models:
+        model.save_pretrained(folder)
+        model.lm.model.embed_tokens.weight.data[1:] += 0.01
+    rows = {f"1_{part}": ([7, 9, number], f"The {part} one.") for number, part in enumerate(("mutual", "correct"))}
+    rows["1_incorrect"] = ([3], "Another one.")
+    parts = {
+        "id": list(rows),
+        "units": [units for units, _ in rows.values()],
+        "text": [text for _, text in rows.values()],
+    }
+    Dataset.from_dict(parts).to_parquet(tmp_path / "parts" / "units.parquet")
+    tasks = ["tstorycloze", "tstorycloze_s2t", "tstorycloze_t2t"]
+    command = ["--model", *map(str, models), "--task", *tasks, "--data", str(tmp_path / "parts")]
+    text_tokenizer = str(interleaved_checkpoint / "text-tokenizer")
+    described = []
+    monkeypatch.setattr(
+        fingerprints, "hash_model", lambda model, hash=fingerprints.hash_model: described.append(model) or hash(model)
+    )
+    run_script(monkeypatch, [*command, "--text_tokenizer", text_tokenizer, "--dtype", "bfloat16"])
+    summaries = [json.loads((model / "evaluation" / f"{task}.json").read_text()) for model in models for task in tasks]
+    assert [summary["task"] for summary in summaries] == 2 * tasks
+    assert len(described) == 2 == len({summary["model"]["weights"] for summary in summaries})
+    assert {summary["settings"]["dtype"] for summary in summaries} == {"bfloat16"}
+    assert all(0 <= summary["results"]["pmi"]["accuracy"] <= 1 for summary in summaries)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"data": ["a", "b", "c"]}, "`data` must be one folder, or one for each of 2 tasks"),
+        ({"task": ["sblimp", "sblimp"]}, "`task` names one twice: sblimp, sblimp"),
+        ({"model": ["a", "b"], "output_dir": "c"}, "`output_dir` is for one model"),
+        ({"data": ["a", "nowhere"]}, "The folder 'a' of the benchmark sblimp is not there"),
+    ],
+)
+def test_a_command_of_several_runs_is_checked_first(monkeypatch, change, problem):
+    values = {"model": ["model"], "task": ["sblimp", "tstorycloze"], "data": ["a"]} | change
+    arguments = []
+    for name, value in values.items():
+        arguments += [f"--{name}", *([value] if isinstance(value, str) else value)]
+    with pytest.raises(SystemExit, match=problem):
+        run_script(monkeypatch, arguments)

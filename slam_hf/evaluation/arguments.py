@@ -1,6 +1,6 @@
 """Arguments of `hub_scripts/evaluate_model.py`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +92,44 @@ class EvaluationArguments:
             self.output_dir = str(
                 Path(self.model, "evaluation") if is_folder else Path("outputs/evaluation", self.model)
             )
+
+
+@dataclass
+class CommandArguments(EvaluationArguments):
+    r"""
+    Arguments of `hub_scripts/evaluate_model.py`: those of [`EvaluationArguments`], but for several models and tasks.
+
+    Args:
+        model, task (`list[str]`):
+            Each model is loaded once and scored on all tasks.
+        data (`list[str]`):
+            A folder for each task, or one for all.
+    """
+
+    _argument_group_name = "models and benchmarks"
+
+    model: list[str] = HfArg(help="The speech language models: Hub ids or folders.")
+    task: list[str] = HfArg(help="The benchmark: %(choices)s. Or several.", metadata={"choices": TASKS})
+    data: list[str] = HfArg(
+        help="Folder of the benchmark as released, with audio or tokenised: one for each task, or one for all."
+    )
+
+    def __post_init__(self):
+        if len(self.data) == 1:
+            self.data = self.data * len(self.task)
+        if len(self.data) != len(self.task):
+            raise ValueError(f"`data` must be one folder, or one for each of {len(self.task)} tasks.")
+        for name in ("model", "task"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"`{name}` names one twice: {', '.join(getattr(self, name))}.")
+        if self.output_dir is not None and len(self.model) > 1:
+            raise ValueError("`output_dir` is for one model: without it, the results of each are beside it.")
+
+    def runs(self, model: str) -> list[EvaluationArguments]:
+        """`list[EvaluationArguments]`: The evaluations of a model, one for each task."""
+        common = {field.name: getattr(self, field.name) for field in fields(EvaluationArguments)} | {"model": model}
+        tasks = zip(self.task, self.data, strict=True)
+        return [EvaluationArguments(**common | {"task": task, "data": data}) for task, data in tasks]
 
 
 @dataclass

@@ -1,13 +1,13 @@
 """The members of pairs as token sequences: speech, or a prompt and an ending that are each speech or text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..tokenization_hubert_unit import HubertUnitTokenizer
 from ..tokenization_speech_text import SpeechTextTokenizer
-from ..unit_vocabulary import unit_string
-from .tasks import Modality, Task
+from .tasks import Task
 from .units import Utterances
 
 
@@ -51,28 +51,48 @@ def make_candidate(
         tokenizer ([`HubertUnitTokenizer`] or [`SpeechTextTokenizer`]):
             The model's tokenizer, which puts its special tokens around sequences.
     """
-    is_mixed = isinstance(tokenizer, SpeechTextTokenizer)
-    write_units = tokenizer.unit_string if is_mixed else unit_string
-    tokens = {"speech": tokenizer.speech_token, "text": tokenizer.text_token} if is_mixed else {"speech": ""}
-
-    def write(name: str, modality: Modality) -> str:
-        return utterances.texts[name] if modality == "text" else write_units(utterances.units[name])
-
+    has_text = isinstance(tokenizer, SpeechTextTokenizer)
+    marks = {"speech": [tokenizer.speech_token_id], "text": [tokenizer.text_token_id]} if has_text else {"speech": []}
     if prompt is None:
-        return Candidate(_tokenize("", write(name, "speech"), tokenizer))
+        return Candidate(_join([], _encode_units(utterances.units[name], tokenizer), tokenizer))
     if task.is_speech:
         units, start = utterances.units[name], utterances.starts[name]
-        context, ending = write_units(units[:start]), write_units(units[start:])
-    else:
-        context = tokens[task.prompt] + write(prompt, task.prompt)
-        context += tokens[task.ending] if task.ending != task.prompt else ""
-        ending = write(name, task.ending)
-    return Candidate(_tokenize(context, ending, tokenizer), _tokenize(tokens[task.ending], ending, tokenizer))
+        context, ending = _encode_units(units[:start], tokenizer), _encode_units(units[start:], tokenizer)
+        return Candidate(_join(context, ending, tokenizer), _join(marks["speech"], ending, tokenizer))
+    if task.prompt == task.ending:
+        context, ending = _encode_texts(utterances.texts[prompt], utterances.texts[name], tokenizer)
+        alone = _encode_texts("", utterances.texts[name], tokenizer)
+        return Candidate(_join(context, ending, tokenizer), _join(*alone, tokenizer))
+    spans = {
+        modality: _encode_units(utterances.units[part], tokenizer)
+        if modality == "speech"
+        else _encode_texts("", utterances.texts[part], tokenizer)[1]
+        for part, modality in ((prompt, task.prompt), (name, task.ending))
+    }
+    mark, ending = marks[task.ending], spans[task.ending]
+    context = [*marks[task.prompt], *spans[task.prompt], *mark]
+    return Candidate(_join(context, ending, tokenizer), _join(mark, ending, tokenizer))
 
 
-def _tokenize(context: str, ending: str, tokenizer: HubertUnitTokenizer | SpeechTextTokenizer) -> TokenSequence:
-    """Ids of both in one piece. A token with characters of both is one of the ending."""
-    encoding = tokenizer(context + ending, return_offsets_mapping=True)
-    of_ending = (index for index, (_, end) in enumerate(encoding["offset_mapping"]) if end > len(context))
-    length = len(encoding["input_ids"])
-    return TokenSequence(np.array(encoding["input_ids"]), max(1, next(of_ending, length)))
+def _encode_units(units: np.ndarray, tokenizer: HubertUnitTokenizer | SpeechTextTokenizer) -> list[int]:
+    return tokenizer.encode_units(units, add_special_tokens=False)["input_ids"]
+
+
+def _encode_texts(prompt: str, ending: str, tokenizer: SpeechTextTokenizer) -> tuple[list[int], list[int]]:
+    """Ids of two texts in one piece, the first with the modality token in front. A token with characters of both is
+    one of the second."""
+    context = tokenizer.text_token + prompt
+    encoding = tokenizer(context + ending, add_special_tokens=False, return_offsets_mapping=True)
+    ids, ends = encoding["input_ids"], [end for _, end in encoding["offset_mapping"]]
+    first = next((index for index, end in enumerate(ends) if end > len(context)), len(ids))
+    return ids[:first], ids[first:]
+
+
+def _join(
+    context: Sequence[int], ending: Sequence[int], tokenizer: HubertUnitTokenizer | SpeechTextTokenizer
+) -> TokenSequence:
+    """Ids of both, with the special tokens of the tokenizer around them."""
+    [unit], around = _encode_units(np.zeros(1, int), tokenizer), tokenizer.encode_units(np.zeros(1, int))["input_ids"]
+    place = around.index(unit)
+    ids = np.array([*around[:place], *context, *ending, *around[place + 1 :]])
+    return TokenSequence(ids, max(1, place + len(context)) if len(ending) > 0 else len(ids))

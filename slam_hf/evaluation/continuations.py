@@ -41,7 +41,10 @@ TextLM = tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]
 
 
 def evaluate_continuations(
-    args: EvaluationArguments, continuation_args: ContinuationArguments, model: SpeechLMForCausalLM
+    args: EvaluationArguments,
+    continuation_args: ContinuationArguments,
+    model: SpeechLMForCausalLM,
+    described: dict[str, str | None] | None = None,
 ) -> Evaluation:
     r"""
     Let a model continue the beginnings of the correct stories of a StoryCloze folder, and judge the transcripts.
@@ -55,6 +58,8 @@ def evaluate_continuations(
             How to continue, transcribe and judge.
         model ([`SpeechLMForCausalLM`]):
             The model, in evaluation mode. Its weights are cast to `args.dtype`.
+        described (`dict`, *optional*):
+            What [`describe_model`] says of the model, if it is known: its weights are then not read again.
 
     Returns:
         [`Evaluation`] with the results of prompts and continuations together, with those of the continuations alone
@@ -79,7 +84,10 @@ def evaluate_continuations(
     text_lm = _load_text_lm(continuation_args) if needs_text_lm else None
     speak = load_pipeline(args, model, own_processor(args, model))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
-    described, data_hash = describe_model(model, args.model), hash_rows(hash_files(files | alignments).items())
+    described, data_hash = (
+        described or describe_model(model, args.model),
+        hash_rows(hash_files(files | alignments).items()),
+    )
     model.to(getattr(torch, args.dtype))
     codec = speak.processor.audio_tokenizer
     settings = {"dtype": args.dtype} | {

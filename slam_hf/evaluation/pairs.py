@@ -27,7 +27,10 @@ from .units import Utterances
 
 
 def evaluate_pairs(
-    args: EvaluationArguments, model: SpeechLMForCausalLM, processor: SpeechLMProcessor | None = None
+    args: EvaluationArguments,
+    model: SpeechLMForCausalLM,
+    processor: SpeechLMProcessor | None = None,
+    described: dict[str, str | None] | None = None,
 ) -> Evaluation:
     r"""
     Score a model on a benchmark of pairs. Called in each process of `accelerate launch`, it divides the work among
@@ -40,6 +43,8 @@ def evaluate_pairs(
             The model, in evaluation mode. Its weights are cast to `args.dtype`.
         processor ([`SpeechLMProcessor`], *optional*):
             Its processor, which is not changed. Defaults to that of `args.model`.
+        described (`dict`, *optional*):
+            What [`describe_model`] says of the model, if it is known: its weights are then not read again.
 
     Returns:
         [`Evaluation`] with one record per pair. Where the benchmark has prompts, it has the conditional scores beside
@@ -71,7 +76,7 @@ def evaluate_pairs(
     for names, of_pair in candidates.items():
         problems[names] = _problems_of_lengths(names, of_pair, model)
     scored = [names for names in candidates if not problems[names]]
-    described = describe_model(model, args.model)
+    described = described or describe_model(model, args.model)
     model.to(getattr(torch, args.dtype))
     journal = f"{described['weights']}-{args.dtype}-{args.reduction}{'-ban_text' if args.ban_text else ''}"
     scores = score_pairs(
