@@ -5,16 +5,17 @@ accelerate launch hub_scripts/evaluate_model.py \
     --model slprl/slam_scaled --task sblimp --data zerospeech2021/syntactic/dev
 ```
 
-Several models and tasks are scored one after the other; each model is loaded once. After an interruption, the same command continues where it stopped.
+Several models and tasks are scored one after the other, and each model is loaded once. After an interruption, the same
+command continues where it stopped.
 """
 
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoProcessor
 
-from slam_hf import SpeechLMForCausalLM
+from slam_hf import SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import CommandArguments, ContinuationArguments, EvaluationArguments
 from slam_hf.evaluation.benchmark_folder import read_benchmark
@@ -30,28 +31,32 @@ from slam_hf.training.run_record import count_training_tokens, read_run_records
 
 
 def main(args: CommandArguments, continuation_args: ContinuationArguments) -> None:
-    for run in args.runs(args.model[0]):
-        if TASKS[run.task].kind == "pairs":
-            read_benchmark(run.task, run.data)  # whose errors come before the work of other tasks
     for name in args.model:
         model = load_model(name).to(get_process_state().device).eval()
-        described = describe_model(model, name)
-        for run in args.runs(name):
-            evaluate(run, continuation_args, model, described)
+        evaluations = args.evaluations(name)
+        for evaluation_args in evaluations:
+            if TASKS[evaluation_args.task].kind == "pairs":  # errors come before the work of other tasks
+                read_benchmark(evaluation_args.task, evaluation_args.data)
+        processor, described = None, describe_model(model, name)
+        if args.text_tokenizer is not None:
+            processor = AutoProcessor.from_pretrained(name, text_tokenizer=args.text_tokenizer)
+        for evaluation_args in evaluations:
+            evaluate(evaluation_args, continuation_args, model, processor, described)
 
 
 def evaluate(
     args: EvaluationArguments,
     continuation_args: ContinuationArguments,
     model: SpeechLMForCausalLM,
+    processor: SpeechLMProcessor | None,
     described: dict[str, str | None],
 ) -> None:
     state = get_process_state()
     with lock_folder(args.output_dir) if state.is_main_process else nullcontext():
         if TASKS[args.task].kind == "pairs":
-            evaluation = evaluate_pairs(args, model, described=described)
+            evaluation = evaluate_pairs(args, model, processor, described)
         else:
-            evaluation = evaluate_continuations(args, continuation_args, model, described)
+            evaluation = evaluate_continuations(args, continuation_args, model, processor, described)
         if state.is_main_process:
             tokens = args.training_tokens or count_training_tokens(read_run_records(args.model))
             summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), tokens)

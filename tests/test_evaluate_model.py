@@ -280,11 +280,10 @@ def test_several_models_and_tasks_take_one_command(interleaved_checkpoint, tmp_p
         ({"data": ["a", "b", "c"]}, "`data` must be one folder, or one for each of 2 tasks"),
         ({"task": ["sblimp", "sblimp"]}, "`task` names one twice: sblimp, sblimp"),
         ({"model": ["a", "b"], "output_dir": "c"}, "`output_dir` is for one model"),
-        ({"data": ["a", "nowhere"]}, "The folder 'a' of the benchmark sblimp is not there"),
     ],
 )
 def test_a_command_of_several_runs_is_checked_first(monkeypatch, change, problem):
-    values = {"model": ["model"], "task": ["sblimp", "tstorycloze"], "data": ["a"]} | change
+    values = {"model": ["m"], "task": ["sblimp", "tstorycloze"], "data": ["a"]} | change
     arguments = []
     for name, value in values.items():
         arguments += [f"--{name}", *([value] if isinstance(value, str) else value)]

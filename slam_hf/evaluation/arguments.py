@@ -1,6 +1,6 @@
 """Arguments of `hub_scripts/evaluate_model.py`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -37,9 +37,6 @@ class EvaluationArguments:
             names. Tokenised data needs none.
         cache_dir (`str`, *optional*):
             Where the units of audio files are kept for the next evaluation. Defaults to the Hugging Face cache.
-        text_tokenizer (`str`, *optional*):
-            The tokenizer of the text, a Hub id or a folder, for a model of speech and text without tokenizer files.
-            Defaults to the one that its configuration names.
         reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
             Whether an utterance's score is its mean log-likelihood per token, as published, or the sum over tokens.
         dtype (`"float32"` or `"bfloat16"`, *optional*, defaults to `"float32"`):
@@ -69,9 +66,6 @@ class EvaluationArguments:
     codec: str | None = HfArg(default=None, help="The unit codec: a Hub id or a folder. Default: the model's own.")
     cache_dir: str = HfArg(
         default=str(Path(HF_HOME) / "slam_hf" / "units"), help="Where units of audio files are kept."
-    )
-    text_tokenizer: str | None = HfArg(
-        default=None, help="The text tokenizer of a model of speech and text. Default: the one that the model names."
     )
     reduction: Literal["mean", "sum"] = HfArg(default="mean", help="Mean score per token, as published, or the sum.")
     dtype: Literal["float32", "bfloat16"] = HfArg(
@@ -104,14 +98,23 @@ class CommandArguments(EvaluationArguments):
             Each model is loaded once and scored on all tasks.
         data (`list[str]`):
             A folder for each task, or one for all.
+        text_tokenizer (`str`, *optional*):
+            The tokenizer of the text, a Hub id or a folder, for models of speech and text without tokenizer files.
+            Defaults to the one that the configuration of the model names.
     """
 
     _argument_group_name = "models and benchmarks"
 
-    model: list[str] = HfArg(help="The speech language models: Hub ids or folders.")
-    task: list[str] = HfArg(help="The benchmark: %(choices)s. Or several.", metadata={"choices": TASKS})
-    data: list[str] = HfArg(
-        help="Folder of the benchmark as released, with audio or tokenised: one for each task, or one for all."
+    model: list[str] = field(metadata={"help": "The speech language models: Hub ids or folders."})
+    task: list[str] = field(metadata={"help": "The benchmark: %(choices)s. Or several.", "choices": TASKS})
+    data: list[str] = field(
+        metadata={
+            "help": "Folder of the benchmark as released, with audio or tokenised. One for each task, or for all."
+        }
+    )
+
+    text_tokenizer: str | None = HfArg(
+        default=None, help="The text tokenizer of models of speech and text. Default: the one that the model names."
     )
 
     def __post_init__(self):
@@ -125,9 +128,9 @@ class CommandArguments(EvaluationArguments):
         if self.output_dir is not None and len(self.model) > 1:
             raise ValueError("`output_dir` is for one model: without it, the results of each are beside it.")
 
-    def runs(self, model: str) -> list[EvaluationArguments]:
+    def evaluations(self, model: str) -> list[EvaluationArguments]:
         """`list[EvaluationArguments]`: The evaluations of a model, one for each task."""
-        common = {field.name: getattr(self, field.name) for field in fields(EvaluationArguments)} | {"model": model}
+        common = {item.name: getattr(self, item.name) for item in fields(EvaluationArguments)} | {"model": model}
         tasks = zip(self.task, self.data, strict=True)
         return [EvaluationArguments(**common | {"task": task, "data": data}) for task, data in tasks]
 

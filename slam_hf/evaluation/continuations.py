@@ -26,6 +26,7 @@ from ..metrics.genppl.genppl import negative_log_likelihoods
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processes import get_process_state
+from ..processing_speech_lm import SpeechLMProcessor
 from ..public_names import public_name
 from .arguments import ContinuationArguments, EvaluationArguments
 from .fingerprints import describe_model, hash_model, hash_rows
@@ -44,6 +45,7 @@ def evaluate_continuations(
     args: EvaluationArguments,
     continuation_args: ContinuationArguments,
     model: SpeechLMForCausalLM,
+    processor: SpeechLMProcessor | None = None,
     described: dict[str, str | None] | None = None,
 ) -> Evaluation:
     r"""
@@ -58,6 +60,8 @@ def evaluate_continuations(
             How to continue, transcribe and judge.
         model ([`SpeechLMForCausalLM`]):
             The model, in evaluation mode. Its weights are cast to `args.dtype`.
+        processor ([`SpeechLMProcessor`], *optional*):
+            Its processor, which is not changed. Defaults to that of `args.model`.
         described (`dict`, *optional*):
             What [`describe_model`] says of the model, if it is known: its weights are then not read again.
 
@@ -82,7 +86,7 @@ def evaluate_continuations(
     task.import_metric()
     needs_text_lm = "negative_log_likelihood" in task.inputs.values()
     text_lm = _load_text_lm(continuation_args) if needs_text_lm else None
-    speak = load_pipeline(args, model, own_processor(args, model))
+    speak = load_pipeline(args, model, own_processor(args, model, processor))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     described, data_hash = (
         described or describe_model(model, args.model),

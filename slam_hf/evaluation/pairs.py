@@ -130,9 +130,7 @@ def own_processor(
     """A processor that may be changed: a copy of the one in memory, or the one that is saved with the model."""
     if processor is None:
         # An adapter has the processor of its base model, which is what `name_or_path` is then.
-        name = model.name_or_path if hasattr(model, "peft_config") else args.model
-        options = {} if args.text_tokenizer is None else {"text_tokenizer": args.text_tokenizer}
-        return AutoProcessor.from_pretrained(name, **options)
+        return AutoProcessor.from_pretrained(model.name_or_path if hasattr(model, "peft_config") else args.model)
     processor = copy.copy(processor)
     processor.tokenizer = copy.deepcopy(processor.tokenizer)
     return processor
