@@ -88,7 +88,7 @@ def finish_split(
         skipped += left_out
     output_dir = os.fspath(output_dir)
     report = f"{output_dir}/skipped/{split}.jsonl"
-    lines = "".join(map(_report_line, skipped)).encode()
+    lines = "".join(map(report_line, skipped)).encode()
     atomic_write(report, lines)
     reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
     if not records:
@@ -183,7 +183,7 @@ def _group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKe
         yield group
 
 
-def _report_line(skipped: Skipped) -> str:
+def report_line(skipped: Skipped) -> str:
     """A line of the report: ASCII, as a name may hold line separators. What of a name is not UTF-8 is escaped."""
     texts = {key: value.encode("utf-8", "backslashreplace").decode() for key, value in asdict(skipped).items()}
     return json.dumps(texts) + "\n"

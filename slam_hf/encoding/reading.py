@@ -116,7 +116,7 @@ def _make_piece(recording: Recording, segment: Segment, waveform: np.ndarray, fr
     id = _piece_id(recording, keep_from, keep_to, frame_rate)
     if keep_from or keep_to is not None:  # not the whole recording, whose text cannot be cut without the words' times
         end = math.inf if keep_to is None else keep_to / frame_rate
-        text, words = None, words and _words_between(words, keep_from / frame_rate, end)
+        text, words = None, words and words_between(words, keep_from / frame_rate, end)
     first = segment.first_frame
     return Piece(id, waveform, keep_from - first, None if keep_to is None else keep_to - first, text, words)
 
@@ -129,7 +129,7 @@ def _piece_id(recording: Recording, keep_from: int, keep_to: int | None, frame_r
     return piece_id(recording.id, recording.offset + keep_from / frame_rate, end)
 
 
-def _words_between(words: list[dict[str, Any]], start: float, end: float) -> list[dict[str, Any]]:
+def words_between(words: list[dict[str, Any]], start: float, end: float) -> list[dict[str, Any]]:
     """The words whose middle lies between two times, timed from `start`. Words without a time are left out."""
     timed = (word for word in words if None not in (word["start_time"], word["end_time"]))
     return [

@@ -65,6 +65,7 @@ def convert_whisper(folder: Path) -> Path:
         no_timestamps_token_id=ids["<|notimestamps|>"],
         suppress_tokens=settings["suppress_ids"],
         begin_suppress_tokens=settings["suppress_ids_begin"],
+        alignment_heads=settings["alignment_heads"],
         is_multilingual=True,
         lang_to_id={"<|en|>": ids["<|en|>"]},
         task_to_id={"transcribe": ids["<|transcribe|>"]},

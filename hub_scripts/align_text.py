@@ -1,0 +1,95 @@
+r"""Add the words that are spoken, and their times, to recordings or to a tokenised corpus.
+
+```
+python hub_scripts/align_text.py \
+    --source LibriSpeech/train-clean-100 --layout librispeech \
+    --ctc_model facebook/wav2vec2-base-960h --output_dir librispeech-words
+```
+
+A CTC model aligns recordings with their texts. Whisper transcribes those without one (`--whisper_model`). The result
+is a manifest that tokenize_corpus.py takes or, with `--corpus`, the corpus that the recordings were tokenised into,
+with `text` and `aligned_text`. Start it again with the same command to continue after an interruption.
+"""
+
+import os
+import shlex
+from dataclasses import dataclass, field
+
+from slam_hf.atomic_write import DiskFullError
+from slam_hf.command_line import parse_arguments, run
+from slam_hf.corpora.alignment_job import MANIFEST, AlignmentJob
+from slam_hf.encoding.source_arguments import SourceArguments
+from slam_hf.execution.arguments import ExecutorArguments
+from slam_hf.remote_files import local_path
+
+
+@dataclass
+class AlignmentArguments:
+    _argument_group_name = "how, and where to"
+
+    output_dir: str = field(metadata={"help": "Folder of the manifest or of the dataset, or its URL, such as s3://."})
+    ctc_model: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub repository of a CTC model that writes letters, for recordings with a text."},
+    )
+    whisper_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub repository of a Whisper, for recordings without a text; without `ctc_model`, for "
+            "all: what it hears becomes their text."
+        },
+    )
+    ctc_revision: str = field(default="main", metadata={"help": "Revision of the CTC model's repository."})
+    whisper_revision: str = field(default="main", metadata={"help": "Revision of Whisper's repository."})
+    language: str | None = field(default=None, metadata={"help": "What Whisper hears. Default: it finds out."})
+    corpus: str | None = field(
+        default=None,
+        metadata={"help": "Folder or URL of a dataset that tokenize_corpus.py has made of the source."},
+    )
+    split: str = field(default="train", metadata={"help": "Split of the corpus."})
+
+
+def main() -> None:
+    source_args, args, executor_args = parse_arguments(
+        __doc__, (SourceArguments, AlignmentArguments, ExecutorArguments)
+    )
+    job = AlignmentJob(
+        source_args,
+        output_dir=absolute(args.output_dir),
+        ctc_model=args.ctc_model and absolute_if_folder(args.ctc_model),
+        whisper_model=args.whisper_model and absolute_if_folder(args.whisper_model),
+        ctc_revision=args.ctc_revision,
+        whisper_revision=args.whisper_revision,
+        language=args.language,
+        corpus=args.corpus and absolute(args.corpus),
+        split=args.split,
+    )
+    try:
+        summary = job.run(executor_args)
+    except DiskFullError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}.") from None
+    if summary is None:
+        print("Submitted to Slurm. When it has ended, the same command says what came out.")
+        return
+    what = "recordings" if args.corpus is None else "rows"
+    print(f"{summary.num_aligned:,} of {summary.num_rows:,} {what} have words with times, in '{args.output_dir}'.")
+    for reason, count in summary.unaligned.items():
+        print(f"{count:,} have none: {reason}.")
+    if args.corpus is None:
+        options = ["--source", os.path.join(args.output_dir, MANIFEST), "--layout", "manifest"]
+        options += [] if "://" in job.audio_root else ["--audio_root", job.audio_root]
+        print(f"Tokenise them with: tokenize_corpus.py {shlex.join(options)}")
+
+
+def absolute(path: str) -> str:
+    """The path for processes whose current folder is another, or the URL."""
+    local = local_path(path)
+    return path.rstrip("/") if local is None else os.path.abspath(local)
+
+
+def absolute_if_folder(name: str) -> str:
+    return os.path.abspath(name) if os.path.isdir(name) else name
+
+
+if __name__ == "__main__":
+    run(main, hint="Start the same command again to continue.")

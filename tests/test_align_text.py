@@ -1,0 +1,76 @@
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import align_text
+import numpy as np
+import pytest
+import soundfile
+import tokenize_corpus
+from datasets import load_dataset
+from test_corpora_word_aligners import make_model, make_tokenizer
+from transformers import Wav2Vec2FeatureExtractor
+
+
+def run(monkeypatch, script, *options: str):
+    monkeypatch.setattr(sys, "argv", [script.__file__, *options])
+    script.main()
+
+
+@pytest.fixture
+def ctc_model(tmp_path):
+    (tmp_path / "ctc").mkdir()
+    tokenizer = make_tokenizer(tmp_path / "ctc")
+    for part in (make_model(len(tokenizer)), tokenizer, Wav2Vec2FeatureExtractor()):
+        part.save_pretrained(tmp_path / "ctc")
+    return str(tmp_path / "ctc")
+
+
+@pytest.fixture
+def librispeech(tmp_path):
+    folder = tmp_path / "LibriSpeech" / "103" / "1240"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        waveform = 0.1 * np.random.default_rng(number).standard_normal(16_000 + 4000 * number)
+        soundfile.write(folder / f"103-1240-{number:04d}.flac", waveform, 16_000)
+    (folder / "103-1240.trans.txt").write_text("103-1240-0000 ONE DAY\n103-1240-0001 IN 1984\n")
+    return str(tmp_path / "LibriSpeech")
+
+
+def test_the_command_that_it_prints_tokenises_the_recordings_with_their_words(
+    monkeypatch, librispeech, ctc_model, tiny_codec, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    source = ("--source", "LibriSpeech", "--layout", "librispeech")
+    run(monkeypatch, align_text, *source, "--ctc_model", "ctc", "--output_dir", "words")
+    *lines, command = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "1 of 3 recordings have words with times, in 'words'.",
+        "1 have none: characters unknown.",
+        "1 have none: no text.",
+    ]
+    tiny_codec.save_pretrained("codec")
+    options = shlex.split(command.partition("tokenize_corpus.py ")[2])
+    run(monkeypatch, tokenize_corpus, *options, "--codec", "codec", "--output_dir", "units", "--num_workers", "0")
+    rows = load_dataset("units", split="train", cache_dir=str(tmp_path / "cache")).to_list()
+    assert [row["id"] for row in rows] == [f"103-1240-{number:04d}" for number in range(3)]
+    assert [row["text"] for row in rows] == ["ONE DAY", "IN 1984", None]
+    assert [word["word"] for word in rows[0]["aligned_text"]] == ["ONE", " DAY"]
+    assert rows[1]["aligned_text"] is rows[2]["aligned_text"] is None
+
+    run(monkeypatch, tokenize_corpus, *source, "--codec", "codec", "--output_dir", "later", "--num_workers", "0")
+    capsys.readouterr()
+    corpus = ("--corpus", "later", "--output_dir", "aligned")
+    run(monkeypatch, align_text, *source, "--ctc_model", "ctc", *corpus)
+    assert capsys.readouterr().out.startswith("1 of 3 rows have words with times, in 'aligned'.\n")
+    assert load_dataset("aligned", split="train", cache_dir=str(tmp_path / "cache")).to_list() == rows
+
+
+def test_the_manifest_has_a_line_for_each_recording(monkeypatch, librispeech, ctc_model, tmp_path):
+    output_dir = tmp_path / "words"
+    options = ("--source", librispeech, "--layout", "librispeech", "--ctc_model", ctc_model)
+    run(monkeypatch, align_text, *options, "--output_dir", str(output_dir))
+    lines = [json.loads(line) for line in Path(output_dir, "manifest.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == [f"103/1240/103-1240-{number:04d}.flac" for number in range(3)]
+    assert [sorted(line.keys() - {"id", "path"}) for line in lines] == [["aligned_text", "text"], ["text"], []]

@@ -1,0 +1,231 @@
+import json
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+from test_corpora_word_aligners import make_model, make_tokenizer
+from transformers import Wav2Vec2FeatureExtractor
+
+from slam_hf.corpora.alignment_job import AlignmentJob
+from slam_hf.corpora.job import tokenize_corpus
+from slam_hf.encoding.ledger import Ledger
+from slam_hf.encoding.manifest import read_manifest
+from slam_hf.encoding.progress import HoursBar
+from slam_hf.encoding.reading import PieceRules
+from slam_hf.encoding.recordings import Recording
+from slam_hf.encoding.segmentation import Segmentation
+from slam_hf.encoding.source_arguments import SourceArguments
+from slam_hf.encoding.source_file import make_source
+from slam_hf.execution.arguments import ExecutorArguments
+
+
+TEXTS = {
+    "a/1.wav": "The old man sat down.",
+    "a/2.wav": "It rained - all day",
+    "b/digits.wav": "In 1984 it rained",
+    "b/long.wav": "one two three four five six",
+    "b/none.wav": None,
+    "b/short.wav": "far too many words for a tenth of a second and a half",
+}
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """A manifest of six recordings of 1 to 7 seconds; one file is missing, one is silent, and one is not audio."""
+    lines = []
+    for seed, (path, text) in enumerate(TEXTS.items()):
+        seconds = {"b/long.wav": 7.0, "b/short.wav": 0.15}.get(path, 1.0 + seed / 4)
+        (tmp_path / "audio" / path).parent.mkdir(parents=True, exist_ok=True)
+        samples = 0.1 * np.random.default_rng(seed).standard_normal(int(16_000 * seconds))
+        soundfile.write(tmp_path / "audio" / path, samples, 16_000)
+        lines.append({"path": path, "text": text})
+    soundfile.write(tmp_path / "audio" / "silent.wav", np.zeros(16_000), 16_000)
+    (tmp_path / "audio" / "damaged.wav").write_text("no audio " * 100)
+    lines += [{"path": path, "text": "Words"} for path in ("silent.wav", "damaged.wav", "missing.wav")]
+    lines.append({"path": "a/1.wav", "text": "sat", "offset": 0.25, "duration": 0.5, "id": "excerpt"})
+    manifest = tmp_path / "audio" / "list.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return manifest
+
+
+@pytest.fixture
+def ctc_model(tmp_path):
+    (tmp_path / "ctc").mkdir()
+    tokenizer = make_tokenizer(tmp_path / "ctc")
+    for part in (make_model(len(tokenizer)), tokenizer, Wav2Vec2FeatureExtractor()):
+        part.save_pretrained(tmp_path / "ctc")
+    return str(tmp_path / "ctc")
+
+
+@pytest.fixture
+def job(recordings, ctc_model, tmp_path):
+    source = SourceArguments(str(recordings), layout="manifest", chunk_seconds=2.0)
+    return AlignmentJob(source, str(tmp_path / "words"), ctc_model=ctc_model)
+
+
+EXECUTOR = ExecutorArguments(workers=1)
+
+
+def read_files(folder) -> dict[str, bytes]:
+    """The content of each file of a result."""
+    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if ".alignment" not in path.parts}
+
+
+def test_recordings_get_their_words_and_the_others_a_reason(job, recordings):
+    summary = job.run(EXECUTOR)
+    assert (summary.num_rows, summary.num_aligned) == (10, 4)
+    assert summary.unaligned == {
+        "unreadable": 1,
+        "corrupt": 1,
+        "characters unknown": 1,
+        "no text": 1,
+        "too short for its text": 1,
+        "silent": 1,
+    }
+    report = [json.loads(line) for line in (Path(job.output_dir) / "unaligned.jsonl").read_text().splitlines()]
+    assert {item["id"]: item["reason"] for item in report} == {
+        "b/digits.wav": "characters unknown",
+        "b/none.wav": "no text",
+        "b/short.wav": "too short for its text",
+        "silent.wav": "silent",
+        "damaged.wav": "corrupt",
+        "missing.wav": "unreadable",
+    }
+    before = read_manifest(recordings)
+    after = read_manifest(f"{job.output_dir}/manifest.jsonl", root=recordings.parent)
+    assert [replace(recording, aligned_text=None) for recording in after] == before
+    words = {recording.id: recording.aligned_text for recording in after}
+    assert [word["word"] for word in words["a/2.wav"]] == ["It", " rained -", " all", " day"]
+    assert words["b/digits.wav"] is words["silent.wav"] is None
+    ends = [word["end_time"] for word in words["excerpt"]]
+    assert len(ends) == 1 and 0 < ends[0] <= 0.5
+
+
+def test_a_corpus_gets_the_words_that_it_would_have_from_the_manifest(job, recordings, tiny_codec, tmp_path):
+    rules = PieceRules(Segmentation(max_seconds=3.0, cut="fixed"))
+    tokenize_corpus(make_source(job.source), tiny_codec, tmp_path / "units", rules=rules, num_workers=0)
+    job.run(EXECUTOR)
+    words = SourceArguments(f"{job.output_dir}/manifest.jsonl", layout="manifest", audio_root=str(recordings.parent))
+    tokenize_corpus(make_source(words), tiny_codec, tmp_path / "expected", rules=rules, num_workers=0)
+
+    of_corpus = replace(job, corpus=str(tmp_path / "units"), output_dir=str(tmp_path / "aligned"))
+    summary = of_corpus.run(EXECUTOR)
+
+    aligned = load_dataset(of_corpus.output_dir, split="train", cache_dir=str(tmp_path / "cache")).to_list()
+    expected = load_dataset(str(tmp_path / "expected"), split="train", cache_dir=str(tmp_path / "cache")).to_list()
+    pieces = [row["id"] for row in aligned if "b/long" in row["id"]]
+    assert pieces == ["b/long.wav#t=0,3", "b/long.wav#t=3,6", "b/long.wav#t=6"]
+    for row, other in zip(aligned, expected, strict=True):
+        assert {**row, "text": None, "aligned_text": None} == {**other, "text": None, "aligned_text": None}
+        if "#t=" not in row["id"]:
+            assert (row["text"], row["aligned_text"]) == (other["text"], other["aligned_text"])
+        elif row["aligned_text"] is not None:
+            assert row["text"] == "".join(word["word"] for word in row["aligned_text"])
+            assert [word["word"].strip() for word in row["aligned_text"]] == [
+                word["word"].strip() for word in other["aligned_text"]
+            ]
+            assert not row["text"].startswith(" ")
+            times = [time for word in row["aligned_text"] for time in (word["start_time"], word["end_time"])]
+            assert min(times) >= 0 and max(times) <= row["num_frames"] / 25
+    assert "".join(f" {row['text']}" for row in aligned if "b/long" in row["id"] and row["text"]) == (
+        " one two three four five six"
+    )
+    assert summary.num_rows == len(aligned) == summary.num_aligned + sum(summary.unaligned.values())
+    sizes = [DatasetCard.load(tmp_path / name / "README.md").data.dataset_info for name in ("units", "aligned")]
+    assert [size["splits"][0]["num_examples"] for size in sizes] == [9, 9]
+    assert sizes[0]["dataset_size"] < sizes[1]["dataset_size"] == sizes[1]["splits"][0]["num_bytes"]
+
+
+def test_a_row_whose_recording_is_not_in_the_source_is_counted(job, recordings, tiny_codec, tmp_path):
+    tokenize_corpus(make_source(job.source), tiny_codec, tmp_path / "units", num_workers=0)
+    recordings.write_text("".join(recordings.read_text().splitlines(keepends=True)[1:]))
+    summary = replace(job, corpus=str(tmp_path / "units")).run(EXECUTOR)
+    assert summary.unaligned["audio missing"] == 1
+    report = (Path(job.output_dir) / "unaligned" / "train.jsonl").read_text()
+    assert json.loads(report.splitlines()[0])["id"] == "a/1.wav"
+
+
+def die_after(job, chunks):
+    # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
+    HoursBar.set_lock(threading.RLock())
+    add, added = Ledger.add, []
+
+    def add_and_die(self, *arguments):
+        add(self, *arguments)
+        added.append(1)
+        if len(added) == chunks:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Ledger.add = add_and_die
+    job.run(EXECUTOR)
+
+
+def test_a_job_that_is_killed_gives_the_same_bytes_and_so_do_more_tasks(job, tmp_path):
+    job.run(EXECUTOR)
+    killed = replace(job, output_dir=str(tmp_path / "killed"))
+    for chunks in (1, 2):
+        process = get_context("fork").Process(target=die_after, args=(killed, chunks))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    written = list(Path(killed.output_dir).glob(".alignment/*/chunks/*.parquet"))
+    assert len(written) == 3 and not (tmp_path / "killed" / "manifest.jsonl").exists()
+    killed.run(replace(EXECUTOR, tasks=3))
+    assert read_files(killed.output_dir) == read_files(job.output_dir)
+    assert not list(Path(killed.output_dir).glob(".alignment/*/chunks"))
+    assert killed.run(EXECUTOR) == job.read_summary()
+
+
+def test_the_recordings_and_models_of_a_job_may_not_change(job, recordings, ctc_model):
+    job.run(EXECUTOR)
+    with pytest.raises(ValueError, match="language: was None, is now 'fr'"):
+        replace(job, language="fr").run(EXECUTOR)
+    model = make_model(32)
+    model.lm_head.weight.data[0, 0] += 1
+    model.save_pretrained(ctc_model)
+    with pytest.raises(ValueError, match="holds an alignment that was begun with other settings"):
+        replace(job, ctc_model=shutil.copytree(ctc_model, f"{ctc_model}-2")).run(EXECUTOR)
+    recordings.write_text(recordings.read_text().replace("The old man", "The young man"))
+    with pytest.raises(ValueError, match="was written for another input"):
+        job.run(EXECUTOR)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ctc_model": None}, "Pass `ctc_model` for recordings with a text"),
+        ({"source": SourceArguments("x", layout="preference_pairs")}, "preference pairs cannot be aligned"),
+        ({"source": SourceArguments("x", layout="webdataset")}, "inside of others. Tokenise them first"),
+        ({"corpus": "/nowhere"}, "'/nowhere' has no split 'train'"),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused_before_anything_is_written(job, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(job, **changes).run(EXECUTOR)
+    assert not Path(job.output_dir).exists()
+
+
+def test_files_that_no_alignment_has_written_are_not_replaced(job):
+    Path(job.output_dir).mkdir()
+    (Path(job.output_dir) / "manifest.jsonl").write_text("mine")
+    with pytest.raises(FileExistsError, match="manifest.jsonl"):
+        job.run(EXECUTOR)
+    assert (Path(job.output_dir) / "manifest.jsonl").read_text() == "mine"
+
+
+def test_a_manifest_without_words_is_a_list_of_recordings(job, recordings):
+    recordings.write_text(json.dumps({"path": "b/none.wav"}) + "\n")
+    summary = job.run(EXECUTOR)
+    assert summary.unaligned == {"no text": 1}
+    (recording,) = read_manifest(f"{job.output_dir}/manifest.jsonl", root=recordings.parent)
+    assert recording == Recording("b/none.wav", str(recordings.parent / "b" / "none.wav"))
