@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
-from huggingface_hub import constants
+from huggingface_hub import HfApi, HfFileSystem, constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers, get_session
 
@@ -31,6 +32,9 @@ BLOCK_BYTES = 2**18
 
 MAX_BLOCK_BYTES = 2**22
 """What is read at once of a remote file that is read in order: each block is twice as long as the one before."""
+
+NUM_THREADS = 32
+"""Files that are looked at at the same time: each takes a request, or several."""
 
 Result = TypeVar("Result")
 
@@ -60,6 +64,21 @@ def open_filesystem(url: str) -> tuple[AbstractFileSystem, str]:
         raise ImportError(f"{url!r} cannot be read: {error} (`{remedy}`).") from error
     except ValueError as error:  # an unknown protocol
         raise RemoteFileError(str(error)) from error
+
+
+def pin_revision(url: str) -> str:
+    """The URL at its present commit, if it leads into a repository on the Hub, which may change during a job."""
+    if not url.startswith("hf://"):
+        return url
+    try:
+        resolved = with_retries(lambda: HfFileSystem().resolve_path(url), repr(url))
+        if not hasattr(resolved, "revision"):  # a bucket
+            return url
+        names = {"repo_id": resolved.repo_id, "repo_type": resolved.repo_type, "revision": resolved.revision}
+        commit = with_retries(lambda: HfApi().repo_info(**names).sha, repr(url))
+    except FileNotFoundError:
+        return url
+    return f"hf://{replace(resolved, revision=commit).unresolve()}"
 
 
 def with_retries(action: Callable[[], Result], name: str, failure: str = "could not be downloaded") -> Result:

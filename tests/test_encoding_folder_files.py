@@ -1,6 +1,8 @@
 import json
 import os
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import numpy as np
@@ -18,6 +20,7 @@ from slam_hf.encoding.manifest import read_manifest
 from slam_hf.encoding.recordings import Recording, Skipped, SkipReason
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.encoding.source_file import open_source, prepare_source
+from slam_hf.encoding.sources import file_source
 from slam_hf.remote_files import AudioDownloadError
 
 
@@ -163,20 +166,17 @@ def test_versions_differ_by_content(folder, uploaded):
     assert [key for key in before if before[key] != after[key]] == [name]
 
 
-@pytest.mark.parametrize("missing", ["103/1240/103-1240-0000.flac", "shard.tar"])
-def test_an_object_that_is_gone_is_a_counted_skip(folder, uploaded, tiny_codec, tmp_path, missing):
-    rows = [Recording("gone", f"{uploaded}/{missing}.gone"), Recording("part", ByteRange(f"{uploaded}/no", 0, 9))]
-
-    from slam_hf.encoding.sources import file_source
+def test_an_object_that_is_gone_is_a_counted_skip(bucket_folder, tiny_codec, tmp_path):
+    gone = [Recording("gone", f"{bucket_folder}/a.flac"), Recording("part", ByteRange(f"{bucket_folder}/b.tar", 0, 9))]
 
     with pytest.raises(ValueError, match=r"Nothing could be tokenised: {'unreadable': 2}"):
-        tokenize_corpus(file_source(rows), tiny_codec, tmp_path / "units", num_workers=0)
+        tokenize_corpus(file_source(gone), tiny_codec, tmp_path / "units", num_workers=0)
 
 
 HUB = """
 import os, sys
 from pathlib import Path
-from huggingface_hub import create_repo, upload_folder
+from huggingface_hub import create_repo, upload_file, upload_folder
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.encoding.source_file import open_source, prepare_source
 from slam_hf.encoding.reading import PieceRules, read_pieces
@@ -189,6 +189,9 @@ for root in (folder, "hf://datasets/user/recordings/corpus"):
     Path(state).unlink(missing_ok=True)
     prepare_source(state, SourceArguments(root, "librispeech"))
     prepare_source(state, SourceArguments(root, "librispeech"))
+    if root.startswith("hf://"):  # the job reads the commit that was listed
+        name = "corpus/103/1240/103-1240-0000.flac"
+        upload_file(path_or_fileobj=b"changed", path_in_repo=name, repo_id="user/recordings", repo_type="dataset")
     for part in open_source(state).parts:
         for (item,) in part.read(0):
             if hasattr(item, "audio"):
@@ -210,19 +213,39 @@ def test_a_repository_on_the_hub_is_read_as_a_folder(folder, tmp_path, monkeypat
     assert len(local.splitlines()) == 4
 
 
-@pytest.fixture
-def refusing_store(monkeypatch):
-    """The address of an object store where nothing listens."""
+class Refusing(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(params=["nobody listens", 403, 429, 503])
+def refusing_store(request, monkeypatch):
+    """An object store that refuses every request, or where nobody listens."""
     monkeypatch.setattr(remote_files, "DOWNLOAD_WAITS", (0.0,))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    server.status = request.param
+    if isinstance(request.param, int):
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    else:
+        server.server_close()
     fsspec.filesystem("s3").clear_instance_cache()
     yield
     fsspec.filesystem("s3").clear_instance_cache()
+    if isinstance(request.param, int):
+        server.shutdown()
+        server.server_close()
 
 
-def test_an_object_store_that_cannot_be_reached_stops_the_job(object_store, refusing_store, tmp_path):
+def test_an_object_store_that_refuses_stops_the_job(object_store, refusing_store, tmp_path):
     with pytest.raises(AudioDownloadError, match="'s3://recordings/a': could not be listed in 2 tries .* Start again"):
         prepare_source(tmp_path / "source.parquet", SourceArguments("s3://recordings/a"))
     (tmp_path / "rows.jsonl").write_text('{"path": "s3://recordings/a.flac"}')

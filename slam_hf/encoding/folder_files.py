@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from tqdm import tqdm
+
 from ..audio_files import open_file
-from ..remote_files import RemoteFileError, local_path, open_filesystem, with_retries
+from ..remote_files import NUM_THREADS, RemoteFileError, local_path, open_filesystem, with_retries
 from .recordings import Skipped, SkipReason
 
 
@@ -83,8 +85,9 @@ def read_text(path: str) -> str:
 def read_versions(paths: Iterable[str]) -> dict[str, str | None]:
     """What tells this version of each local or remote file from others; `None` where that is not known."""
     paths = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        return dict(zip(paths, pool.map(_read_version, paths), strict=True))
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        versions = tqdm(pool.map(_read_version, paths), desc="Looking at files", total=len(paths), delay=2.0)
+        return dict(zip(paths, versions, strict=True))
 
 
 def _read_version(path: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 import soundfile
 
 from ..audio_files import AudioError
+from ..remote_files import NUM_THREADS
 from .folder_files import FolderFiles, list_files, printable, read_text
 from .recordings import Recording, Skipped, SkipReason
 
@@ -75,7 +76,7 @@ def list_librispeech(root: str | os.PathLike | FolderFiles) -> list[Recording | 
     recordings = _skipped(folder)
     texts: dict[str, dict[str, str]] = {}
     transcripts = [path for path in folder.versions if path.endswith(".trans.txt")]
-    with ThreadPoolExecutor(max_workers=16) as pool:
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
         for path, read in zip(transcripts, pool.map(_read_transcript, map(folder.locate, transcripts)), strict=True):
             if isinstance(read, str):
                 recordings.append(Skipped(printable(path), SkipReason.UNREADABLE, f"the transcript: {read}"))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..atomic_write import atomic_write
 from ..audio_files import AudioError, ByteRange, open_file
-from ..remote_files import local_path
+from ..remote_files import local_path, pin_revision
 from .dataset_source import open_dataset
 from .folder_files import FolderFiles, list_files, read_versions
 from .listing import list_audio_folder, list_librilight, list_librispeech
@@ -125,12 +125,13 @@ def _survey(args: SourceArguments) -> tuple[Any, Listing | None]:
 
 
 def _absolute(args: SourceArguments) -> SourceArguments:
-    """The arguments for processes whose current folder is another."""
+    """The arguments for processes whose current folder is another, and for the time of the whole job."""
 
     def absolute(path: str | None) -> str | None:
-        is_remote = path is None or local_path(path) is None
-        is_name = args.layout in ("dataset", "preference_pairs") and not is_remote and not os.path.exists(path)
-        return path if is_remote or is_name else os.path.join(os.getcwd(), local_path(path))
+        if path is None or local_path(path) is None:
+            return path and pin_revision(path)
+        is_name = args.layout in ("dataset", "preference_pairs") and not os.path.exists(path)
+        return path if is_name else os.path.join(os.getcwd(), local_path(path))
 
     return replace(
         args, source=absolute(args.source), audio_root=absolute(args.audio_root), data_dir=absolute(args.data_dir)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from tqdm import tqdm
 
 from ..audio_files import probe_audio
-from ..remote_files import AudioDownloadError
+from ..remote_files import NUM_THREADS, AudioDownloadError
 from .recordings import Recording, Skipped, SkipReason
 
 
@@ -130,7 +130,7 @@ class _Probe(NamedTuple):
 def _probe_files(recordings: Sequence[Recording | Skipped]) -> dict[Any, _Probe]:
     files = {_file(item): item.audio for item in recordings if isinstance(item, Recording)}
     probes: dict[Any, _Probe] = {}
-    with ThreadPoolExecutor(max_workers=16) as pool, tqdm(desc="Probing files", total=len(files), delay=2.0) as bar:
+    with ThreadPoolExecutor(NUM_THREADS) as pool, tqdm(desc="Probing files", total=len(files), delay=2.0) as bar:
         names = list(files)
         for first in range(0, len(names), PROBES_AT_ONCE):
             some = names[first : first + PROBES_AT_ONCE]

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from ..audio_files import AudioError, ByteRange, open_file
-from ..remote_files import AudioDownloadError, RangedFile, local_path
+from ..remote_files import NUM_THREADS, AudioDownloadError, RangedFile, local_path
 from .folder_files import FolderFiles, is_hidden, list_files, printable, read_versions
 from .listing import AUDIO_EXTENSIONS, may_be_audio
 from .recordings import Recording, Skipped, SkipReason
@@ -89,14 +89,16 @@ def list_tar_shards(root: str | os.PathLike | FolderFiles, text_column: str = "t
     shards = [path for path in folder.versions if path.endswith(".tar")]
     compressed = [path for path in folder.versions if path.endswith(_COMPRESSED)]
     with (
-        ThreadPoolExecutor(max_workers=16) as pool,
+        ThreadPoolExecutor(NUM_THREADS) as pool,
         tqdm(desc="Listing archives", total=len(shards), delay=2.0) as bar,
     ):
         items: list[Recording | Skipped] = []
         for listed in pool.map(lambda path: _list_shard(folder.locate(path), printable(path), text_column), shards):
             items += listed
             bar.update()
-    items += (Skipped(printable(path), SkipReason.UNREADABLE, "compressed: decompress it") for path in compressed)
+    irregular = [path for path in folder.irregular if path.endswith(".tar")]
+    for paths, detail in ((compressed, "compressed: decompress it"), (irregular, "not a regular file")):
+        items += (Skipped(printable(path), SkipReason.UNREADABLE, detail) for path in sorted(paths))
     return items + folder.unreadable
 
 
