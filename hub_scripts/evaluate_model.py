@@ -18,10 +18,9 @@ from transformers import AutoModelForCausalLM, AutoProcessor
 from slam_hf import SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import CommandArguments, ContinuationArguments, EvaluationArguments
-from slam_hf.evaluation.benchmark_folder import read_benchmark
 from slam_hf.evaluation.continuations import evaluate_continuations
 from slam_hf.evaluation.fingerprints import describe_model
-from slam_hf.evaluation.pairs import evaluate_pairs
+from slam_hf.evaluation.pairs import check_benchmark, evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.evaluation.tasks import TASKS
 from slam_hf.folder_lock import lock_folder
@@ -36,7 +35,8 @@ def main(args: CommandArguments, continuation_args: ContinuationArguments) -> No
         evaluations = args.evaluations(name)
         for evaluation_args in evaluations:
             if TASKS[evaluation_args.task].kind == "pairs":  # errors come before the work of other tasks
-                read_benchmark(evaluation_args.task, evaluation_args.data)
+                config = model.config
+                check_benchmark(evaluation_args.task, evaluation_args.data, config.num_units, config.has_text)
         processor, described = None, describe_model(model, name)
         if args.text_tokenizer is not None:
             processor = AutoProcessor.from_pretrained(name, text_tokenizer=args.text_tokenizer)

@@ -289,3 +289,13 @@ def test_a_command_of_several_runs_is_checked_first(monkeypatch, change, problem
         arguments += [f"--{name}", *([value] if isinstance(value, str) else value)]
     with pytest.raises(SystemExit, match=problem):
         run_script(monkeypatch, arguments)
+
+
+def test_a_task_that_a_model_cannot_do_ends_the_command_before_the_work(tmp_path, tiny_model, units, monkeypatch):
+    tiny_model.save_pretrained(tmp_path / "model")
+    parts = {"id": ["1_mutual", "1_correct", "1_incorrect"], "units": [[1]] * 3, "text": ["One."] * 3}
+    Dataset.from_dict(parts).to_parquet(tmp_path / "parts" / "units.parquet")
+    command = ["--model", str(tmp_path / "model"), "--task", "tstorycloze", "sstorycloze_t2t", "--data"]
+    with pytest.raises(SystemExit, match="sstorycloze_t2t has text, and the model only knows units"):
+        run_script(monkeypatch, [*command, str(units), str(tmp_path / "parts")])
+    assert not (tmp_path / "model" / "evaluation").exists()

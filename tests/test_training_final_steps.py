@@ -83,6 +83,15 @@ def test_audio_of_benchmarks_needs_a_codec(tmp_path):
         check_final_steps(args, 16_000)
 
 
+def test_benchmarks_of_text_need_a_model_of_text_and_no_codec(tmp_path):
+    for name in ("1_mutual", "1_correct", "1_incorrect"):
+        (tmp_path / f"{name}.txt").write_text("One.")
+    benchmarks = {"sstorycloze_t2t": str(tmp_path)}
+    check_final_steps(PretrainArguments(num_units=50, text_tokenizer="tokenizer", benchmarks=benchmarks), 16_000)
+    with pytest.raises(ValueError, match="sstorycloze_t2t has text, and the model only knows units"):
+        check_final_steps(PretrainArguments(num_units=50, benchmarks=benchmarks), 16_000)
+
+
 def test_the_prompt_and_the_recogniser_are_tried_before_training(tmp_path, recordings):
     (tmp_path / "prompt.wav").write_bytes(b"not audio")
     with pytest.raises(ValueError, match=r"prompt\.wav"):

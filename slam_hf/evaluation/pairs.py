@@ -103,16 +103,16 @@ def evaluate_pairs(
     )
 
 
-def check_benchmark(task: str, data: str, num_units: int, reads_text: bool = False) -> None:
+def check_benchmark(task: str, data: str, num_units: int | None, reads_text: bool = False) -> None:
     """
-    Check that a model of `num_units` units, and possibly of text, can be scored on a benchmark of pairs, without
-    reading its audio. Trainings that end with an evaluation call this at their start. It raises what
+    Check that a model of `num_units` units (`None`: not known), and possibly of text, can be scored on a benchmark of
+    pairs, without reading its audio. Trainings that end with an evaluation call this at their start. It raises what
     [`evaluate_pairs`] would, or a `ValueError` for another task.
     """
     folder = read_benchmark(task, data)
     if not reads_text:
         _check_speech_only(task)
-    if folder.utterances is not None:
+    if folder.utterances is not None and num_units is not None:
         check_vocabulary(folder.utterances, num_units)
 
 

@@ -12,6 +12,7 @@ from trl import ModelConfig
 
 from ..audio_utils import load_audio
 from ..evaluation.pairs import check_benchmark
+from ..evaluation.tasks import TASKS
 from ..evaluation.transcription import load_recogniser, transcribe_waveforms
 from ..evaluation.units import read_tokenized
 from ..modeling_speech_lm import SpeechLMForCausalLM
@@ -32,8 +33,9 @@ def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
     if not is_matplotlib_available():
         print('There will be no training_curve.png, which takes matplotlib: pip install "slam-hf[plots]".')
     for task, folder in args.benchmarks.items():
-        check_benchmark(task, folder, args.num_units)
-        if args.codec is None and read_tokenized(folder) is None:
+        check_benchmark(task, folder, args.num_units, args.has_text)
+        is_spoken = "speech" in (TASKS[task].prompt, TASKS[task].ending)
+        if args.codec is None and is_spoken and read_tokenized(folder) is None:
             raise ValueError(f"'{folder}' holds audio: name the `codec` of the corpora to score {task} on it.")
     if args.prompt is not None:
         load_audio(args.prompt, sampling_rate)
