@@ -14,7 +14,8 @@ this package, and engines such as vLLM serve them.
 
 Supported models are those in the format of `slprl/slam` and `slprl/SIMS-7B`, including incomplete ones of this
 package; those of TWIST (OPT and Llama checkpoints with an `offset` in `config.json`; unpack the zip first); and
-`tiagoCuervo/gslm-scaling-*` (`"model_type": "slm"`). No pickle is executed.
+`tiagoCuervo/gslm-scaling-*` (`"model_type": "slm"`); and those of SpiritLM (a Llama whose tokenizer holds `[Hu0]`,
+...). No pickle is executed.
 """
 
 import os
@@ -31,6 +32,7 @@ from slam_hf.checkpoint_files import read_json, weight_files
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
 from slam_hf.conversion.gslm_scaling import read_gslm_scaling
+from slam_hf.conversion.spiritlm import read_spiritlm
 from slam_hf.conversion.text_lm import save_text_lm
 from slam_hf.conversion.twist import read_twist
 from slam_hf.hub.codec_card import render_codec_card
@@ -43,7 +45,8 @@ from slam_hf.quickstart import resolve_path
 
 
 NEEDED_FILES = ["config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"]
-NEEDED_FILES += ["tokenizer.json", "tokenizer_config.json"]
+TOKENIZER_FILES = ["tokenizer.json", "tokenizer.model"]
+NEEDED_FILES += [*TOKENIZER_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
 
 
 @dataclass
@@ -128,9 +131,11 @@ def read_model(args: ConversionArguments) -> tuple[SpeechLMForCausalLM, PreTrain
         model = read_twist(folder, args.num_units)
         # Its sequences start with a unit.
         return model, HubertUnitTokenizer(model.config.num_units, add_bos_token=False)
+    if config.get("model_type") == "llama" and any(map(os.path.isfile, map(folder.joinpath, TOKENIZER_FILES))):
+        return read_spiritlm(folder)
     raise ValueError(
         f"'{folder}' holds a model of type {config.get('model_type')!r}: expected the format of `slprl/slam`, of "
-        "TWIST (with an `offset` in config.json) or of `gslm-scaling`."
+        "TWIST (with an `offset` in config.json), of `gslm-scaling`, or of SpiritLM (a Llama with its tokenizer)."
     )
 
 

@@ -114,10 +114,6 @@ class HubertUnitTokenizer(TokenizersBackend):
         cls, tokenizer_file: str | None = None, config_file: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Turn the files of a repository, found by `from_pretrained`, into the arguments of the tokenizer."""
-        if tokenizer_file is not None:
-            template = _read_json(tokenizer_file)["post_processor"]["single"]
-            kwargs.setdefault("add_bos_token", "SpecialToken" in template[0])
-            kwargs.setdefault("add_eos_token", "SpecialToken" in template[-1])
         if kwargs.get("num_units") is None:
             config = {} if config_file is None else _read_json(config_file)
             if config.get("vocab_size") is None:
@@ -126,6 +122,10 @@ class HubertUnitTokenizer(TokenizersBackend):
                     "`vocab_size`. Pass `num_units=...`, the number of clusters of the unit codec."
                 )
             kwargs["num_units"] = count_units(config)
+        if tokenizer_file is not None:
+            template = _read_json(tokenizer_file)["post_processor"]["single"]
+            kwargs.setdefault("add_bos_token", "SpecialToken" in template[0])
+            kwargs.setdefault("add_eos_token", "SpecialToken" in template[-1])
         return kwargs
 
     def encode_units(

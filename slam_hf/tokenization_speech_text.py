@@ -15,19 +15,26 @@ from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokeni
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from transformers.utils.hub import cached_file
 
-from .loading_utils import ACCESS, naming_damaged_files
+from .configuration_speech_lm import SpeechLMConfig
+from .loading_utils import ACCESS, naming_damaged_files, resolve_quickstart
 from .public_names import is_hub_id
 from .unit_vocabulary import SPEECH_TEXT_TOKENIZER, check_ids, check_num_units, check_units
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a vocabulary names its units and modality tokens, and the order in which they follow the text tokens."""
+    """
+    How a vocabulary names its units and modality tokens, and the order in which they follow the text tokens.
+
+    `only_at_changes` tells where modality tokens stand: at the beginning and at each change. Otherwise, speech alone
+    has none, and a prompt ends with that of its output in any case.
+    """
 
     unit: str
     speech: str
     text: str
     modality_tokens_first: bool = False
+    only_at_changes: bool = False
     other_speech: tuple[tuple[str, int], ...] = ()
 
     def tokens(self, num_units: int) -> list[str]:
@@ -40,7 +47,7 @@ class Layout:
 
 LAYOUTS = {
     "sims": Layout("<Un{}>", "<speech>", "<text>"),
-    "spiritlm": Layout("[Hu{}]", "[Speech]", "[Text]", True, (("[Pi{}]", 64), ("[St{}]", 100))),
+    "spiritlm": Layout("[Hu{}]", "[Speech]", "[Text]", True, True, (("[Pi{}]", 64), ("[St{}]", 100))),
 }
 """SIMS (arXiv 2504.02398), and SpiritLM (arXiv 2402.05755), which has pitch and style tokens beside the units."""
 
@@ -180,7 +187,8 @@ class SpeechTextTokenizer(TokenizersBackend):
             places = {key: kwargs.get(key) for key in ("revision", "subfolder") if kwargs.get(key)}
             access = {key: kwargs[key] for key in ACCESS if key in kwargs}
             config_file = _find(name, "config.json", **places, **access)
-            if text_tokenizer is None and not _find(name, "tokenizer.json", **places, **access):
+            files = (_find(name, file, **places, **access) for file in ("tokenizer.json", "tokenizer.model"))
+            if text_tokenizer is None and not any(files):
                 text_tokenizer = _name_of_text_tokenizer(name, config_file)
             if text_tokenizer is not None:
                 if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
@@ -199,14 +207,26 @@ class SpeechTextTokenizer(TokenizersBackend):
     def convert_to_native_format(
         cls,
         tokenizer_file: str | None = None,
+        vocab_file: str | None = None,
         config_file: str | None = None,
         text_tokenizer: PreTrainedTokenizerBase | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Turn the files of a repository, found by `from_pretrained`, into the arguments of the tokenizer."""
+        config = _read_json(config_file) if config_file else {}
         if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
-            return {"tokenizer_file": tokenizer_file, **kwargs}
-        vocab_size = _read_json(config_file).get("vocab_size") if config_file else None
+            if tokenizer_file is not None:
+                whole = {**kwargs, "tokenizer_object": Tokenizer.from_file(tokenizer_file)}
+            else:  # a `tokenizer.model` of SentencePiece
+                whole = TokenizersBackend.convert_to_native_format(vocab_file=vocab_file, **kwargs)
+            backend = whole["tokenizer_object"]
+            has_units = any(backend.token_to_id(layout.unit.format(0)) is not None for layout in LAYOUTS.values())
+            if has_units or config.get("model_type") != SpeechLMConfig.model_type:
+                return whole
+            text_tokenizer = TokenizersBackend(**whole)
+        if config.get("model_type") != SpeechLMConfig.model_type:
+            raise ValueError(f"config.json is of a model of type {config.get('model_type')!r}, which has no units.")
+        vocab_size = config.get("vocab_size")
         num_units = (vocab_size or 0) - len(text_tokenizer) - 2
         try:
             check_num_units(num_units)
@@ -294,14 +314,14 @@ class SpeechTextTokenizer(TokenizersBackend):
     ) -> list[int]:
         r"""
         Ids of a prompt: what the text tokenizer puts before a text, and the parts, with the modality token of the
-        first part and another one at each change. Speech alone has none, as in training.
+        first part and another one at each change. In the layout of SIMS, speech alone has none, as in training.
 
         Args:
             parts (sequence of `str` and of sequences of `int`):
                 Texts, as they are, and units. Spaces at the seams belong to the texts.
             output_modality (`"speech"` or `"text"`, *optional*):
-                What is to follow. Its modality token ends the prompt. By default nothing does, and what follows is of
-                the modality of the last part.
+                What is to follow. Its modality token ends the prompt; in SpiritLM's layout, only where it is not that
+                of the last part. By default nothing does, and what follows is of the modality of the last part.
 
         Raises:
             ValueError: there is no part, a text holds the tokens of speech, or a value is not a unit.
@@ -310,7 +330,8 @@ class SpeechTextTokenizer(TokenizersBackend):
             raise ValueError("A prompt needs a text or speech, and this one is empty.")
         tokens = {"speech": self.speech_token, "text": self.text_token, None: ""}
         modalities = ["text" if isinstance(part, str) else "speech" for part in parts]
-        prompt, last = "", "speech" if output_modality is None and "text" not in modalities else None
+        is_bare = output_modality is None and "text" not in modalities and not self._layout.only_at_changes
+        prompt, last = "", "speech" if is_bare else None
         for index, (part, modality) in enumerate(zip(parts, modalities, strict=True)):
             if modality != last:
                 prompt += tokens[modality]
@@ -326,8 +347,10 @@ class SpeechTextTokenizer(TokenizersBackend):
             last = modality
         if output_modality not in tokens:
             raise ValueError(f"A modality is 'speech' or 'text', and not {output_modality!r}.")
+        if not (self._layout.only_at_changes and output_modality == last):
+            prompt += tokens[output_modality]
         before, _ = self._ids_around()
-        return [*before, *self(prompt + tokens[output_modality], add_special_tokens=False)["input_ids"]]
+        return [*before, *self(prompt, add_special_tokens=False)["input_ids"]]
 
     def decode_units(self, input_ids: Any) -> np.ndarray | list[np.ndarray]:
         r"""
@@ -415,7 +438,8 @@ def _load_text_tokenizer(
     checkpoint: str | os.PathLike, name: str | os.PathLike, access: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(os.fspath(name), trust_remote_code=False, **access)
+        name = resolve_quickstart(os.fspath(name))
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **access)
     except Exception as error:  # those of the tokenizers library have no class of their own
         reason = str(error).partition("\n")[0]
         raise OSError(

@@ -4,13 +4,15 @@ import shutil
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import BPE, WordLevel
-from transformers import AutoTokenizer, BertJapaneseTokenizer, PreTrainedTokenizerFast
+from transformers import AutoProcessor, AutoTokenizer, BertJapaneseTokenizer, PreTrainedTokenizerFast
 
 from slam_hf import HubertUnitTokenizer, SpeechTextTokenizer
+from slam_hf.tokenization_speech_text import LAYOUTS
 
 
 @pytest.fixture
@@ -266,6 +268,65 @@ def test_spiritlm_layout(tmp_path):
         assert tokenizer.unit_string([0, 500]) == "[Hu0][Hu500]"
         assert tokenizer.decode_units(ids).tolist() == [0, 500]
         assert tokenizer.decode(ids[1:]) == "".join(names[1:])
+
+
+def test_modality_tokens_of_spiritlm_stand_only_where_the_modality_changes():
+    text = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE({"a": 0}, [])))
+    tokenizer = SpeechTextTokenizer.from_text_tokenizer(text, num_units=3, layout="spiritlm")
+    speech, words, unit = tokenizer.speech_token_id, tokenizer.text_token_id, tokenizer.unit_ids[2]
+    assert tokenizer.encode_prompt([[2], [2], "a"]) == [speech, unit, unit, words, 0]
+    assert tokenizer.encode_prompt([[2]]) == tokenizer.encode_prompt([[2]], "speech") == [speech, unit]
+    assert tokenizer.encode_prompt([[2]], "text") == [speech, unit, words]
+    assert tokenizer.encode_prompt(["a"], "text") == [words, 0]
+
+
+def test_sentencepiece_model_in_the_layout_of_spiritlm(tmp_path):
+    pieces = LAYOUTS["spiritlm"].tokens(num_units=9)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a small text of a few words"] * 50),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=30,
+        hard_vocab_limit=False,
+        model_type="bpe",
+    )
+    (tmp_path / "added_tokens.json").write_text(
+        json.dumps({piece: index for index, piece in enumerate(pieces, start=number_of_pieces(tmp_path))})
+    )
+    tokenizer = SpeechTextTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.num_units == 9
+    assert tokenizer.text_ids == range(number_of_pieces(tmp_path))
+    ids = tokenizer("[Speech][Hu3][Pi63][St0]", add_special_tokens=False)["input_ids"]
+    assert ids == tokenizer.convert_tokens_to_ids(["[Speech]", "[Hu3]", "[Pi63]", "[St0]"])
+
+
+def number_of_pieces(folder) -> int:
+    return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model")).get_piece_size()
+
+
+def test_text_tokenizer_in_the_repository_is_extended(folder, cases):
+    shutil.copy(folder / "text-tokenizer" / "tokenizer.json", folder)
+    shutil.copy(folder / "text-tokenizer" / "tokenizer_config.json", folder)
+    tokenizer = SpeechTextTokenizer.from_pretrained(folder)
+    assert tokenizer.num_units == 40
+    assert tokenizer(cases[0]["string"])["input_ids"] == cases[0]["input_ids"]
+    assert AutoProcessor.from_pretrained(folder).tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+def test_text_model_with_unused_rows_has_no_units(folder):
+    """Qwen2.5 has 151,936 rows, and 151,665 tokens."""
+    write_config(folder, model_type="qwen2")
+    with pytest.raises(ValueError, match="config.json is of a model of type 'qwen2', which has no units"):
+        SpeechTextTokenizer.from_pretrained(folder, text_tokenizer=folder / "text-tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / "text-tokenizer" / name, folder)
+    with pytest.raises(ValueError, match="with neither <Un0> nor"):
+        SpeechTextTokenizer.from_pretrained(folder)
+
+
+def test_saved_tokenizer_of_text_and_units_is_not_one_of_units(tokenizer, folder):
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="the vocabulary of 422 ids extends that of a text model by units"):
+        HubertUnitTokenizer.from_pretrained(folder)
 
 
 def test_broken_layout_is_refused(tokenizer, tmp_path):
