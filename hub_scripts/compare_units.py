@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from slam_hf import HubertUnitCodec, load_audio
 from slam_hf.command_line import help_options, run
 from slam_hf.encoding.listing import list_audio_folder
+from slam_hf.encoding.recordings import Recording
 from slam_hf.processing_speech_lm import load_codec
 
 
@@ -26,7 +27,9 @@ CLIPS_AT_ONCE = 128
 
 def read_clips(path: Path, sampling_rate: int) -> list[torch.Tensor]:
     """The recordings of a file or a folder."""
-    paths = [recording.audio for recording in list_audio_folder(path)] if path.is_dir() else [path]
+    paths = [path]
+    if path.is_dir():
+        paths = [recording.audio for recording in list_audio_folder(path) if isinstance(recording, Recording)]
     return [torch.from_numpy(load_audio(path, sampling_rate)) for path in paths]
 
 
@@ -58,6 +61,8 @@ def main() -> None:
     parser.add_argument("--codec", default="quickstart:codec", help="Default: the one that comes with the package.")
     parser.add_argument("--vocoded_frames", type=int, default=0, help="Frames of speech of the vocoder. Default: 0.")
     args = parser.parse_args()
+    if not args.audio and not args.vocoded_frames:
+        raise ValueError("Name recordings, or give `--vocoded_frames`.")
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     codec = load_codec(args.codec).to(device)
     in_bfloat16 = load_codec(args.codec, dtype=torch.bfloat16).to(device)

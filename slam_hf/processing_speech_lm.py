@@ -228,7 +228,7 @@ class SpeechLMProcessor(ProcessorMixin):
         if sampling_rate is None:
             raise ValueError("Pass `sampling_rate`, that of the waveforms in Hz.")
         waveforms = [np.asarray(waveform) for waveform in waveforms]
-        inputs = self.feature_extractor(waveforms, sampling_rate=sampling_rate, return_tensors="pt").to(codec.device)
+        inputs = self.feature_extractor(waveforms, sampling_rate=sampling_rate, return_tensors="pt")
         encoded = codec.encode(inputs["input_values"], inputs["padding_mask"])
         codes, lengths = encoded.audio_codes[:, 0].cpu(), encoded.lengths.tolist()
         return [codec.deduplicate(row[:length])[0] for row, length in zip(codes, lengths, strict=True)]
@@ -258,7 +258,7 @@ class SpeechLMProcessor(ProcessorMixin):
         waveforms = [np.zeros(0, dtype=np.float32)] * len(units)
         if spoken := [index for index, sequence in enumerate(units) if len(sequence)]:
             batch = pad_sequence([units[index] for index in spoken], batch_first=True, padding_value=-1)
-            decoded = codec.decode(batch.to(codec.device))
+            decoded = codec.decode(batch)
             audio, lengths = decoded.audio_values[:, 0].float().cpu().numpy(), decoded.lengths.tolist()
             for index, waveform, length in zip(spoken, audio, lengths, strict=True):
                 waveforms[index] = waveform[:length].copy()  # not a view of all of them
