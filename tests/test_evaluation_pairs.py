@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 
@@ -80,6 +81,25 @@ def test_scores_can_be_sums_of_log_likelihoods(checkpoint, stories, tiny_model):
     mean = evaluate_pairs(arguments(checkpoint, stories), tiny_model).records[0]
     total = evaluate_pairs(arguments(checkpoint, stories, reduction="sum"), tiny_model).records[0]
     assert total["correct_score"] == pytest.approx(mean["correct_score"] * (mean["correct_units"] + 1), rel=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "alone"), [("float32", 0), ("bfloat16", 2)])
+def test_scores_that_rounding_could_swap_are_computed_alone(checkpoint, tiny_model, monkeypatch, dtype, alone):
+    generator = np.random.default_rng(0)
+    first = generator.integers(50, size=100).tolist()
+    score = tiny_model.log_likelihood(torch.tensor([[1, *(unit + 2 for unit in first), 1]])).item()
+    for unit in range(50):
+        second = [*first[:-1], unit]
+        other = tiny_model.log_likelihood(torch.tensor([[1, *(unit + 2 for unit in second), 1]])).item()
+        if 1e-3 < abs(other / score - 1) < 3e-3:
+            break
+    write_units(checkpoint / "units", {"0_correct": first, "0_incorrect": second})
+    rows, log_likelihood = [], SpeechLMForCausalLM.log_likelihood
+    monkeypatch.setattr(
+        SpeechLMForCausalLM, "log_likelihood", lambda *args: rows.append(len(args[1])) or log_likelihood(*args)
+    )
+    evaluate_pairs(arguments(checkpoint, checkpoint / "units", dtype=dtype), copy.deepcopy(tiny_model))
+    assert rows == [2, *[1] * alone]
 
 
 def test_tokenised_folder_gives_the_same_without_a_codec(checkpoint, stories, tiny_model, tiny_codec, tmp_path):

@@ -40,8 +40,8 @@ class EvaluationArguments:
         reduction (`"mean"` or `"sum"`, *optional*, defaults to `"mean"`):
             Whether an utterance's score is its mean log-likelihood per token, as published, or the sum over tokens.
         dtype (`"float32"` or `"bfloat16"`, *optional*, defaults to `"float32"`):
-            Type of the model's weights. bfloat16 is faster on a GPU; log-likelihoods are summed in float32, but differ
-            in the third digit. The codec and the judges of continuations stay as they are.
+            Type of the model's weights. bfloat16 is faster on a GPU; log-likelihoods are summed in float32, and differ
+            by up to 0.3 %. The codec and the judges of continuations stay as they are.
         ban_text (`bool`, *optional*, defaults to `False`):
             Whether a model of speech and text gives text no probability, in tasks of speech alone. Published scores
             are made without.

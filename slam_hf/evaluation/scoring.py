@@ -21,7 +21,7 @@ from .candidates import Candidate, TokenSequence
 from .journal import Journal
 
 
-CLOSE, CLOSE_IN_BFLOAT16 = 1e-4, 1e-2
+CLOSE, CLOSE_IN_BFLOAT16 = 1e-4, 5e-3
 """Two scores with a smaller relative difference may swap places if they are computed in other batches."""
 
 
