@@ -1,15 +1,21 @@
 """Generation: new units per second of a batch of prompts, greedily.
 
-The baseline is `generate()` with its default, growing cache. A static cache lets transformers compile the step of
-decoding on a GPU. Both give the same units, which is checked.
+The baseline is `generate()` with its default, growing cache. With a static cache, which the pipeline has for batches
+on a GPU, transformers compiles the steps of decoding there. Continuous batching is measured on a GPU too. The table
+says how many units are those of the baseline: in bfloat16, rounding changes what follows two nearly equal units.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+from slam_hf import SpeechLMForCausalLM
+from slam_hf.pipeline_audio_to_audio import CACHE_STEP
 
 from .train import make_model
-from .turns import Comparison, describe_device, take_turns
+from .turns import Comparison, describe_device, matmul_flops, take_turns
 
 
 BATCH_SIZE = {"small": 8, "full": 64}
@@ -22,24 +28,62 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
     model = make_model(size).to(device, dtype).eval()
     generator = torch.Generator().manual_seed(seed)
     prompts = torch.randint(2, model.config.vocab_size, (BATCH_SIZE[size], PROMPT_LENGTH), generator=generator)
-    prompts = prompts.to(device)
+    prompts, count = prompts.to(device), NEW_TOKENS[size]
     results: dict[str, torch.Tensor] = {}
 
-    def generate(way: str, **options: str) -> float:
-        count = NEW_TOKENS[size]
-        tokens = model.generate(
-            prompts, attention_mask=torch.ones_like(prompts), min_new_tokens=count, max_new_tokens=count, **options
-        )
-        results[way] = tokens.cpu()
+    def way(name: str, generate: Callable[[SpeechLMForCausalLM, torch.Tensor, int], torch.Tensor]) -> float:
+        results[name] = generate(model, prompts, count).cpu()
         return BATCH_SIZE[size] * count
 
-    ways = {
-        "dynamic cache": partial(generate, "dynamic cache"),
-        "static cache": partial(generate, "static cache", cache_implementation="static"),
+    generators = {
+        "dynamic cache": generate_with_cache,
+        "static cache": partial(generate_with_cache, cache_implementation="static", max_cache_len=CACHE_STEP),
     }
+    ways = {name: partial(way, name, generate) for name, generate in generators.items()}
+    if device.type == "cuda":
+        ways["continuous batching"] = partial(way, "continuous batching", generate_continuously)
+        try:
+            ways["continuous batching"]()
+        except RuntimeError as error:
+            del ways["continuous batching"]
+            print(f"Continuous batching does not work here: {error}")
     turns = take_turns(ways, rounds)
-    equal = {way: f"{(tokens == results['dynamic cache']).float().mean():.1%}" for way, tokens in results.items()}
+    equal = {name: f"{(results[name] == results['dynamic cache']).float().mean():.1%}" for name in ways}
+    # 2 FLOPs per parameter, attention left out.
+    limit = matmul_flops(device, dtype) / (2 * model.num_parameters())
     title = f"Generation: {BATCH_SIZE[size]} prompts, {model.num_parameters() / 1e6:.0f}M parameters, {dtype}"
     return Comparison(
-        f"{title}, on {describe_device(device)}", "units/s", "dynamic cache", turns, notes={"same units": equal}
+        f"{title}, on {describe_device(device)}",
+        "units/s",
+        "dynamic cache",
+        turns,
+        limits=dict.fromkeys(ways, limit),
+        notes={"same units": equal},
     )
+
+
+def generate_with_cache(
+    model: SpeechLMForCausalLM, prompts: torch.Tensor, count: int, **options: str | int
+) -> torch.Tensor:
+    """The new tokens of all prompts, of shape `(prompts, count)`."""
+    tokens = model.generate(
+        prompts, attention_mask=torch.ones_like(prompts), min_new_tokens=count, max_new_tokens=count, **options
+    )
+    return tokens[:, prompts.shape[1] :]
+
+
+def generate_continuously(model: SpeechLMForCausalLM, prompts: torch.Tensor, count: int) -> torch.Tensor:
+    """As [`generate_with_cache`], by continuous batching; `RuntimeError` where it fails."""
+    # Room for all prompts at once. Flash attention would be downloaded.
+    config = ContinuousBatchingConfig(
+        page_size=CACHE_STEP,
+        num_blocks=2 * len(prompts),
+        max_batch_tokens=prompts.numel(),
+        auto_switch_to_flash=False,
+    )
+    endless = GenerationConfig(eos_token_id=-1, max_new_tokens=count)
+    outputs = model.generate_batch(prompts.tolist(), endless, config, persistent_manager=True)
+    tokens = [output.generated_tokens for output in outputs.values()]
+    if [len(row) for row in tokens] != [count] * len(prompts):
+        raise RuntimeError(f"{len(outputs)} of {len(prompts)} prompts were continued, by {[*map(len, tokens)]} tokens")
+    return torch.tensor(tokens)

@@ -2,21 +2,24 @@
 
 All ways train one model on the same documents with the same step (forward, backward, clipping, AdamW; bf16 autocast on
 a GPU). The padded way makes each document a row and pads a batch to its longest. The packed way is that of
-`hub_scripts/pretrain.py`. On a GPU both are also compiled, and packed batches grow until they no longer fit: the
-fastest size is shown. Useful tokens are those that are not padding.
+`hub_scripts/pretrain.py`. On a GPU it is also compiled, with batches that grow until they no longer fit. Useful tokens
+are those that are not padding. MFU is their share of the peak in the GPU's data sheet.
 """
 
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
+from statistics import median
 
 import numpy as np
 import torch
 from datasets import Dataset, disable_progress_bars
 from torch import nn
+from trl.trainer.utils import compute_mfu
 
 from slam_hf import HubertUnitTokenizer, SpeechLMConfig, SpeechLMForCausalLM
 from slam_hf.training.documents import DocumentEncoder, encode_documents
 from slam_hf.training.packing import IGNORE_INDEX, PackingCollator, pack_documents
+from slam_hf.training.throughput import flops_per_token, peak_flops
 
 from .turns import Comparison, describe_device, matmul_flops, take_turns
 
@@ -54,8 +57,11 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
     padding: dict[str, str] = {}
 
     def way(name: str, trained: nn.Module, batches: Iterator[Batch]) -> Callable[[], float]:
+        # Made ahead, as the workers of a data loader do: for the trial, the round to warm up and the others.
+        ready = iter([list(islice(batches, STEPS[size])) for _ in range(rounds + 2)])
+
         def train() -> float:
-            taken = list(islice(batches, STEPS[size]))
+            taken = next(ready)
             tokens = sum(int((batch["input_ids"] != 0).sum()) for batch in taken)
             padding[name] = f"{1 - tokens / sum(batch['input_ids'].numel() for batch in taken):.1%}"
             train_steps(trained, optimizer, taken, device)
@@ -76,13 +82,19 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
                 ways[name]()
             except torch.OutOfMemoryError:
                 del ways[name]
-                optimizer.zero_grad()
-                torch.cuda.empty_cache()
                 break
+        # After the error, whose traceback kept the tensors of the batch that did not fit.
+        optimizer.zero_grad()
+        torch.cuda.empty_cache()
     turns = take_turns(ways, rounds)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     # 2 FLOPs per parameter forward and 4 backward, attention left out, so that the share is never overstated.
-    limit = matmul_flops(device, dtype) / (6 * model.num_parameters())
+    limit = matmul_flops(device, dtype) / flops_per_token(model.num_parameters())
+    mfu = {}
+    if device.type != "cpu":
+        speeds = {name: median(turn.work / turn.seconds for turn in turns[name]) for name in ways}
+        flops, peak = flops_per_token(model.num_parameters()), peak_flops(device)
+        mfu = {"MFU": {name: f"{compute_mfu(flops, speed, 1, peak):.1f}%" for name, speed in speeds.items()}}
     title = (
         f"Pretraining: {model.num_parameters():,} parameters, contexts of {CONTEXT_LENGTH}, batches of {BATCH_SIZE}"
     )
@@ -92,7 +104,7 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
         baseline="padded",
         turns=turns,
         limits=dict.fromkeys(ways, limit),
-        notes={"padding": padding},
+        notes={"padding": {name: padding[name] for name in ways}} | mfu,
     )
 
 
