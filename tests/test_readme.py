@@ -22,6 +22,14 @@ api = HfApi()
 for name in ("slprl/slam", "slprl/slam_scaled"):
     api.create_repo(name)
     api.upload_folder(repo_id=name, folder_path={checkpoint!r}, allow_patterns=["config.json", "model.safetensors"])
+# A model of text and speech, whose repository holds no tokenizer.
+api.create_repo("slprl/text")
+api.upload_folder(repo_id="slprl/text", folder_path={interleaved!r} + "/text-tokenizer")
+config = slam_hf.SpeechLMConfig.from_pretrained({interleaved!r}, vocab_size=380 + 502)
+config.base_config._name_or_path = "slprl/text"
+slam_hf.SpeechLMForCausalLM(config).save_pretrained("interleaved")
+api.create_repo("slprl/SIMS-Llama3.2-3B")
+api.upload_folder(repo_id="slprl/SIMS-Llama3.2-3B", folder_path="interleaved")
 os.chdir({folder!r})
 
 # The codec of the published checkpoints is no repository of the Hub.
@@ -38,6 +46,7 @@ assert 0 < len(result["units"]) <= 150 and len(result["prompt_units"]) <= 75
 assert all(0 <= unit < 500 for unit in units.tolist())
 assert len(corpus[0]["units"]) == len(corpus[0]["durations"])
 assert resynthesised.ndim == 1 and torch.isfinite(resynthesised).all()
+assert isinstance(answer, str) and both.startswith("She said:") and spoken.dtype == "float32"
 print("ran")
 """
 
@@ -56,9 +65,12 @@ def test_every_python_block_runs(tmp_path, published_checkpoint, recordings):
     shutil.copy(recordings[0], tmp_path / "recording.flac")
     shutil.copytree(fixtures / "librispeech-units", tmp_path / "corpora/librispeech")
     shutil.copytree(README.parent / "slam_hf/metrics", tmp_path / "slam_hf/metrics")
-    prepare = PREPARE.format(checkpoint=str(published_checkpoint), folder=str(tmp_path))
+    interleaved = str(fixtures / "interleaved-checkpoint")
+    prepare = PREPARE.format(checkpoint=str(published_checkpoint), folder=str(tmp_path), interleaved=interleaved)
     assert len(python_blocks()) >= 3
-    output = run_with_hub("\n".join([prepare, *python_blocks(), CHECKS]), tmp_path / "cache")
+    examples = re.findall("^>>> (.*)$", README.read_text(), flags=re.MULTILINE)
+    assert len(examples) >= 6
+    output = run_with_hub("\n".join([prepare, *examples, *python_blocks(), CHECKS]), tmp_path / "cache")
     assert output.split()[-1] == "ran"
 
 

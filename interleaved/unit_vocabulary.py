@@ -1,0 +1,85 @@
+"""The vocabulary: id 0 `<PAD>`, id 1 `<S>` (begin and end of sequence), unit *i*, written `<Un{i}>`, at id *i* + 2."""
+
+import re
+from collections.abc import Iterable, Mapping
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+
+PAD_TOKEN, BOUNDARY_TOKEN = SPECIAL_TOKENS = ("<PAD>", "<S>")
+PAD_TOKEN_ID, BOUNDARY_TOKEN_ID = range(len(SPECIAL_TOKENS))
+NUM_SPECIAL_TOKENS = len(SPECIAL_TOKENS)
+UNIT_PATTERN = re.compile(r"<Un(0|[1-9][0-9]*)>")
+
+UNIT_TOKENIZER, SPEECH_TEXT_TOKENIZER = "HubertUnitTokenizer", "SpeechTextTokenizer"
+"""The `tokenizer_class` of models of units alone, and of text and units."""
+
+MAX_UNUSED_ROWS = 0.1
+"""Maximum share of rows in the embedding of a text LM that its tokenizer leaves unused. Phi-2 has 1.8 %."""
+
+MAX_UNITS = 65_536
+"""Maximum number of units: a corpus stores them in 16 bits."""
+
+
+def unit_string(units: Iterable[int]) -> str:
+    """Units as text: `<Un3><Un49>`."""
+    return "".join(f"<Un{unit}>" for unit in units)
+
+
+def holds_text(config: Mapping[str, Any]) -> bool:
+    """
+    Whether a speech LM's `config.json` describes a vocabulary of text and units, and not of units alone.
+
+    The published format does not say so. A model of units alone names no text LM, says `num_units`, or has cut the
+    vocabulary of the text LM; one of text and units has extended it.
+    """
+    if config.get("tokenizer_class") is not None:
+        return config["tokenizer_class"] == SPEECH_TEXT_TOKENIZER
+    if config.get("num_units") is not None:
+        return False
+    base = config.get("base_config") or {}
+    is_named = bool(base.get("_name_or_path") or config.get("base_model_name"))
+    return is_named and config["vocab_size"] > (1 - MAX_UNUSED_ROWS) * base.get("vocab_size", 0)
+
+
+def count_units(config: Mapping[str, Any]) -> int:
+    """
+    Number of units in the `config.json` of a model of units alone.
+
+    Raises:
+        ValueError: the vocabulary holds text too.
+    """
+    if holds_text(config):
+        raise ValueError(
+            f"the vocabulary of {config['vocab_size']:,} ids extends that of a text model by units. Load its "
+            f"tokenizer with `AutoTokenizer` or `{SPEECH_TEXT_TOKENIZER}`. If it holds units alone, pass `num_units=`."
+        )
+    return config.get("num_units") or config["vocab_size"] - NUM_SPECIAL_TOKENS
+
+
+def check_num_units(num_units: int) -> None:
+    """Raise a `ValueError` if a corpus cannot store this number of units."""
+    if not isinstance(num_units, Integral) or isinstance(num_units, bool):
+        raise ValueError(f"`num_units` must be a whole number, got {num_units!r}.")
+    if num_units < 1:
+        raise ValueError(f"`num_units` must be at least 1, got {num_units}.")
+    if num_units > MAX_UNITS:
+        raise ValueError(f"`num_units` must be at most {MAX_UNITS:,}, which a corpus can store, got {num_units:,}.")
+
+
+def check_units(units: np.ndarray, num_units: int, name: str) -> None:
+    """Raise a `ValueError` unless the values of an array of shape `(units,)` are units."""
+    if units.ndim != 1 or (units.size > 0 and not np.issubdtype(units.dtype, np.integer)):
+        raise ValueError(f"{name}: expected integers of shape (units,), got {units.dtype} of shape {units.shape}.")
+    wrong = units[(units < 0) | (units >= num_units)]
+    if wrong.size > 0:
+        raise ValueError(f"{name}: unit {wrong[0]} is outside this vocabulary of units 0 to {num_units - 1}.")
+
+
+def check_ids(ids: np.ndarray, num_ids: int, name: str) -> None:
+    """Raise a `ValueError` unless ids are below `num_ids`."""
+    wrong = ids[(ids < 0) | (ids >= num_ids)]
+    if wrong.size > 0:
+        raise ValueError(f"{name}: id {wrong[0]} is outside this vocabulary of ids 0 to {num_ids - 1}.")
