@@ -29,7 +29,7 @@ from loopback_repositories import Account, Hub, HubError, Request
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 REVISION = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
 ACCOUNTS = {
-    "hf_loopback": Account("user", may_write=True, organizations=("org", "slprl", "someone")),
+    "hf_loopback": Account("user", may_write=True, organizations=("org", "slprl", "someone", "facebook", "openai")),
     "hf_reader": Account("user", may_write=False),
     "hf_other": Account("other", may_write=True),
 }

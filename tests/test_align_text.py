@@ -1,5 +1,7 @@
 import json
+import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 import soundfile
 import tokenize_corpus
 from datasets import load_dataset
-from test_corpora_word_aligners import make_model, make_tokenizer
+from loopback_hub import run_with_hub
+from test_corpora_word_aligners import make_model, make_tokenizer, save_tiny_whisper
 from transformers import Wav2Vec2FeatureExtractor
 
 
@@ -74,3 +77,37 @@ def test_the_manifest_has_a_line_for_each_recording(monkeypatch, librispeech, ct
     lines = [json.loads(line) for line in Path(output_dir, "manifest.jsonl").read_text().splitlines()]
     assert [line["path"] for line in lines] == [f"103/1240/103-1240-{number:04d}.flac" for number in range(3)]
     assert [sorted(line.keys() - {"id", "path"}) for line in lines] == [["aligned_text", "text"], ["text"], []]
+
+
+RUN_COMMANDS = """
+import os, shlex, subprocess, sys
+from huggingface_hub import HfApi
+
+api = HfApi()
+for name, folder in {models!r}.items():
+    api.create_repo(name)
+    api.upload_folder(repo_id=name, folder_path=folder)
+for command in {commands!r}:
+    program, *arguments = shlex.split(command)
+    assert program == "python"
+    print(subprocess.run([sys.executable, *arguments], cwd={cwd!r}, check=True, capture_output=True, text=True).stdout)
+"""
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(librispeech, ctc_model, tmp_path):
+    root = Path(__file__).parents[1]
+    commands = re.findall("^python hub_scripts/align_text.py .*", (root / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) == 2
+    (tmp_path / "hub_scripts").symlink_to(root / "hub_scripts")
+    shutil.copytree(f"{librispeech}/103", tmp_path / "LibriSpeech" / "train-clean-100" / "103")
+    (tmp_path / "podcasts").mkdir()
+    shutil.copy(f"{librispeech}/103/1240/103-1240-0002.flac", tmp_path / "podcasts" / "one.flac")
+    models = {"facebook/wav2vec2-base-960h": ctc_model, "openai/whisper-base": save_tiny_whisper(tmp_path / "whisper")}
+    script = RUN_COMMANDS.format(models=models, commands=commands, cwd=str(tmp_path))
+    output = run_with_hub(script, tmp_path / "cache", timeout=300)
+    assert "1 of 3 recordings have words with times, in 'words/librispeech'." in output
+    assert "1 of 1 recordings have words with times, in 'words/podcasts'." in output
+    (line,) = (tmp_path / "words/podcasts/manifest.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert row["path"] == "one.flac" and row["text"] == "".join(word["word"] for word in row["aligned_text"])

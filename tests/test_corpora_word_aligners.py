@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,9 +248,8 @@ def test_a_whisper_without_alignment_heads_is_refused():
         WhisperAligner(recognizer)
 
 
-@pytest.fixture
-def tiny_whisper(tmp_path) -> str:
-    """A Whisper with random weights, whose tokens are bytes."""
+def save_tiny_whisper(folder: Path) -> str:
+    """Save a Whisper with random weights, whose tokens are bytes."""
     tokens = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"]
     tokens += ["<|translate|>", "<|startofprev|>", "<|notimestamps|>"]
     tokens += [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
@@ -277,13 +277,13 @@ def tiny_whisper(tmp_path) -> str:
         # Letters and spaces only.
         suppress_tokens=[ids[c] for c in ByteLevel.alphabet() if c not in "Ġabcdefghij"],
     )
-    model.save_pretrained(tmp_path / "whisper")
-    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(tmp_path / "whisper")
-    return str(tmp_path / "whisper")
+    model.save_pretrained(folder)
+    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
+    return str(folder)
 
 
-def test_transformers_pipeline_gives_words_with_their_times(tiny_whisper):
-    aligner = WhisperAligner.from_pretrained(tiny_whisper, language="en")
+def test_transformers_pipeline_gives_words_with_their_times(tmp_path):
+    aligner = WhisperAligner.from_pretrained(save_tiny_whisper(tmp_path), language="en")
     pieces = [TimedPiece(0.0, noise(150)), TimedPiece(5.0, noise(100))]
     timed = aligner.transcribe(pieces)
     assert timed.seconds == pytest.approx(3.01 + 2.01)
