@@ -244,7 +244,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         Args:
             input_values (`torch.FloatTensor` of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`):
                 Mono audio at `sampling_rate`, between -1 and 1 and not normalised, padded on the right. A second
-                of the longest clip takes about 20 MB in a HuBERT-base.
+                of the longest clip takes about 20 MB in a HuBERT-base, and a batch of an accelerator 1 to 3 GB.
             padding_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 1 for audio and 0 for padding; without it, all is audio.
             batched (`bool`, *optional*):

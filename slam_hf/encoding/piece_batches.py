@@ -24,6 +24,10 @@ WAIT_SECONDS = 5 * 3600.0
 seconds of work, which a killed job loses."""
 
 
+PIECES_AHEAD = 16
+"""Pieces that each DataLoader worker has ready: about three minutes of audio, which is several batches of a GPU."""
+
+
 @dataclass(frozen=True)
 class ChunkPiece:
     """A piece for the encoder: its position in the chunk, and its waveform of shape `(samples,)`, float32.
@@ -166,6 +170,7 @@ def make_loader(pieces: ChunkPieces, num_workers: int) -> torch.utils.data.DataL
         pieces,
         batch_size=None,
         num_workers=num_workers,
+        prefetch_factor=PIECES_AHEAD if num_workers else None,
         worker_init_fn=partial(_prepare_worker, os.getpid()),
         in_order=False,
     )
