@@ -37,6 +37,16 @@ DOORS = {
     "AutoProcessor.from_pretrained('evil/folder')": ("ValueError: evil/folder: processor_config", {"evil/folder"}),
     "AutoProcessor.from_pretrained('evil/parent')": ("ValueError: evil/parent: processor_config", {"evil/parent"}),
     "AutoProcessor.from_pretrained('evil/revision')": ("ValueError: evil/revision: processor", {"evil/revision"}),
+    # The text tokenizer of a model of text and speech is on the Hub, and comes without code.
+    "AutoTokenizer.from_pretrained('evil/mixed')": (
+        "OSError: 'evil/mixed' extends the text tokenizer 'evil/tokenizer', which cannot be loaded",
+        {"evil/mixed", "evil/tokenizer"},
+    ),
+    "AutoProcessor.from_pretrained('evil/mixed')": (
+        "OSError: 'evil/mixed' extends the text tokenizer",
+        {"evil/mixed", "evil/tokenizer"},
+    ),
+    "AutoTokenizer.from_pretrained('evil/outside')": ("ValueError: 'evil/outside' names the text m", {"evil/outside"}),
     # Pickles are not executed, whatever their names.
     "load_codec('evil/pickles')": ("OSError: ", {"evil/pickles"}),
     "HubertUnitCodec.from_pretrained('evil/pickles', weights_only=False)": ("OSError: ", {"evil/pickles"}),
@@ -170,6 +180,11 @@ def visits(tmp_path_factory, tiny_model, tiny_codec):
     def only_pickled(config: dict) -> dict[str, bytes]:
         return {"config.json": json.dumps(config).encode(), "pytorch_model.bin": pickled.read_bytes()}
 
+    def mixed(text_tokenizer: str) -> dict[str, bytes]:
+        config = json.loads(lm["config.json"])
+        config["tokenizer_class"], config["base_config"]["_name_or_path"] = "SpeechTextTokenizer", text_tokenizer
+        return {"config.json": json.dumps(config).encode(), "code.py": code}
+
     adapter = {"peft_type": "LORA", "base_model_name_or_path": "evil/model", "target_modules": ["q_proj"], "r": 2}
     repositories = {
         "code": {"code.py": code},
@@ -182,6 +197,14 @@ def visits(tmp_path_factory, tiny_model, tiny_codec):
         "revision": with_processor({"name_or_path": "evil/pickles", "revision": "../../code"}),
         "codec": codec,
         "pickles": pickles,
+        "mixed": mixed("evil/tokenizer"),
+        "outside": mixed(str(folder)),
+        "tokenizer": {
+            "tokenizer_config.json": json.dumps({"auto_map": {"AutoTokenizer": ["code.T", None]}}).encode(),
+            "config.json": json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "code.C"}}).encode(),
+            "code.py": code,
+            "vocab.pkl": pickled.read_bytes(),
+        },
         "index": pickles | {"model.safetensors.index.json": json.dumps(index).encode()},
         "renamed": pickles | {"config.json": json.dumps(renamed).encode()},
         "lm": only_pickled(json.loads(lm["config.json"])),
