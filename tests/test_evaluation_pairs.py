@@ -355,6 +355,26 @@ def test_the_audio_of_prompt_and_ending_is_joined_before_it_is_encoded(
         assert record[f"conditional_{side}_score"] == pytest.approx(tokens[first:].mean().item(), abs=1e-5)
 
 
+def test_a_story_with_a_part_that_cannot_be_read_is_skipped_and_its_reason_names_the_part(
+    checkpoint, tiny_model, recordings, tmp_path
+):
+    waveform, rate = soundfile.read(recordings[0], dtype="float32")
+    folder = tmp_path / "cross"
+    folder.mkdir()
+    for number in (1, 2, 3):
+        for part, start in (("mutual", 0), ("correct", 20000), ("incorrect", 40000)):
+            soundfile.write(folder / f"{number}_{part}.wav", waveform[start : start + 16000], rate)
+    (folder / "1_mutual.wav").write_bytes(b"no audio")
+    soundfile.write(folder / "2_correct.wav", np.full(16000, np.nan, np.float32), rate, subtype="FLOAT")
+    first, second, third = evaluate_pairs(arguments(checkpoint, folder), tiny_model).records
+    assert first["skipped"].startswith("1_correct: corrupt: 1_mutual.wav: ")
+    assert "; 1_incorrect: corrupt: 1_mutual.wav: " in first["skipped"] and str(tmp_path) not in first["skipped"]
+    assert second["skipped"] == "2_correct: not finite: 2_correct.wav: NaN or infinite samples"
+    assert third["skipped"] is None
+    again = evaluate_pairs(arguments(checkpoint, folder), tiny_model)
+    assert again.records == [first, second, third]
+
+
 def test_texts_are_read_beside_the_audio(mixed, tmp_path):
     model, processor = mixed
     folder = tmp_path / "cross"

@@ -218,3 +218,12 @@ def test_a_damaged_shard_is_named(tmp_path, content):
 
 def test_folder_that_is_not_tokenised(folder):
     assert read_tokenized(folder) is None
+
+
+def test_a_column_of_texts_that_holds_other_things_is_refused(tmp_path):
+    rows = {"id": ["1_correct"], "units": [[1, 2]], "text": [["One", "word", "each"]]}
+    pq.write_table(pa.table(rows), tmp_path / "units.parquet")
+    with pytest.raises(ValueError, match=r"units\.parquet' is not a tokenised corpus, or damaged: .*list"):
+        read_tokenized(tmp_path)
+    pq.write_table(pa.table(rows | {"text": ["One word."]}), tmp_path / "units.parquet")
+    assert read_tokenized(tmp_path).texts == {"1_correct": "One word."}

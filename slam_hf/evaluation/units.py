@@ -65,13 +65,12 @@ def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
     paths = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     for path in paths:
         try:
-            columns = [
-                name for name in ("id", "units", "text") if name != "text" or name in pq.read_schema(path).names
-            ]
+            has_text = "text" in pq.read_schema(path).names
+            columns = ["id", "units", "text"] if has_text else ["id", "units"]
             table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+            texts = table["text"].cast(pa.string()).to_pylist() if has_text else [None] * len(table)
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"'{path}' is not a tokenised corpus, or damaged: {error}") from error
-        texts = table["text"].to_pylist() if "text" in columns else [None] * len(table)
         for id, units, text in zip(table["id"].to_pylist(), table["units"].to_pylist(), texts, strict=True):
             name = utterance_name(id)
             if text is not None:
@@ -208,14 +207,17 @@ class _StoryPart:
 
     def read(self, start: int) -> Iterator[Row]:
         for key, paths in self.stories[start:]:
+            waveforms = []
             try:
-                waveform = np.concatenate([load_audio(path, self.sampling_rate) for path in paths])
+                for path in paths:
+                    waveforms.append(load_audio(path, self.sampling_rate))
             except AudioError as error:
-                yield [Skipped(key, SkipReason(error.reason), f"{Path(error.name).name}: {error.detail}")]
+                yield [Skipped(key, SkipReason(error.reason), f"{path.name}: {error.detail}")]
             except ValueError:
-                yield [Skipped(key, SkipReason.NOT_FINITE, "NaN or infinite samples")]
+                yield [Skipped(key, SkipReason.NOT_FINITE, f"{path.name}: NaN or infinite samples")]
             else:
                 content = io.BytesIO()
+                waveform = np.concatenate(waveforms)
                 soundfile.write(content, waveform, self.sampling_rate, format="WAV", subtype="FLOAT")
                 yield [Recording(key, {"bytes": content.getvalue()})]
 
