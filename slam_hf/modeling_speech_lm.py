@@ -404,6 +404,13 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             kwargs["stop_strings"] = text_lm.generation_config.stop_strings = None
         return text_lm.generate(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
 
+    def generate_batch(self, inputs: list[list[int]], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        r"""
+        Generate with the base model by continuous batching. Arguments and output are those of transformers'
+        `generate_batch`, which leaves out what it does not support, such as a repetition penalty, with a warning.
+        """
+        return self.to_text_lm().generate_batch(inputs, *args, **kwargs)
+
     @property
     def prepare_inputs_for_generation(self) -> Any:
         """That of the base model. PEFT replaces it by one that adds its virtual tokens."""

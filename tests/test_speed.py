@@ -130,7 +130,7 @@ def test_continuous_batching_continues_as_a_cache_does(tiny_model):
     expected = generate.generate_with_cache(tiny_model, prompts, 12)
     assert len(expected.unique()) > 8
     assert torch.equal(generate.generate_continuously(tiny_model, prompts, 12), expected)
-    tiny_model.destroy_cached_continuous_batching_manager()
+    tiny_model.lm.destroy_cached_continuous_batching_manager()
 
 
 def test_plain_scores_are_those_of_the_units(encoders, tmp_path, tiny_model, monkeypatch):
