@@ -1,15 +1,18 @@
-"""Reproduce the findings of the Slamming paper (arXiv 2502.15814) in miniature, with the data of this package.
+"""Reproduce the findings of the Slamming paper (arXiv 2502.15814), and that of SIMS (arXiv 2504.02398), in miniature,
+with the data of this package.
 
 ```
 python hub_scripts/reproduce_findings.py --output_dir outputs/findings --text_lm path/to/small-text-lm
 ```
 
-Runs that are compared take the same time, and each run is repeated with other seeds. Without a text LM, this takes
-half an hour on two CPU cores. Finished runs are not repeated: the same command continues where it stopped. The results
-are `findings.md`, `findings.json` and `findings.png` in the output folder.
+Runs that are compared take the same time, or the same compute where speech alone is compared with speech and text, and
+each run is repeated with other seeds. Without a text LM, this takes an hour on two CPU cores. Finished runs are not
+repeated: the same command continues where it stopped. The results are `findings.md`, `findings.json` and
+`findings.png` in the output folder.
 """
 
 import argparse
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,17 +33,26 @@ RUNS = {
     "aligned": Alignment("base"),
     "twist": Pretraining(twist=True),
     "scratch": Pretraining(twist=False),
+    "speech": Pretraining(flops=3e13),
+    "interleaved": Pretraining("quickstart-interleaved.yaml", flops=3e13),
 }
 """Runs by name, in an order in which each one finds those that it needs. `base` is the quickstart recipe: natural
 sentences and stories, packed, from random weights. `twist` and `scratch` have the architecture of a text LM: one
-starts from its weights, the other from random ones."""
+starts from its weights, the other from random ones. `speech` and `interleaved` are of units alone, and of speech, text
+and both in turn."""
 
 FINDINGS = {
     "stories": Finding("synthetic stories beside natural speech", "base", "natural"),
     "packing": Finding("packing, at equal time", "base", "padded"),
     "alignment": Finding("preference alignment", "aligned", "base"),
     "twist": Finding("TWIST initialisation", "twist", "scratch"),
+    "interleaving": Finding("interleaving with text, at equal compute", "interleaved", "speech"),
 }
+
+
+def with_compute(run: Pretraining | Alignment, flops: float) -> Pretraining | Alignment:
+    """The run with another compute, if it is limited by compute."""
+    return replace(run, flops=flops) if isinstance(run, Pretraining) and run.flops is not None else run
 
 
 def main() -> None:
@@ -58,8 +70,11 @@ def main() -> None:
         default=10,
         help="Training time of each run with its architecture. Default: 10.",
     )
+    parser.add_argument(
+        "--flops", type=float, default=3e13, help="Training compute of each run of `interleaving`. Default: 3e13."
+    )
     args = parser.parse_args()
-    for name in ("minutes", "seeds", "text_lm_minutes"):
+    for name in ("minutes", "seeds", "text_lm_minutes", "flops"):
         if getattr(args, name) <= 0:
             parser.error(f"--{name} must be positive, got {getattr(args, name)}.")
     possible = [name for name in FINDINGS if args.text_lm is not None or not RUNS[FINDINGS[name].better].needs_text_lm]
@@ -71,7 +86,7 @@ def main() -> None:
 
     findings = [FINDINGS[name] for name in args.findings or possible]
     needed = {run for finding in findings for run in (finding.better, finding.worse)}
-    runs = {name: run for name, run in RUNS.items() if name in needed}
+    runs = {name: with_compute(run, args.flops) for name, run in RUNS.items() if name in needed}
     for seed in range(args.seeds):
         for name, run in runs.items():
             minutes = args.text_lm_minutes if run.needs_text_lm else args.minutes

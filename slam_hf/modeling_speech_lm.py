@@ -30,7 +30,7 @@ from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import SafeLoadingMixin
 from .public_names import public_name
 from .tokenization_speech_text import SpeechTextTokenizer
-from .unit_vocabulary import NUM_SPECIAL_TOKENS
+from .unit_vocabulary import MAX_UNUSED_ROWS, NUM_SPECIAL_TOKENS
 
 
 # Remote code comes without the package's requirements, and models of an older transformers would ignore a `cache`.
@@ -102,8 +102,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         In place of text, the first `num_units + 2` rows of its embedding and of its head become those of `<PAD>`,
         `<S>` and the units. Beside it, the rows of text stay as they are, and [`SpeechTextTokenizer`] has the ids of
         the units and modality tokens. They get the next rows: first those that the text LM has beyond its tokenizer,
-        and then new ones, drawn from a normal distribution with the mean and the covariance of its rows, as
-        `resize_token_embeddings` of transformers does.
+        and then new ones, which `resize_token_embeddings` of transformers draws very close to the mean of its rows.
 
         Args:
             text_lm (`str` or `os.PathLike`):
@@ -134,7 +133,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             name = text_lm if text_tokenizer is None else text_tokenizer
             of_text = AutoTokenizer.from_pretrained(name, revision=revision if text_tokenizer is None else None)
             num_rows = base.get_input_embeddings().num_embeddings
-            if len(of_text) > num_rows:
+            least = 0 if text_tokenizer is None else (1 - MAX_UNUSED_ROWS) * num_rows
+            if not least <= len(of_text) <= num_rows:
                 raise ValueError(
                     f"'{name}' is not the tokenizer of '{text_lm}': it has {len(of_text):,} tokens, and the model "
                     f"{num_rows:,}."

@@ -1,5 +1,7 @@
+import copy
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -256,6 +258,45 @@ def test_twist_keeps_the_text_lm(base, num_units, tmp_path):
             assert torch.equal(ours[name][:kept], weight[:kept]), name
         else:
             assert torch.equal(ours[name], weight), name
+
+
+@pytest.mark.parametrize("base", ["llama", "opt"])
+@pytest.mark.parametrize("unused_rows", [0, 7])
+def test_a_text_lm_keeps_its_text(base, unused_rows, interleaved_checkpoint, tmp_path):
+    torch.manual_seed(0)
+    folder, tokens = tmp_path / "text-lm", 380
+    shutil.copytree(interleaved_checkpoint / "text-tokenizer", folder)
+    config = copy.deepcopy(BASES[base])
+    config.vocab_size = tokens + unused_rows
+    text_lm = AutoModelForCausalLM.from_config(config)
+    text_lm.save_pretrained(folder)
+    model = SpeechLMForCausalLM.from_text_lm(folder, num_units=40, keep_text=True)
+    config = model.config
+    assert (config.vocab_size, config.num_units, config.has_text, config.twist_init) == (422, 40, True, True)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (0, 0, 1)
+    theirs, ours = text_lm.state_dict(), model.lm.state_dict()
+    for name, weight in theirs.items():
+        if weight.ndim == 2 and len(weight) == tokens + unused_rows:
+            assert torch.equal(ours[name][: tokens + unused_rows], weight), name
+            new = ours[name][tokens + unused_rows :]
+            assert len(new) == 42 - unused_rows
+            torch.testing.assert_close(new, weight.mean(dim=0).expand_as(new), atol=1e-4, rtol=0)
+            assert len(new.unique(dim=0)) == len(new)
+        else:
+            assert torch.equal(ours[name], weight), name
+    model.save_pretrained(tmp_path / "saved")
+    SpeechTextTokenizer.from_text_tokenizer(AutoTokenizer.from_pretrained(folder), 40).save_pretrained(
+        tmp_path / "saved"
+    )
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").config.has_text
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").num_units == 40
+
+
+def test_the_tokenizer_of_another_text_lm_is_refused(interleaved_checkpoint, tmp_path):
+    AutoModelForCausalLM.from_config(BASES["llama"]).save_pretrained(tmp_path)
+    tokenizer = interleaved_checkpoint / "text-tokenizer"
+    with pytest.raises(ValueError, match="is not the tokenizer of .*: it has 380 tokens, and the model 90"):
+        SpeechLMForCausalLM.from_text_lm(tmp_path, keep_text=True, text_tokenizer=tokenizer)
 
 
 def test_twist_sets_the_base_of_the_rotary_embedding(tmp_path):

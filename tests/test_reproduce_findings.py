@@ -108,6 +108,29 @@ def test_twist_and_its_rival_have_one_architecture(tmp_path):
     assert (scratch["base_config"]["model_type"], scratch["base_config"]["hidden_size"]) == ("qwen2", 48)
 
 
+def test_speech_alone_and_with_text_have_the_same_compute():
+    compute = {}
+    for recipe in ("quickstart.yaml", "quickstart-interleaved.yaml"):
+        arguments = runs.Pretraining(recipe, flops=3e12).arguments(0, 1.0, None)
+        assert "max_train_hours" not in arguments
+        compute[recipe] = 6 * runs.count_parameters(recipe) * arguments["max_train_tokens"]
+    assert list(compute.values()) == pytest.approx([3e12, 3e12], rel=1e-4)
+    assert (
+        runs.count_parameters("quickstart-interleaved.yaml") - runs.count_parameters("quickstart.yaml") == 2000 * 256
+    )
+
+
+def test_a_run_by_compute_is_the_recipe_with_tokens(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
+    run = runs.Pretraining("quickstart-interleaved.yaml", flops=1e12)
+    runs.complete_run(run, tmp_path / "interleaved-0", seed=0, minutes=3)
+    recipe = yaml.safe_load(Path(called[0][6]).read_text())
+    assert (recipe["max_steps"], recipe["text_tokenizer"]) == (-1, "quickstart:tokenizer")
+    assert recipe["max_train_tokens"] == 74_108
+    assert json.loads((tmp_path / "interleaved-0" / "done.json").read_text()) == {"seed": 0, "flops": 1e12}
+
+
 def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, capsys):
     import reproduce_findings
 

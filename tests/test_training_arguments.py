@@ -112,6 +112,26 @@ def test_twist_trains_opt_on_the_papers_tokens():
     )
 
 
+def test_sims_is_the_papers_recipe():
+    expected = {
+        "num_units": 500,
+        "interleaving": "poisson",
+        "interleaving_span": 10,
+        "interleaving_share": 0.3,
+        "context_length": 2048,
+        "packing": True,
+        "learning_rate": 5e-4,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr": 5e-5},
+        "warmup_steps": 0.01,
+        "max_grad_norm": 0.5,
+        "bf16": True,
+    }
+    check("sims", expected)
+    corpora = {corpus.modality: corpus.weight for corpus in read("sims")["datasets"]}
+    assert corpora == {"text": 0.202, "interleaved": 0.543, "speech": 0.254}
+
+
 def test_gslm_is_the_authors_command():
     base_config = {
         "hidden_size": 1024,
@@ -140,6 +160,25 @@ def test_gslm_is_the_authors_command():
     assert {key: recipe[key] for key in expected} == expected
     tokens = 8 * recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"] * 3072
     assert tokens == pytest.approx(8 * 16 * 4096, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"datasets": [{"path": ".", "modality": "both"}]}, "can be speech, text, interleaved, got 'both' for '.'"),
+        ({"interleaving": "uniform"}, "`interleaving` can be poisson, span, random, got 'uniform'"),
+        ({"interleaving_span": 0.5}, "`interleaving_span` must be at least 1"),
+        ({"interleaving": "span", "interleaving_span": 2.5}, "a whole number for `interleaving: span`, got 2.5"),
+        ({"interleaving_share": 0.0}, "`interleaving_share` must be above 0 and at most 1, got 0.0"),
+        (
+            {"base_config": {"hidden_size": 8}, "datasets": [{"path": ".", "modality": "text"}]},
+            "A corpus of `datasets` has text: name the `text_tokenizer` of the new model",
+        ),
+    ],
+)
+def test_wrong_modalities_and_interleavings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainArguments(**options)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -180,6 +219,7 @@ def test_a_recipe_for_fine_tuning_starts_from_a_published_speech_lm():
     ("recipe", "command", "expected"),
     [
         ("quickstart", ["--model_name_or_path", "x"], {"base_config": None, "model_name_or_path": "x"}),
+        ("quickstart-interleaved", ["--model_name_or_path", "x"], {"base_config": None, "text_tokenizer": None}),
         ("slam", ["--base_config", BASE], {"base_config": {"hidden_size": 8}, "model_name_or_path": None}),
         ("slam", ["--base-config=" + BASE], {"model_name_or_path": None, "rope_theta": None}),
         ("slam", ["--max_train_hours", "24"], {"max_steps": -1, "max_train_hours": 24}),

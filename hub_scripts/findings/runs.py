@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import yaml
 from transformers import AutoConfig
+
+from slam_hf.training.arguments import ModelArguments, PretrainArguments
+from slam_hf.training.initialization import initial_model
+from slam_hf.training.throughput import flops_per_token
 
 
 SCRIPTS = Path(__file__).parents[1]
@@ -36,9 +41,13 @@ for trained weights, and no evaluation during training."""
 @dataclass(frozen=True)
 class Pretraining:
     r"""
-    A run of `pretrain.py` with the quickstart recipe.
+    A run of `pretrain.py` with a quickstart recipe.
 
     Args:
+        recipe (`str`, *optional*, defaults to `"quickstart.yaml"`):
+            The recipe.
+        flops (`float`, *optional*):
+            Training compute in FLOPs, in place of time: a smaller model sees more tokens.
         datasets (`list[dict]`, *optional*):
             Corpora in place of those of the recipe.
         packing (`bool`, *optional*, defaults to `True`):
@@ -48,6 +57,8 @@ class Pretraining:
             Defaults to the architecture of the recipe.
     """
 
+    recipe: str = "quickstart.yaml"
+    flops: float | None = None
     datasets: list[dict[str, str]] | None = None
     packing: bool = True
     twist: bool | None = None
@@ -59,8 +70,11 @@ class Pretraining:
 
     def arguments(self, seed: int, minutes: float, text_lm: str | None) -> dict[str, Any]:
         """Values that replace those of the recipe."""
-        arguments: dict[str, Any] = {"seed": seed, "max_steps": -1, "max_train_hours": minutes / 60}
-        arguments |= {"packing": self.packing, "prompt": ""}
+        arguments: dict[str, Any] = {"seed": seed, "max_steps": -1, "packing": self.packing, "prompt": ""}
+        if self.flops is None:
+            arguments["max_train_hours"] = minutes / 60
+        else:
+            arguments["max_train_tokens"] = round(self.flops / flops_per_token(count_parameters(self.recipe)))
         if self.datasets is not None:
             arguments["datasets"] = self.datasets
         if self.needs_text_lm:
@@ -70,6 +84,13 @@ class Pretraining:
         elif self.twist is False:
             arguments["base_config"] = AutoConfig.from_pretrained(text_lm).to_dict()
         return arguments
+
+
+def count_parameters(recipe: str) -> int:
+    """Parameters of the model that a recipe makes."""
+    args = PretrainArguments(**{name: read_recipe(recipe).get(name) for name in ("base_config", "text_tokenizer")})
+    with torch.device("meta"):
+        return initial_model(args, ModelArguments(), seed=0).num_parameters()
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,8 @@ def complete_run(
         ValueError: the folder holds a run with other settings.
     """
     done, settings = folder / "done.json", {"seed": seed, "minutes": minutes}
+    if isinstance(run, Pretraining) and run.flops is not None:
+        settings = {"seed": seed, "flops": run.flops}
     if run.needs_text_lm:
         settings["text_lm"] = text_lm
     content = json.dumps(settings) + "\n"
@@ -117,7 +140,7 @@ def complete_run(
             raise ValueError(f"'{folder}' is of a run with other settings: choose another output folder.")
         return
     if isinstance(run, Pretraining):
-        _launch("pretrain.py", "quickstart.yaml", folder, run.arguments(seed, minutes, text_lm))
+        _launch("pretrain.py", run.recipe, folder, run.arguments(seed, minutes, text_lm))
     else:
         start = folder.with_name(f"{run.start}-{seed}")
         _launch("align_dpo.py", "quickstart-dpo.yaml", folder, {"seed": seed, "model_name_or_path": str(start)})

@@ -59,6 +59,8 @@ class RecipeParser(TrlParser):
         replaced = {name for group in ALTERNATIVES if self._given & set(group) for name in group}
         if "base_config" in self._given:
             replaced |= {"model_revision", "rope_theta"}  # of another model
+        if "model_name_or_path" in self._given:
+            replaced.add("text_tokenizer")
         return super().set_defaults_with_config(**{k: v for k, v in recipe.items() if k not in replaced})
 
 

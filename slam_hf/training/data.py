@@ -207,8 +207,16 @@ def mix_corpora(
         mixed = interleave_datasets(corpora, probabilities=shares, seed=seed, stopping_strategy="all_exhausted")
     if isinstance(mixed, IterableDataset):
         # Endless, because the Trainer cannot resume a stream that has ended once.
-        return mixed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER).repeat(None)
+        mixed = mixed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER).repeat(None)
+        if mixed.num_shards == 1:  # the order of one shard does not depend on the number of workers
+            return IterableDataset.from_generator(_rows, gen_kwargs={"stream": mixed})
     return mixed
+
+
+def _rows(stream: IterableDataset) -> Iterator[dict[str, list[int]]]:
+    # `datasets` draws another order in a worker process, but not where it reads batches.
+    for batch in stream.iter(1):
+        yield {name: values[0] for name, values in batch.items()}
 
 
 def _without_end(sequences: Dataset, seed: int) -> IterableDataset:

@@ -80,8 +80,9 @@ def continue_document(
     """The units of the beginning of a document and of its continuation, with the sampling of
     [`AudioToAudioPipeline`]."""
     prompt = processor.tokenizer.encode_units(units[:PROMPT_UNITS], return_tensors="pt").to(model.device)
+    banned = {"suppress_tokens": processor.tokenizer.ids_outside("speech")} if model.config.has_text else {}
     torch.manual_seed(seed)
-    sequence = model.generate(**prompt, generation_config=PAPER_SAMPLING)[0]
+    sequence = model.generate(**prompt, generation_config=PAPER_SAMPLING, **banned)[0]
     codec = processor.audio_tokenizer
     if codec is not None and codec.vocoder is not None:
         soundfile.write(path, processor.decode(sequence.to(codec.device)), codec.sampling_rate)
