@@ -24,8 +24,9 @@ from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.recordings import Recording
 from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.source_arguments import SourceArguments
-from slam_hf.encoding.source_file import make_source
+from slam_hf.encoding.source_file import prepare_source
 from slam_hf.execution.arguments import ExecutorArguments
+from slam_hf.folders import open_folder
 
 
 TEXTS = {
@@ -77,8 +78,8 @@ EXECUTOR = ExecutorArguments(workers=1)
 
 def read_files(folder) -> dict[str, bytes]:
     """The content of each file of a result."""
-    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if ".alignment" not in path.parts}
+    paths = [path.relative_to(folder) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    return {str(path): Path(folder, path).read_bytes() for path in paths if not path.parts[0].startswith(".")}
 
 
 def test_recordings_get_their_words_and_the_others_a_reason(job, recordings):
@@ -113,10 +114,22 @@ def test_recordings_get_their_words_and_the_others_a_reason(job, recordings):
 
 def test_a_corpus_gets_the_words_that_it_would_have_from_the_manifest(job, recordings, tiny_codec, tmp_path):
     rules = PieceRules(Segmentation(max_seconds=3.0, cut="fixed"))
-    tokenize_corpus(make_source(job.source), tiny_codec, tmp_path / "units", rules=rules, num_workers=0)
+    tokenize_corpus(
+        prepare_source(tmp_path / "source.parquet", job.source),
+        tiny_codec,
+        tmp_path / "units",
+        rules=rules,
+        num_workers=0,
+    )
     job.run(EXECUTOR)
     words = SourceArguments(f"{job.output_dir}/manifest.jsonl", layout="manifest", audio_root=str(recordings.parent))
-    tokenize_corpus(make_source(words), tiny_codec, tmp_path / "expected", rules=rules, num_workers=0)
+    tokenize_corpus(
+        prepare_source(tmp_path / "words.parquet", words),
+        tiny_codec,
+        tmp_path / "expected",
+        rules=rules,
+        num_workers=0,
+    )
 
     of_corpus = replace(job, corpus=str(tmp_path / "units"), output_dir=str(tmp_path / "aligned"))
     summary = of_corpus.run(EXECUTOR)
@@ -147,7 +160,9 @@ def test_a_corpus_gets_the_words_that_it_would_have_from_the_manifest(job, recor
 
 
 def test_a_row_whose_recording_is_not_in_the_source_is_counted(job, recordings, tiny_codec, tmp_path):
-    tokenize_corpus(make_source(job.source), tiny_codec, tmp_path / "units", num_workers=0)
+    tokenize_corpus(
+        prepare_source(tmp_path / "source.parquet", job.source), tiny_codec, tmp_path / "units", num_workers=0
+    )
     recordings.write_text("".join(recordings.read_text().splitlines(keepends=True)[1:]))
     summary = replace(job, corpus=str(tmp_path / "units")).run(EXECUTOR)
     assert summary.unaligned["audio missing"] == 1
@@ -184,6 +199,49 @@ def test_a_job_that_is_killed_gives_the_same_bytes_and_so_do_more_tasks(job, tmp
     assert read_files(killed.output_dir) == read_files(job.output_dir)
     assert not list(Path(killed.output_dir).glob(".alignment/*/chunks"))
     assert killed.run(EXECUTOR) == job.read_summary()
+
+
+@pytest.mark.slow
+def test_processes_of_this_machine_share_the_work(job, tmp_path):
+    job.run(EXECUTOR)
+    shared = replace(job, output_dir=str(tmp_path / "shared"))
+    shared.run(ExecutorArguments(workers=2, tasks=3))
+    assert read_files(shared.output_dir) == read_files(job.output_dir)
+
+
+def test_the_result_may_be_in_an_object_store(job, bucket_folder, tiny_codec, tmp_path):
+    tokenize_corpus(
+        prepare_source(tmp_path / "source.parquet", job.source), tiny_codec, tmp_path / "units", num_workers=0
+    )
+    of_corpus = replace(job, corpus=str(tmp_path / "units"))
+    for local in (job, replace(of_corpus, output_dir=str(tmp_path / "aligned"))):
+        remote = replace(local, output_dir=f"{bucket_folder}/{Path(local.output_dir).name}")
+        assert remote.run(EXECUTOR) == local.run(EXECUTOR)
+        files = open_folder(remote.output_dir)
+        names = [name for name in files.find("") if not name.startswith(".")]
+        assert {name: files.cat_file(name) for name in names} == read_files(local.output_dir)
+
+
+def test_closing_a_job_twice_changes_nothing(job):
+    job.run(EXECUTOR)
+    before = read_files(job.output_dir)
+    job.finish(None, 0, 1)
+    assert read_files(job.output_dir) == before
+
+
+def test_a_job_whose_recordings_are_not_all_tried_is_not_closed(job):
+    add = Ledger.add
+
+    def fail(self, *arguments):
+        add(self, *arguments)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Ledger, "add", fail)
+        job.run(EXECUTOR)
+    with pytest.raises(ValueError, match="parts of the input are not encoded"):
+        job.finish(None, 0, 1)
+    assert not (Path(job.output_dir) / "manifest.jsonl").exists()
 
 
 def test_the_recordings_and_models_of_a_job_may_not_change(job, recordings, ctc_model):

@@ -110,8 +110,9 @@ class AlignmentJob:
             settings = self._settings(source)
             self._check_settings(settings)
             atomic_write(f"{self._folder}/settings.json", json.dumps(settings, indent=2).encode())
-            if (summary := self.read_summary()) is not None:
-                return summary
+            if self.read_summary() is not None:
+                self.finish(None, 0, 1)
+                return self.read_summary()
             ledger = self._ledger(source)
             with JobProgress(source.parts, ledger, disable=executor.executor == "slurm"):
                 is_done = run_steps(self.align, self.finish, executor, f"{self._folder}/logs")
@@ -127,16 +128,8 @@ class AlignmentJob:
     def finish(self, data: Any, rank: int, world_size: int) -> None:
         """Make the manifest or the dataset, once every recording was tried."""
         with lock_folder(self.output_dir):
-            source = open_source(f"{self._folder}/source.parquet")
-            ledger = self._ledger(source)
-            ledger.refresh()
-            keys = ledger.finished(source.parts)
-            results = self._write_manifest(ledger, keys) if self.corpus is None else self._write_corpus(ledger, keys)
-            unaligned = [item for item in results if item is not None]
-            atomic_write(f"{self.output_dir}/{self._report}", "".join(map(report_line, unaligned)).encode())
-            reasons = Counter(str(item.reason) for item in unaligned)
-            summary = AlignmentSummary(len(results), len(results) - len(unaligned), dict(reasons.most_common()))
-            atomic_write(f"{self._folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
+            if self.read_summary() is None:
+                self._write_result()
             files = open_folder(self._folder)
             if files.exists("chunks"):
                 files.rm("chunks", recursive=True)
@@ -192,6 +185,9 @@ class AlignmentJob:
             "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
             "models": self._aligners()[1],
             "language": self.language,
+            "corpus": {}
+            if self.corpus is None
+            else {name: open_folder(self.corpus).size(name) for name in self._shards()},
         }
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
@@ -205,6 +201,18 @@ class AlignmentJob:
 
     def _ledger(self, source: Source) -> Ledger:
         return Ledger(f"{self._folder}/chunks", job_name(self._settings(source)))
+
+    def _write_result(self) -> None:
+        source = open_source(f"{self._folder}/source.parquet")
+        ledger = self._ledger(source)
+        ledger.refresh()
+        keys = ledger.finished(source.parts)
+        results = self._write_manifest(ledger, keys) if self.corpus is None else self._write_corpus(ledger, keys)
+        unaligned = [item for item in results if item is not None]
+        atomic_write(f"{self.output_dir}/{self._report}", "".join(map(report_line, unaligned)).encode())
+        reasons = Counter(str(item.reason) for item in unaligned)
+        summary = AlignmentSummary(len(results), len(results) - len(unaligned), dict(reasons.most_common()))
+        atomic_write(f"{self._folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
 
     def _write_manifest(self, ledger: Ledger, keys: list[ChunkKey]) -> list[Skipped | None]:
         """Write the recordings with their words. Returns why each has none, or `None`."""

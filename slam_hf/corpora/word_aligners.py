@@ -133,10 +133,11 @@ class CtcAligner:
 
     @torch.inference_mode()
     def log_probabilities(self, waveform: np.ndarray) -> torch.Tensor:
-        """Log-probabilities of shape `(num_frames, vocab_size)`, float32, of a waveform of shape `(samples,)`."""
+        """Log-probabilities of shape `(num_frames, vocab_size)`, float32 on the CPU, of a waveform of shape
+        `(samples,)`."""
         inputs = self.feature_extractor(waveform, sampling_rate=self.sampling_rate, return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
-        return self.model(**inputs).logits[0].float().log_softmax(-1)
+        return self.model(**inputs).logits[0].float().log_softmax(-1).cpu()
 
     def _frame_seconds(self, seconds: float, num_frames: int) -> float:
         """Seconds from a frame to the next: the model's stride, where its configuration tells it."""
