@@ -5,7 +5,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,7 +249,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 1 for audio and 0 for padding; without it, all is audio.
             batched (`bool`, *optional*):
                 Whether clips go through HuBERT in batches, in place of one by one. Defaults to `True` on an
-                accelerator and `False` on a CPU.
+                accelerator and `False` on a CPU. A batch that is not full takes as long as a full one: for a single
+                clip, `False` is faster, and may round differently.
 
         Returns:
             [`HubertUnitCodecEncoderOutput`]: `audio_codes` and `lengths`.
@@ -312,18 +313,19 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             durations = split_durations(copy_to(durations, self.device), sequences)
         speakers = _repeat(speaker_id, len(sequences))
         styles = _repeat(style_id, len(sequences))
-        if self._is_batched(batched):
-            waveforms, num_frames = self._decode_batches(sequences, durations, speakers, styles)
-            lengths = [count * self.config.hop_length for count in num_frames]
-        else:
-            if durations is None:
-                with _full_float32(self.device):
-                    durations = [self.vocoder.predict_durations(units[None])[0] for units in sequences]
-            rows = [
-                self.vocoder(units[None], frames[None], speaker, style)[0]
-                for units, frames, speaker, style in zip(sequences, durations, speakers, styles, strict=True)
-            ]
-            waveforms, lengths = pad_sequence(rows, batch_first=True), list(map(len, rows))
+        with _without_tf32():
+            if self._is_batched(batched):
+                waveforms, num_frames = self._decode_batches(sequences, durations, speakers, styles)
+                lengths = [count * self.config.hop_length for count in num_frames]
+            else:
+                if durations is None:
+                    with _full_float32(self.device):
+                        durations = [self.vocoder.predict_durations(units[None])[0] for units in sequences]
+                rows = [
+                    self.vocoder(units[None], frames[None], speaker, style)[0]
+                    for units, frames, speaker, style in zip(sequences, durations, speakers, styles, strict=True)
+                ]
+                waveforms, lengths = pad_sequence(rows, batch_first=True), list(map(len, rows))
         return HubertUnitCodecDecoderOutput(
             audio_values=waveforms[:, None], lengths=copy_to(torch.tensor(lengths), waveforms.device)
         )
@@ -499,18 +501,31 @@ def _in_order(batches: list[torch.Tensor], indices: list[list[int]], length: int
 
 
 @contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Disable autocast, and TF32 on NVIDIA GPUs, which PyTorch uses for convolutions by default: both change units."""
-    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
-    before = [backend.fp32_precision for backend in backends]
+def _without_tf32() -> Iterator[None]:
+    """Compute in float32 what is in float32: PyTorch uses TF32 for convolutions on NVIDIA GPUs by default."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    backends = (cudnn.conv, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul)
+    before, matmul_precision = [backend.fp32_precision for backend in backends], None
+    with suppress(RuntimeError):  # where the newer settings alone were changed
+        matmul_precision = torch.get_float32_matmul_precision()
     try:
+        if matmul_precision is not None:  # the older setting, which PyTorch compares with the newer ones
+            torch.set_float32_matmul_precision("highest")
         for backend in backends:
             backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
+        yield
     finally:
+        if matmul_precision is not None:
+            torch.set_float32_matmul_precision(matmul_precision)
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+
+@contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """Disable TF32 and autocast, which would change units and durations."""
+    with _without_tf32(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def _repeat(index: int | torch.Tensor | None, count: int) -> list[int | None]:

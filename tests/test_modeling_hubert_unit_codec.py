@@ -173,16 +173,35 @@ def test_a_batch_has_at_least_a_minute_of_audio_and_depends_on_the_length_alone(
     assert codec.batch_shape(160_001) == (1, 160_001)  # a clip at a time on a CPU
 
 
-def test_encoding_does_not_use_tf32_and_leaves_the_setting_alone(codec):
+def test_the_codec_does_not_use_tf32_and_leaves_the_setting_alone(tiny_codec):
     convolutions, seen = torch.backends.cudnn.conv, []
     before = convolutions.fp32_precision
-    hook = codec.encoder.register_forward_hook(lambda *_: seen.append(convolutions.fp32_precision))
+    modules = (tiny_codec.encoder, tiny_codec.vocoder.hifi_gan)
+    hooks = [module.register_forward_hook(lambda *_: seen.append(convolutions.fp32_precision)) for module in modules]
     try:
         convolutions.fp32_precision = "tf32"
-        encode_alone(codec, make_clips(2_000)[0])
-        assert (seen, convolutions.fp32_precision) == (["ieee"], "tf32")
+        encode_alone(tiny_codec, make_clips(2_000)[0])
+        tiny_codec.decode(torch.tensor([[1, 2]]))
+        assert (seen, convolutions.fp32_precision) == (["ieee", "ieee"], "tf32")
     finally:
         convolutions.fp32_precision = before
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_the_older_setting_of_tf32_agrees_with_the_newer_one(tiny_codec, precision):
+    """Where the two differ, PyTorch raises an error at the first matrix product on a GPU."""
+    matmul, seen = torch.backends.cuda.matmul, []
+    hook = tiny_codec.encoder.register_forward_hook(lambda *_: seen.append((matmul.allow_tf32, matmul.fp32_precision)))
+    try:
+        torch.set_float32_matmul_precision(precision)
+        encode_alone(tiny_codec, make_clips(2_000)[0])
+        assert seen == [(False, "ieee")]
+        assert torch.get_float32_matmul_precision() == precision
+        assert matmul.allow_tf32 is (precision != "highest")
+    finally:
+        torch.set_float32_matmul_precision("highest")
         hook.remove()
 
 
