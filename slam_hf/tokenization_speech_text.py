@@ -250,11 +250,14 @@ class SpeechTextTokenizer(TokenizersBackend):
         return self.convert_ids_to_tokens(0)
 
     def ids_outside(self, modality: Literal["speech", "text"]) -> list[int]:
-        """Ids that do not occur within `modality`: those of the other one, and both modality tokens."""
+        """
+        Ids that do not occur within `modality`: those of the other one, and both modality tokens. The end of a text
+        ends speech too. Not to generate them, pass them as `suppress_tokens`.
+        """
         if modality not in ("speech", "text"):
             raise ValueError(f"A modality is 'speech' or 'text', and not {modality!r}.")
-        others = self.text_ids if modality == "speech" else self.speech_ids
-        return [*(i for i in others if i != self.eos_token_id), self.speech_token_id, self.text_token_id]
+        others, end = self.text_ids if modality == "speech" else self.speech_ids, self.eos_token_id
+        return [*(i for i in others if i != end), self.speech_token_id, self.text_token_id]
 
     @property
     def model_vocabulary(self) -> dict[str, Any]:

@@ -586,6 +586,15 @@ def test_a_model_of_units_alone_takes_and_gives_no_text(speak, recordings, input
         speak(inputs, output_modality=output, **GREEDY)
 
 
+def test_a_codec_with_another_number_of_units_than_a_model_of_text_is_refused(checkpoint):
+    model, tokenizer = text_model(num_units=40)
+    processor = SpeechLMProcessor(EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000), tokenizer)
+    with pytest.raises(ValueError, match="The codec .* has 50 units and the model 40"):
+        AudioToAudioPipeline(model=model, processor=processor, codec=checkpoint.parent / "codec")
+    with pytest.raises(ValueError, match="This model of 40 units names no codec"):
+        AudioToAudioPipeline(model=model, processor=processor)
+
+
 def test_a_transcript_beside_a_recording_is_not_the_prompt(speak_and_write, recordings):
     row = {"audio": {"path": str(recordings[0])}, "text": "a transcript"}
     result = speak_and_write(row, **CONTINUE)
