@@ -40,7 +40,8 @@ require_version("transformers>=5.24")
 class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
     r"""
     A causal language model over speech units, in the format of the published Slam checkpoints
-    (*Slamming: Training a Speech Language Model on One GPU in a Day*, arXiv 2502.15814).
+    (*Slamming: Training a Speech Language Model on One GPU in a Day*, arXiv 2502.15814), or over text and units, in
+    that of SIMS (*Scaling Analysis of Interleaved Speech-Text Language Models*, arXiv 2504.02398).
 
     The model under the prefix `lm` is an ordinary causal LM of transformers (Qwen2, OPT, Llama, GPT-NeoX, ...), built
     from `config.base_config` with one row per unit in its embedding; nothing is downloaded for it.

@@ -206,7 +206,7 @@ class AudioToAudioPipeline(Pipeline):
                 output_modality = "speech"
             return dict(self.processor([prompt], sampling_rate, output_modality=output_modality))
         except (ValueError, TypeError) as error:
-            name = describe(source)
+            name = repr(source["text"][:40]) if _is_text(source) else describe(source)
             raise ValueError(f"{place}{'' if name in str(error) else f'{name}: '}{error}") from error
         except OSError as error:
             raise type(error)(f"{place}{error}") from error
