@@ -1,8 +1,11 @@
 import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import uuid
 from pathlib import Path
 
@@ -192,3 +195,38 @@ print(sorted(list_repo_files("org/units", repo_type="dataset")))
     assert codec == "True tiny-codec"
     expected = [".gitattributes", "README.md", "data/train-00000-of-00001.parquet", "skipped/train.jsonl"]
     assert files == str(expected)
+
+
+@pytest.mark.slow
+def test_every_source_in_the_readme_is_read(codec_dir, recordings, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copytree(recordings.parents[1], folder / "recordings")
+    (folder / "rows.jsonl").write_text('{"path": "recordings/103/1240/103-1240-0000.flac"}')
+    (folder / "shards").mkdir()
+    with tarfile.open(folder / "shards" / "0.tar", "w") as archive:
+        archive.add(recordings, "chapter")
+    audio = (recordings / "103-1240-0000.flac").read_bytes()
+    for name, columns in {"recordings": ["audio"], "pairs": ["prompt", "chosen", "rejected"]}.items():
+        rows = {column: [{"bytes": audio, "path": "a.flac"}] for column in columns}
+        Dataset.from_dict(rows).to_parquet(folder / "hub" / name / "train.parquet")
+    readme = (SCRIPT.parents[1] / "README.md").read_text()
+    commands = re.findall(r"`(--source [^`]*)`", readme)
+    assert len(commands) == 5
+    code = f"""
+import os, runpy, sys
+from huggingface_hub import HfApi
+os.chdir({str(folder)!r})
+for name in ("recordings", "pairs"):
+    HfApi().create_repo(f"user/{{name}}", repo_type="dataset")
+    HfApi().upload_folder(repo_id=f"user/{{name}}", folder_path=f"hub/{{name}}", repo_type="dataset")
+for number, command in enumerate({commands!r}):
+    options = ["--codec", {codec_dir!r}, "--output_dir", f"units{{number}}", "--num_workers", "0"]
+    sys.argv = [{str(SCRIPT)!r}, *command.split(), *options]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+    printed = run_with_hub(code, tmp_path / "hub", timeout=300.0)
+
+    rows = re.findall(r"(\d+) rows, .* in 'units(\d)'", printed)
+    assert rows == [("6", "0"), ("1", "1"), ("6", "2"), ("1", "3"), ("1", "4")]
