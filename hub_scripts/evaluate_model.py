@@ -26,7 +26,7 @@ from slam_hf.evaluation.tasks import TASKS
 from slam_hf.folder_lock import lock_folder
 from slam_hf.processes import get_process_state
 from slam_hf.public_names import is_hub_id
-from slam_hf.training.run_record import count_training_tokens, read_run_records
+from slam_hf.training.run_record import read_training_tokens
 
 
 def main(args: CommandArguments, continuation_args: ContinuationArguments) -> None:
@@ -58,7 +58,7 @@ def evaluate(
         else:
             evaluation = evaluate_continuations(args, continuation_args, model, processor, described)
         if state.is_main_process:
-            tokens = args.training_tokens or count_training_tokens(read_run_records(args.model))
+            tokens = args.training_tokens or read_training_tokens(args.model)
             summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), tokens)
             print(describe_results(evaluation))
             print(f"Summary: {summary}")

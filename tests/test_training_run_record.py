@@ -12,6 +12,7 @@ from slam_hf.training.run_record import (
     RunRecord,
     count_training_tokens,
     read_run_records,
+    read_training_tokens,
     save_run_records,
 )
 
@@ -77,6 +78,22 @@ def test_training_tokens_are_those_of_all_runs():
     assert count_training_tokens([RECORD, RECORD]) == 2 * 9180
     assert count_training_tokens([RECORD, RunRecord("preference alignment")]) is None
     assert count_training_tokens([]) is None
+
+
+def test_training_tokens_of_a_checkpoint_are_those_of_earlier_runs_and_of_its_own_until_then(tmp_path):
+    checkpoint = tmp_path / "checkpoint-5"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text('{"num_input_tokens_seen": 500}')
+    assert read_training_tokens(checkpoint) is None
+    save_run_records([RECORD], tmp_path)
+    assert (read_training_tokens(checkpoint), read_training_tokens(tmp_path)) == (500, 9180)
+    save_run_records([RECORD, RECORD], tmp_path)
+    assert read_training_tokens(checkpoint) == 9180 + 500
+    save_run_records([RunRecord("pretraining"), RECORD], tmp_path)
+    assert read_training_tokens(checkpoint) is None
+    (checkpoint / "trainer_state.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"trainer_state.json' is not the state of a trainer: TypeError"):
+        read_training_tokens(checkpoint)
 
 
 def test_a_folder_is_named_without_its_path(tmp_path, monkeypatch):

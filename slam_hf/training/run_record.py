@@ -201,6 +201,27 @@ def count_training_tokens(records: list[RunRecord]) -> float | None:
     return sum(counts) if counts and None not in counts else None
 
 
+def read_training_tokens(name_or_path: str | os.PathLike) -> float | None:
+    """
+    Number of training tokens of a model by its records, or of a checkpoint `{run}/checkpoint-{step}` by the state of
+    its trainer and the records of the finished run. `None` if it is not known.
+    """
+    from transformers.trainer import TRAINER_STATE_NAME  # takes seconds to import
+
+    records, state = read_run_records(name_or_path), Path(name_or_path, TRAINER_STATE_NAME)
+    if records or not state.is_file():
+        return count_training_tokens(records)
+    run = read_run_records(state.parent.absolute().parent)
+    if not run:
+        return None
+    try:
+        tokens = float(json.loads(state.read_text("utf-8"))["num_input_tokens_seen"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{state}' is not the state of a trainer: {error!r}") from error
+    earlier = count_training_tokens(run[:-1]) if len(run) > 1 else 0
+    return None if earlier is None else earlier + tokens
+
+
 def _parse(cls: type, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
