@@ -11,7 +11,16 @@ from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from tokenizers.trainers import BpeTrainer
 from transformers import (
     GenerationConfig,
+    HubertConfig,
+    HubertForCTC,
+    ParakeetCTCConfig,
+    ParakeetEncoderConfig,
+    ParakeetFeatureExtractor,
+    ParakeetForCTC,
     PreTrainedTokenizerFast,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertForCTC,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
@@ -177,6 +186,33 @@ def test_a_model_of_phonemes_and_a_foreign_tokenizer_are_refused(tmp_path):
     phonemes = Wav2Vec2PhonemeCTCTokenizer(str(tmp_path / "vocab.json"), do_phonemize=False)
     with pytest.raises(ValueError, match="writes phonemes"):
         CtcAligner(make_model(40), phonemes, Wav2Vec2FeatureExtractor())
+
+
+def test_special_tokens_that_a_tokenizer_adds_need_not_be_in_the_model(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"[PAD]": 0, "|": 1, "[UNK]": 2, "a": 3}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), pad_token="[PAD]", unk_token="[UNK]")
+    assert len(tokenizer) == 6
+    aligner = CtcAligner(make_model(4), tokenizer, Wav2Vec2FeatureExtractor())
+    assert (aligner.letters, aligner.delimiter, aligner.blank) == ({"a": 3}, 1, 0)
+
+
+def test_models_of_other_architectures_align_too(tmp_path):
+    tokenizer = make_tokenizer(tmp_path)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    sizes |= {"vocab_size": len(tokenizer), "pad_token_id": 0}
+    convolutions = {"conv_dim": [4] * 7, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    encoder = ParakeetEncoderConfig(subsampling_conv_channels=4, **sizes)
+    parakeet = ParakeetCTCConfig(vocab_size=len(tokenizer), encoder_config=encoder.to_dict(), pad_token_id=0)
+    pairs = [
+        (HubertForCTC(HubertConfig(**sizes, **convolutions)), Wav2Vec2FeatureExtractor()),
+        (Wav2Vec2BertForCTC(Wav2Vec2BertConfig(**sizes)), SeamlessM4TFeatureExtractor()),
+        (ParakeetForCTC(parakeet), ParakeetFeatureExtractor()),
+    ]
+    for model, feature_extractor in pairs:
+        aligner = CtcAligner(model, tokenizer, feature_extractor)
+        timed = aligner.align([TimedPiece(0.0, noise(100))], "The old man")
+        assert [word["word"] for word in timed.words] == ["The", " old", " man"]
+        assert 0 <= timed.words[0]["start_time"] < timed.words[-1]["end_time"] <= timed.seconds
 
 
 def test_a_saved_aligner_is_loaded(aligner, tmp_path):

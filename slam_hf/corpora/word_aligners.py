@@ -70,18 +70,21 @@ class CtcAligner:
     ):
         if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer):
             raise ValueError(f"'{tokenizer.name_or_path}' writes phonemes: choose a CTC model that writes letters.")
-        if max(tokenizer.get_vocab().values()) >= model.config.vocab_size:
-            raise ValueError(f"'{tokenizer.name_or_path}' has more tokens than the CTC model: they are not a pair.")
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.feature_extractor = feature_extractor
         self.sampling_rate: int = feature_extractor.sampling_rate
         self.blank: int = model.config.pad_token_id
         vocabulary = tokenizer.get_vocab()
-        delimiter = getattr(tokenizer, "word_delimiter_token", None)
-        self.delimiter = None if tokenizer.is_fast else vocabulary.get(delimiter)
-        not_letters = {self.blank, self.delimiter, *tokenizer.all_special_ids}
-        self.letters = {token: id for token, id in vocabulary.items() if len(token) == 1 and id not in not_letters}
+        # Tokenizers add special tokens that the model does not have.
+        used = {token: id for token, id in vocabulary.items() if id not in tokenizer.all_special_ids}
+        if max(used.values()) >= model.config.vocab_size:
+            raise ValueError(f"'{tokenizer.name_or_path}' has more tokens than the CTC model: they are not a pair.")
+        delimiter = None if tokenizer.is_fast else getattr(tokenizer, "word_delimiter_token", None)
+        self.delimiter: int | None = vocabulary.get(delimiter)
+        self.letters = {
+            token: id for token, id in used.items() if len(token) == 1 and id not in (self.blank, self.delimiter)
+        }
 
     @classmethod
     def from_pretrained(cls, name: str, revision: str = "main", device: str | torch.device = "cpu") -> "CtcAligner":
