@@ -1,5 +1,8 @@
+from itertools import accumulate, islice, pairwise
+
 import pytest
 from datasets import Dataset, Features, IterableDataset
+from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from slam_hf import HubertUnitTokenizer, SpeechTextTokenizer
@@ -13,6 +16,7 @@ from slam_hf.training.documents import (
     encode_documents,
     encode_without_end,
 )
+from slam_hf.training.packing import pack_documents
 
 
 INTERLEAVING = Interleaving("random", 10, 0.3, seconds_per_frame=0.04, seed=0)
@@ -111,6 +115,22 @@ def test_each_pass_over_a_corpus_chooses_anew(tokenizer, streaming):
     for epoch in range(3):
         expected = encode(aligned(utterances(30))[:], epoch)["input_ids"]
         assert sorted(rows[30 * epoch : 30 * (epoch + 1)]) == sorted(expected)
+
+
+def test_every_file_of_a_stream_is_read_with_any_number_of_workers(tokenizer):
+    encode = DocumentEncoder(tokenizer, "interleaved", INTERLEAVING)
+    documents = aligned(utterances(30)).to_iterable_dataset(num_shards=3)
+    stream = pack_documents(encode_without_end(documents, encode, seed=5), context_length=1000)
+    first_pass = encode(aligned(utterances(30))[:], 0)["input_ids"]
+    for num_workers in (1, 2):
+        loaded = DataLoader(stream, batch_size=1, num_workers=num_workers, collate_fn=lambda rows: rows[0])
+        seen = [ids for row in islice(loaded, 20) for ids in documents_of(row)]
+        assert all(ids in seen for ids in first_pass)
+
+
+def documents_of(sequence: dict[str, list[int]]) -> list[list[int]]:
+    ends = list(accumulate(sequence["seq_lengths"]))
+    return [sequence["input_ids"][start:end] for start, end in pairwise([0, *ends])]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -1,10 +1,12 @@
+import shutil
+
 import pytest
 import torch
 from peft import PeftModel
 from training_utils import tiny_speech_lm
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from slam_hf import HubertUnitCodec, SpeechLMForCausalLM
+from slam_hf import HubertUnitCodec, SpeechLMForCausalLM, SpeechTextTokenizer
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.initialization import initial_model, make_processor
 
@@ -47,6 +49,31 @@ def test_a_text_lm_is_twist_initialisation(tmp_path):
     assert model.config.base_config.rope_parameters["rope_theta"] == 10_000.0
     embeddings = text_lm.get_input_embeddings().weight[:52]
     torch.testing.assert_close(model.get_input_embeddings().weight, embeddings, rtol=0, atol=0)
+
+
+def test_a_text_lm_keeps_its_text_where_there_is_text_to_train_on(interleaved_checkpoint, tmp_path):
+    text_lm, corpus = tmp_path / "text-lm", tmp_path / "corpus"
+    corpus.mkdir()
+    shutil.copytree(interleaved_checkpoint / "text-tokenizer", text_lm)
+    base = {name: value for name, value in BASE.items() if name != "model_type"}
+    AutoModelForCausalLM.from_config(LlamaConfig(**base, vocab_size=380)).save_pretrained(text_lm)
+    args = PretrainArguments(num_units=40, datasets=[{"path": str(corpus), "modality": "text"}])
+    model_args = ModelArguments(model_name_or_path=str(text_lm))
+    first, again = (initial_model(args, model_args, seed=3) for _ in range(2))
+    assert (first.config.vocab_size, first.config.has_text, first.config.base_model_name) == (422, True, "text-lm")
+    torch.testing.assert_close(first.state_dict(), again.state_dict(), rtol=0, atol=0)
+    tokenizer = make_processor(args, model_args).tokenizer
+    assert (type(tokenizer), len(tokenizer)) == (SpeechTextTokenizer, 422)
+
+
+def test_a_published_model_of_speech_and_text_goes_on_with_its_text_tokenizer(interleaved_checkpoint):
+    args = PretrainArguments(num_units=40, text_tokenizer=str(interleaved_checkpoint / "text-tokenizer"))
+    model_args = ModelArguments(model_name_or_path=str(interleaved_checkpoint))
+    assert initial_model(args, model_args, seed=0).config.vocab_size == 422
+    assert make_processor(args, model_args).tokenizer("<text>One")["input_ids"][:2] == [0, 421]
+    args.num_units = 41
+    with pytest.raises(ValueError, match="has 40 units, and `num_units` is 41"):
+        initial_model(args, model_args, seed=0)
 
 
 def test_a_speech_lm_goes_on(tmp_path):

@@ -279,21 +279,22 @@ def encode_documents(documents: AnyDataset, encode: DocumentEncoder, num_proc: i
 def encode_without_end(documents: AnyDataset, encode: DocumentEncoder, seed: int) -> IterableDataset:
     """Pass over documents without end. Each pass over an interleaved corpus chooses anew which words are speech, and
     each pass over a stored corpus is in an order of its own."""
-    parts = split(documents) if isinstance(documents, IterableDataset) else [documents]
-    kwargs = {"parts": parts, "encode": encode, "endless": True, "seed": seed}
-    return IterableDataset.from_generator(_encoded, gen_kwargs=kwargs)
+    kwargs = {"documents": documents, "encode": encode, "seed": seed}
+    return IterableDataset.from_generator(_encoded_without_end, gen_kwargs=kwargs)
 
 
-def _encoded(
-    parts: list[AnyDataset], encode: DocumentEncoder, endless: bool = False, seed: int = 0
-) -> Iterator[dict[str, list[int]]]:
-    for epoch in count() if endless else range(1):
-        num_documents = 0
-        for part in parts:
-            documents = part.shuffle(seed=seed + epoch) if isinstance(part, Dataset) else part
-            for batch in documents.iter(ROWS_TOGETHER):
-                for ids in encode(batch, epoch)["input_ids"]:
-                    num_documents += 1
-                    yield {"input_ids": ids}
-        if num_documents == 0:
+def _encoded(parts: list[AnyDataset], encode: DocumentEncoder, epoch: int = 0) -> Iterator[dict[str, list[int]]]:
+    for documents in parts:
+        for batch in documents.iter(ROWS_TOGETHER):
+            for ids in encode(batch, epoch)["input_ids"]:
+                yield {"input_ids": ids}
+
+
+def _encoded_without_end(documents: AnyDataset, encode: DocumentEncoder, seed: int) -> Iterator[dict[str, list[int]]]:
+    for epoch in count():
+        in_order = documents.shuffle(seed=seed + epoch) if isinstance(documents, Dataset) else documents
+        row = None
+        for row in _encoded([in_order], encode, epoch):
+            yield row
+        if row is None:
             raise ValueError("A corpus has no row that can be used.")

@@ -76,7 +76,8 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
         ValueError: the codec has another number of units, or no vocoder to continue the recording `prompt` with.
     """
     if args.codec is None and args.base_config is None and _is_speech_lm(model_args):
-        processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+        name, revision = model_args.model_name_or_path, model_args.model_revision
+        processor = AutoProcessor.from_pretrained(name, revision=revision, **_text_tokenizer(args))
         try:
             codec = processor.audio_tokenizer
         except OSError as error:
@@ -96,9 +97,8 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
 def _make_tokenizer(args: PretrainArguments, model_args: ModelConfig) -> HubertUnitTokenizer | SpeechTextTokenizer:
     """The tokenizer of the units, or of text and units if there is text to train on."""
     if args.base_config is None and _is_speech_lm(model_args):
-        options = {} if args.text_tokenizer is None else {"text_tokenizer": args.text_tokenizer}
         name, revision = model_args.model_name_or_path, model_args.model_revision
-        return AutoTokenizer.from_pretrained(name, revision=revision, **options)
+        return AutoTokenizer.from_pretrained(name, revision=revision, **_text_tokenizer(args))
     if not args.has_text:
         return HubertUnitTokenizer(num_units=args.num_units)
     if args.text_tokenizer is not None:
@@ -106,6 +106,10 @@ def _make_tokenizer(args: PretrainArguments, model_args: ModelConfig) -> HubertU
     else:
         of_text = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     return SpeechTextTokenizer.from_text_tokenizer(of_text, args.num_units)
+
+
+def _text_tokenizer(args: PretrainArguments) -> dict[str, str]:
+    return {} if args.text_tokenizer is None else {"text_tokenizer": args.text_tokenizer}
 
 
 def _is_speech_lm(model_args: ModelConfig) -> bool:
