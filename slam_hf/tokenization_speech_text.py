@@ -237,6 +237,12 @@ class SpeechTextTokenizer(TokenizersBackend):
                 "beside <speech> and <text>: pass the tokenizer that the model was trained with, `text_tokenizer=`, "
                 "or load a model of units alone with `HubertUnitTokenizer.from_pretrained(..., num_units=...)`."
             ) from None
+        if config.get("num_units") not in (None, num_units):
+            raise ValueError(
+                f"config.json has {config['num_units']} units, and the text tokenizer '{text_tokenizer.name_or_path}' "
+                f"of {len(text_tokenizer):,} tokens leaves {num_units:,} ids for them: pass the tokenizer that the "
+                "model was trained with, `text_tokenizer=`."
+            )
         extended = cls.from_text_tokenizer(text_tokenizer, num_units)
         return {**extended.init_kwargs, **kwargs, "tokenizer_object": extended.backend_tokenizer}
 

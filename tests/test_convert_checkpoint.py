@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, OPTConfig, OPTForCausalLM
 
-from slam_hf import HubertUnitCodec
+from slam_hf import HubertUnitCodec, SpeechTextTokenizer
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "convert_checkpoint.py"
@@ -54,6 +54,23 @@ def test_a_published_checkpoint_becomes_complete(convert, published_checkpoint, 
         assert str(FIXTURES).encode() not in path.read_bytes(), path
 
     assert "exists: remove it" in convert(source=published_checkpoint)
+
+
+def test_a_checkpoint_of_text_and_speech_becomes_complete(convert, interleaved_checkpoint):
+    case = json.loads((interleaved_checkpoint / "interleaved.json").read_text())["cases"][0]
+    folder = convert(source=interleaved_checkpoint, text_tokenizer=interleaved_checkpoint / "text-tokenizer")
+    for tokenizer in (AutoTokenizer.from_pretrained(folder), AutoProcessor.from_pretrained(folder).tokenizer):
+        assert isinstance(tokenizer, SpeechTextTokenizer)
+        assert tokenizer(case["string"])["input_ids"] == case["input_ids"]
+    reference = np.load(interleaved_checkpoint / "reference.npz")
+    input_ids, mask = (torch.from_numpy(reference[name]) for name in ("input_ids", "attention_mask"))
+    scores = AutoModelForCausalLM.from_pretrained(folder).log_likelihood(input_ids, mask)
+    torch.testing.assert_close(scores, torch.from_numpy(reference["ll_mean"]), atol=1e-4, rtol=0)
+    assert "over text and 40 discrete speech units" in (folder / "README.md").read_text()
+    for path in folder.iterdir():
+        assert str(FIXTURES).encode() not in path.read_bytes(), path
+
+    assert "Pass the text tokenizer" in convert(source=interleaved_checkpoint, output_dir=folder.parent / "other")
 
 
 def test_parts_become_a_codec(convert, tiny_codec):

@@ -115,6 +115,15 @@ def test_vocabulary_that_fits_no_layout_is_refused(vocab_size, left, folder):
         AutoTokenizer.from_pretrained(folder, text_tokenizer=folder / "text-tokenizer")
 
 
+def test_text_tokenizer_of_another_size_is_refused(folder):
+    """As that of Qwen2 for a model that extends Qwen2.5."""
+    write_config(folder, num_units=40, tokenizer_class="SpeechTextTokenizer")
+    assert AutoTokenizer.from_pretrained(folder, text_tokenizer=folder / "text-tokenizer").num_units == 40
+    text_tokenizer([f"w{index}" for index in range(361)]).save_pretrained(folder / "other")
+    with pytest.raises(ValueError, match="has 40 units, and the text tokenizer '.*' of 361 tokens leaves 59 ids"):
+        AutoTokenizer.from_pretrained(folder, text_tokenizer=folder / "other")
+
+
 def test_interleaved_checkpoint_has_no_unit_tokenizer(folder):
     with pytest.raises(ValueError, match="the vocabulary of 422 ids extends that of a text model by units"):
         HubertUnitTokenizer.from_pretrained(folder)
