@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -239,11 +240,19 @@ def test_a_damaged_header_is_not_taken_for_the_end(write):
     assert loss == Skipped("shard.tar", SkipReason.CORRUPT, "read up to '0.flac': a damaged header (bad checksum)")
 
 
-def test_archives_that_were_joined_are_reported(write):
-    ids, (loss,) = listed(write(shard_of_three() + shard_of_three()))
+@pytest.mark.parametrize("rest", [shard_of_three(), bytes(2**20 + 10_240)])
+def test_what_follows_the_end_of_an_archive_is_reported(write, rest):
+    ids, (loss,) = listed(write(shard_of_three() + rest))
 
     assert len(ids) == 3
     assert loss.detail.startswith("read up to '2.flac': more follows the end of the archive")
+
+
+@pytest.mark.parametrize("content", [bytes(10_240), bytes(2**21)])
+def test_an_archive_without_files_is_reported(write, content):
+    detail = "nothing could be read: there are no files in the archive"
+
+    assert listed(write(content)) == ([], [Skipped("shard.tar", SkipReason.CORRUPT, detail)])
 
 
 def header(name=b"x", size=0, type=b"0", size_field=None):
@@ -325,6 +334,14 @@ def test_random_damage_gives_recordings_or_a_report(write):
 def test_a_compressed_archive_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"a\.tar\.gz' is compressed, .*: decompress it"):
         list_tar_shards(tmp_path / "a.tar.gz")
+
+
+def test_an_archive_that_is_not_a_regular_file_is_reported(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tar")
+    (tmp_path / "dead.tar").symlink_to("nowhere.tar")
+
+    assert list_tar_shards(tmp_path) == [Skipped(name, *NOT_REGULAR) for name in ("dead.tar", "pipe.tar")]
+    assert list_tar_shards(tmp_path / "pipe.tar") == [Skipped("pipe.tar", *NOT_REGULAR)]
 
 
 def test_a_missing_archive_is_reported(tmp_path):

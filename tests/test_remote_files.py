@@ -9,6 +9,10 @@ import soundfile
 
 from slam_hf import load_audio, remote_files
 from slam_hf.audio_files import AudioError, ByteRange, open_audio, open_file, probe_audio
+from slam_hf.encoding.reading import PieceRules, read_pieces
+from slam_hf.encoding.recordings import Skipped, SkipReason
+from slam_hf.encoding.source_arguments import SourceArguments
+from slam_hf.encoding.source_file import open_source, prepare_source
 from slam_hf.remote_files import AudioDownloadError, RangedFile, RemoteFileError, local_path, open_remote
 
 
@@ -223,3 +227,22 @@ def test_text_is_read_from_a_remote_file(server):
 
     with open_file(f"{server.url}/a.csv", block_bytes=2**10) as file:
         assert file.read() == server.files["/a.csv"]
+
+
+def test_web_addresses_in_a_manifest_are_probed_and_read(server, tmp_path):
+    server.files["/long.wav"] = encode(WAVEFORM, "WAV")
+    (tmp_path / "rows.csv").write_text(
+        f"path,offset,duration,id\n{server.url}/long.wav,40,2,a\n{server.url}/long.wav,50,,b\n{server.url}/no.wav,,,c\n"
+    )
+
+    prepare_source(tmp_path / "source.parquet", SourceArguments(str(tmp_path / "rows.csv"), "manifest"))
+
+    assert server.requests == [(0, 2**16)] * 2  # one for each file
+    (part,) = open_source(tmp_path / "source.parquet").parts
+    assert part.seconds == 2.0 + 10.0
+    (excerpt,), (rest,), (gone,) = part.read(0)
+    for recording, start, end in ((excerpt, 40, 42), (rest, 50, 60)):
+        (piece,) = read_pieces(recording, PieceRules(), RATE, 25.0)
+        np.testing.assert_allclose(piece.waveform, WAVEFORM[start * RATE : end * RATE], atol=1e-4)
+    detail = "no such file: the server answers 404"
+    assert list(read_pieces(gone, PieceRules(), RATE, 25.0)) == [Skipped("c", SkipReason.UNREADABLE, detail)]

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import soundfile
 
 from ..audio_files import AudioError
-from ..remote_files import NUM_THREADS
+from ..remote_files import NUM_THREADS, AudioDownloadError
 from .folder_files import FolderFiles, list_files, printable, read_text
 from .recordings import Recording, Skipped, SkipReason
 
@@ -109,10 +109,10 @@ def _read_transcript(path: str) -> dict[str, str] | str:
     """The texts of a chapter, or why they cannot be read."""
     try:
         return parse_librispeech_transcript(io.StringIO(read_text(path), newline=None))
-    except AudioError as error:
-        return error.detail
-    except ValueError as error:
-        return str(error)
+    except AudioDownloadError:
+        raise
+    except (OSError, ValueError) as error:
+        return error.detail if isinstance(error, AudioError) else str(error)
 
 
 def _as_recording(folder: FolderFiles, path: str, id: str, text: str | None = None) -> Recording | Skipped:

@@ -23,6 +23,9 @@ from .recordings import Recording, Skipped, SkipReason
 MAX_HEADER_BYTES = 2**16
 """Maximum size of a header with a long name or with attributes, which is read into memory."""
 
+MAX_PADDING_BYTES = 2**20
+"""Maximum size of the zeros after the end of an archive. A download that stopped may have left many more."""
+
 MAX_TEXT_BYTES = 2**24
 """Maximum size of the text of a sample."""
 
@@ -137,8 +140,10 @@ def _read_members(file: BinaryIO, shard: str, skipped: list[Recording | Skipped]
                 skipped.append(Skipped(f"{shard}/{printable(info.name)}", *reason))
             elif reason is None and not is_hidden(name := info.name.removeprefix("./")):
                 yield _Member(name, info.offset_data, info.size)
-        if file.read(MAX_HEADER_BYTES).strip(b"\0"):
-            raise tarfile.ReadError("more follows the end of the archive, as in several that were joined")
+        if last is None:
+            raise tarfile.ReadError("there are no files in the archive")
+        if num_bytes - file.tell() > MAX_PADDING_BYTES or file.read(MAX_HEADER_BYTES).strip(b"\0"):
+            raise tarfile.ReadError("more follows the end of the archive: it was joined, or never written completely")
     except AudioDownloadError:
         raise
     except (tarfile.TarError, ArithmeticError, EOFError, LookupError, OSError, RecursionError, ValueError) as error:
