@@ -18,6 +18,7 @@ from huggingface_hub import HfApi
 import slam_hf.pipeline_audio_to_audio
 import torch
 
+os.chdir({folder!r})
 api = HfApi()
 for name in ("slprl/slam", "slprl/slam_scaled"):
     api.create_repo(name)
@@ -30,8 +31,6 @@ config.base_config._name_or_path = "slprl/text"
 slam_hf.SpeechLMForCausalLM(config).save_pretrained("interleaved")
 api.create_repo("slprl/SIMS-Llama3.2-3B")
 api.upload_folder(repo_id="slprl/SIMS-Llama3.2-3B", folder_path="interleaved")
-os.chdir({folder!r})
-
 # The codec of the published checkpoints is no repository of the Hub.
 vocoder = slam_hf.modeling_unit_hifigan.UnitHifiGan(
     slam_hf.configuration_hubert_unit_codec.UnitHifiGanConfig(upsample_initial_channel=32)
