@@ -4,7 +4,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import dill
 import fsspec
 import pytest
 import torch
@@ -108,3 +110,64 @@ def object_store() -> Iterator[str]:
 def bucket_folder(object_store, request) -> str:
     """An empty folder of the object store, as a URL."""
     return f"{object_store}/{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A cluster whose `sbatch` keeps each script with its arguments, and whose `srun` runs a task here."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    commands = {
+        "sbatch": f"""
+            number=$(ls {folder}/*.args 2>/dev/null | wc -l)
+            echo "$@" > {folder}/$number.args
+            cp "${{@: -1}}" {folder}/$number.sh
+            echo Submitted batch job $((40 + number))""",
+        "srun": 'shift 3; exec "$@"',  # -l -n 1
+        "scontrol": "echo node1",
+    }
+    for name, command in commands.items():
+        (folder / name).write_text(f"#!/bin/bash\n{command}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+@pytest.fixture
+def hub_jobs(monkeypatch):
+    """Hugging Face Jobs that run in this process when they are asked for; the calls, and the jobs that fail."""
+    service = SimpleNamespace(calls=[], failing=set())
+
+    def run_uv_job(script, **call):
+        assert script.endswith("launch_pickled_pipeline.py")
+        service.calls.append(call)
+        with monkeypatch.context() as job, fsspec.open(call["script_args"][0], "rb") as file:
+            for name, value in call["env"].items():
+                job.setenv(name, value)
+            stage = "ERROR" if len(service.calls) in service.failing else "COMPLETED"
+            if stage == "COMPLETED":
+                dill.load(file).run()
+        return SimpleNamespace(id=stage, url="")
+
+    def inspect_job(job_id, **call):
+        return SimpleNamespace(status=SimpleNamespace(stage=job_id))
+
+    monkeypatch.setattr("huggingface_hub.run_uv_job", run_uv_job)
+    monkeypatch.setattr("huggingface_hub.inspect_job", inspect_job)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
+    return service
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch):
+    """Two nodes of one CPU on the loopback, and a function that kills the second."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    node = cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield lambda: cluster.remove_node(node, allow_graceful=False)
+    ray.shutdown()
+    cluster.shutdown()

@@ -3,7 +3,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import uuid
@@ -151,20 +150,13 @@ def test_a_full_disk_ends_the_script_with_a_message(monkeypatch, codec_dir, reco
         run(monkeypatch, source=recordings, codec=codec_dir, output_dir=tmp_path / "units", num_workers=0)
 
 
-def start(tmp_path, source, codec, output, *options, **settings):
-    """The script in a process of its own, with parts and chunks of three seconds."""
-    command = [sys.executable, str(SCRIPT), "--source", str(source), "--codec", str(codec), "--chunk_seconds", "3"]
-    command += ["--output_dir", str(output), "--num_workers", "0", *options]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
+def test_two_workers_give_the_same_dataset_in_any_number_of_tasks(monkeypatch, codec_dir, recordings, tmp_path, capfd):
+    arguments = {"source": recordings, "codec": codec_dir, "chunk_seconds": 3.0}
+    run(monkeypatch, output_dir=tmp_path / "one", num_workers=0, **arguments)
+    capfd.readouterr()
+    run(monkeypatch, output_dir=tmp_path / "two", num_workers=1, workers=2, tasks=5, **arguments)
 
-
-def test_two_workers_give_the_same_dataset_in_any_number_of_tasks(monkeypatch, codec_dir, recordings, tmp_path):
-    run(monkeypatch, source=recordings, codec=codec_dir, output_dir=tmp_path / "one", chunk_seconds=3.0, num_workers=0)
-
-    process = start(tmp_path, recordings, codec_dir, tmp_path / "two", "--workers", "2", "--tasks", "5")
-    output, errors = process.communicate(timeout=240)
-
-    assert process.returncode == 0, errors
+    output, errors = capfd.readouterr()
     assert output.startswith(f"6 rows, 0.00 hours, 191 units in '{tmp_path}/two'.")
     assert "Encoding: 100%" in errors and "datatrove" not in errors
     assert read_data(tmp_path / "one") == read_data(tmp_path / "two")

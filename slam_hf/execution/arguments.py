@@ -49,9 +49,7 @@ class ExecutorArguments:
     cpus_per_task: int | None = field(default=None, metadata={"help": "Slurm, Ray: CPUs of a task. Default: 4."})
     gpus_per_task: int | None = field(default=None, metadata={"help": "Slurm, Ray: GPUs of a task. Default: none."})
     mem_per_cpu_gb: int | None = field(default=None, metadata={"help": "Slurm, Ray: memory, in GB. Default: 4."})
-    time: str | None = field(
-        default=None, metadata={"help": "Time limit of a task: Slurm (12:00:00), Ray (seconds), Jobs (12h)."}
-    )
+    time: str | None = field(default=None, metadata={"help": "Slurm, Jobs: time limit of a task, 12:00:00 or 12h."})
     partition: str | None = field(default=None, metadata={"help": "Slurm: partition."})
     qos: str | None = field(default=None, metadata={"help": "Slurm: quality of service. Default: normal."})
     env_command: str | None = field(
@@ -100,8 +98,6 @@ class ExecutorArguments:
             raise ValueError(f"`executor {self.executor}` needs `{min(missing)}`.")
         if self.executor == "slurm" and not isinstance(options["time"], str):
             raise ValueError(f"`time` is {options['time']}: YAML needs quotes, such as '12:00:00'.")
-        if self.executor == "ray" and "time" in options:
-            options["time"] = int(options["time"])
         return DEFAULTS.get(self.executor, {}) | options
 
 

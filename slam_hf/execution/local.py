@@ -14,6 +14,9 @@ from datatrove.utils.logging import logger
 from ..processes import exit_with_parent
 
 
+START_METHOD = "spawn"
+"""A forked process cannot use a GPU that its parent has used."""
+
 MAX_RESTARTS = 3
 """How often the tasks of killed processes start again, as on Ray."""
 
@@ -37,7 +40,7 @@ class LocalExecutor(LocalPipelineExecutor):
         )
 
     def _run_in_pool(self, ranks: list[int]) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START_METHOD)
         numbers = context.SimpleQueue()
         for number in range(self.workers):
             numbers.put(number)
@@ -55,6 +58,8 @@ def _prepare_worker(parent: int, numbers: Any, num_workers: int) -> None:
     """Give this process its share of the machine."""
     exit_with_parent(parent)
     logger.disable("datatrove")
+    # Not the method that this process was started by: each process of a DataLoader would import everything again.
+    multiprocessing.set_start_method(None, force=True)
     torch.set_num_threads(max(1, torch.get_num_threads() // num_workers))
     if num_devices := torch.accelerator.device_count():
         torch.accelerator.set_device_index(numbers.get() % num_devices)

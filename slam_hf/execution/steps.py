@@ -43,11 +43,12 @@ def run_steps(step: Step, closing: Step, args: ExecutorArguments, logging_dir: s
         task, whether all have succeeded or not.
 
     Raises:
-        ChildProcessError: tasks were killed or have failed. An error of a step on this machine is raised itself.
+        ChildProcessError: tasks were killed again and again, or have failed as Hugging Face Jobs. Other errors of a
+            step are raised themselves.
         ValueError: the executor does not take the arguments, or is not available here.
     """
     # These take 0.7 s to import, which the help of the scripts should not.
-    from datatrove.executor import JobsPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+    from datatrove.executor import JobsPipelineExecutor, SlurmPipelineExecutor
     from datatrove.io import get_datafolder
     from datatrove.utils.logging import logger
 
@@ -62,8 +63,8 @@ def run_steps(step: Step, closing: Step, args: ExecutorArguments, logging_dir: s
             if shutil.which("sbatch") is None:
                 raise ValueError("There is no `sbatch` here: start on a machine of the Slurm cluster.")
         case "ray":
-            executor_class = RayPipelineExecutor
             _connect_to_ray()
+            from .ray_cluster import RayExecutor as executor_class
         case "jobs":
             executor_class = JobsPipelineExecutor
             if "://" not in logging_dir:

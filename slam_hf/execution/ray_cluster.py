@@ -1,0 +1,54 @@
+"""Runs tasks on the nodes of a Ray cluster."""
+
+from itertools import islice
+from typing import Any
+
+import ray
+from datatrove.executor import RayPipelineExecutor
+from ray.exceptions import RayError, RayTaskError
+
+
+class RayExecutor(RayPipelineExecutor):
+    """datatrove's executor, which would wait forever for a task whose process was killed, or whose node was lost while
+    it started. Here Ray starts it again, up to three times. An error of a task is raised."""
+
+    def __init__(
+        self,
+        pipeline: list,
+        tasks: int,
+        workers: int,
+        logging_dir: str,
+        skip_completed: bool,
+        depends: None = None,
+        cpus_per_task: float = 1,
+        gpus_per_task: float = 0,
+        mem_per_cpu_gb: float = 2,
+        ray_remote_kwargs: dict[str, Any] | None = None,
+    ):
+        super().__init__(pipeline, tasks, workers, depends, skip_completed, logging_dir)
+        self.resources = {
+            "num_cpus": cpus_per_task,
+            "num_gpus": gpus_per_task,
+            "memory": int(mem_per_cpu_gb * cpus_per_task * 2**30),
+            **(ray_remote_kwargs or {}),
+        }
+
+    def run(self) -> None:
+        run_rank, executor = ray.remote(_run_rank).options(**self.resources), ray.put(self)
+        ranks, running = iter(range(self.tasks)), []
+        try:
+            while True:
+                free = self.workers - len(running)
+                running += [run_rank.remote(executor, rank) for rank in islice(ranks, free)]
+                if not running:
+                    return
+                ended, running = ray.wait(running)
+                ray.get(ended)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise ChildProcessError(f"Ray lost a task again and again: {error}") from error
+
+
+def _run_rank(executor: RayExecutor, rank: int) -> None:
+    executor._run_for_rank(rank)
