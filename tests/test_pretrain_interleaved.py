@@ -1,6 +1,9 @@
 """`pretrain.py` and `align_dpo.py` on speech, text and both in turn."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import align_dpo
@@ -51,22 +54,28 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pretrain(corpus):
-    """Calls the script in this process with the quickstart recipe, on the forty utterances."""
+def command(corpus) -> list[str]:
+    """Arguments of the script: a tiny model on the forty utterances."""
+    datasets = [
+        {"path": str(corpus), "modality": modality, "weight": weight}
+        for modality, weight in (("text", 0.2), ("interleaved", 0.55), ("speech", 0.25))
+    ]
+    recipe = corpus / "recipe.yaml"
+    recipe.write_text(json.dumps({"datasets": datasets, "interleaving": "random", "num_units": 50}))
+    start = TINY.index("--datasets")
+    command = ["--config", str(recipe), *TINY[:start], *TINY[start + 2 :], "--lr_scheduler_type", "cosine_with_min_lr"]
+    command += ["--text_tokenizer", "quickstart:tokenizer", "--save_strategy", "no", "--eval_strategy", "no"]
+    return [*command, "--use_cpu", "True", "--dataloader_pin_memory", "False"]
+
+
+@pytest.fixture(scope="module")
+def pretrain(command):
+    """Calls the script in this process."""
 
     def run(*arguments):
-        datasets = [
-            {"path": str(corpus), "modality": modality, "weight": weight}
-            for modality, weight in (("text", 0.2), ("interleaved", 0.55), ("speech", 0.25))
-        ]
-        recipe = Path(corpus / "recipe.yaml")
-        recipe.write_text(json.dumps({"datasets": datasets, "interleaving": "random", "num_units": 50}))
-        tiny = [part for part in TINY if part not in TINY[TINY.index("--datasets") :][:2]]
-        command = ["--config", str(recipe), *tiny, "--use_cpu", "True", "--lr_scheduler_type", "cosine_with_min_lr"]
-        command += ["--text_tokenizer", "quickstart:tokenizer", "--save_strategy", "no", "--eval_strategy", "no"]
-        command += ["--dataloader_pin_memory", "False", *map(str, arguments)]
         libraries = (script.TrainingArguments, script.ModelArguments)
-        script.main(*parse_arguments(script.__doc__, (script.PretrainArguments,), libraries, command))
+        given = [*command, *map(str, arguments)]
+        script.main(*parse_arguments(script.__doc__, (script.PretrainArguments,), libraries, given))
 
     return run
 
@@ -119,6 +128,23 @@ def test_an_interrupted_run_continues_to_the_same_weights_with_any_number_of_wor
         pretrain("--output_dir", tmp_path / "cut", *saving)
     pretrain("--output_dir", tmp_path / "cut", *saving, "--dataloader_num_workers", 2)
     assert changed(tmp_path / "whole", tmp_path / "cut") == set()
+
+
+@pytest.mark.slow
+def test_the_same_batch_gives_the_same_loss_in_one_and_in_two_processes(command, tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+    losses = []
+    for processes in (1, 2):
+        arguments = ["--base_config", TINY[1].replace("0.1", "0.0"), "--max_steps", "6", "--logging_steps", "1"]
+        arguments += ["--save_strategy", "steps", "--save_steps", "6", "--output_dir", str(tmp_path / f"{processes}")]
+        arguments += ["--per_device_train_batch_size", f"{4 // processes}", "--ddp_find_unused_parameters", "False"]
+        workers = ["--multi_gpu", "--num_processes", "2"] if processes == 2 else []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*launch, *workers, script.__file__, *command, *arguments], env=environment, timeout=280)
+        assert done.returncode == 0
+        state = json.loads((tmp_path / f"{processes}" / "checkpoint-6" / "trainer_state.json").read_text())
+        losses.append([log["loss"] for log in state["log_history"] if "loss" in log])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
 def test_lora_trains_a_model_of_speech_and_text(pretrain, trained, tmp_path):

@@ -57,6 +57,19 @@ def test_a_plan_of_time():
     assert plan(max_train_hours=24)["length"] == "as many steps as fit into 24 h, known after the first steps"
 
 
+def test_the_plan_of_speech_and_text_has_their_shares(tmp_path):
+    modalities = {"text": 1, "interleaved": 2, "speech": 1}
+    datasets = [{"path": str(tmp_path), "modality": name, "weight": share} for name, share in modalities.items()]
+    args = PretrainArguments(datasets=datasets, max_train_tokens=10)
+    text = describe_plan(args, TrainingArguments(use_cpu=True), tiny_speech_lm(), SEQUENCES.to_iterable_dataset())
+    assert text.splitlines()[-1] == "data        25.0% text, 50.0% interleaved, 25.0% speech, of the tokens"
+
+
+def test_text_without_a_boundary_has_no_cuts_to_count():
+    documents = Dataset.from_dict({"input_ids": [[7] * 30] * 4})
+    assert plan(pack_documents(documents, 40), max_steps=50)["data"] == "3 packed sequences per epoch, 40.0% full"
+
+
 def test_the_plan_of_a_stream_says_nothing_about_its_data():
     assert "data" not in plan(SEQUENCES.to_iterable_dataset(), max_steps=50)
 

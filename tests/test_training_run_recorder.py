@@ -148,6 +148,18 @@ def test_a_fingerprint_depends_on_the_rows_and_not_on_their_storage():
     assert fingerprint_rows(Dataset.from_dict(pairs)) != fingerprint_rows(Dataset.from_dict(swapped))
 
 
+def test_a_fingerprint_depends_on_the_times_of_words():
+    def rows(word: str, end: float) -> Dataset:
+        words = [{"word": word, "start_time": 0.0, "end_time": end}]
+        return Dataset.from_dict({"units": [[3, 1]], "durations": [[2, 2]], "aligned_text": [words]})
+
+    fingerprint, num_units = fingerprint_rows(rows("a", 0.1))
+    assert num_units == 2
+    assert fingerprint_rows(rows("a", 0.1))[0] == fingerprint
+    assert fingerprint not in (fingerprint_rows(rows("b", 0.1))[0], fingerprint_rows(rows("a", 0.12))[0])
+    assert fingerprint_rows(Dataset.from_dict({"text": ["a text"]}))[1] is None
+
+
 def test_a_local_corpus_is_named_by_its_card(tmp_path):
     folder = tmp_path / "my-corpus"
     folder.mkdir()

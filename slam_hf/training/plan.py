@@ -1,6 +1,7 @@
 """Prints the plan of a training run."""
 
 import math
+from collections import Counter
 from itertools import accumulate
 
 from datasets import Dataset, IterableDataset
@@ -49,6 +50,11 @@ def describe_plan(
         sample = sequences[:: math.ceil(len(sequences) / SAMPLED_SEQUENCES)]
         packing = _packing(sample, args.context_length, model.config.bos_token_id)
         lines["data"] = f"{len(sequences):,} packed sequences per epoch, {packing}"
+    elif args.has_text and None not in (weights := [corpus.weight for corpus in args.datasets]):
+        shares: Counter[str] = Counter()
+        for corpus, weight in zip(args.datasets, weights, strict=True):
+            shares[corpus.modality] += weight / sum(weights)
+        lines["data"] = ", ".join(f"{share:.1%} {modality}" for modality, share in shares.items()) + ", of the tokens"
     return "\n".join(f"{name:<12}{line}" for name, line in lines.items())
 
 
