@@ -2,11 +2,13 @@
 
 import os
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.dirfs import DirFileSystem
+
+from .remote_files import open_filesystem
 
 
 def open_folder(path: str | os.PathLike) -> DirFileSystem:
-    """The files of a folder, by their paths in it. What other processes have written since is seen too."""
-    file_system, root = url_to_fs(os.fspath(path), use_listings_cache=False)
+    """The files of a folder, by their paths in it. What other processes have written until now is seen too."""
+    file_system, root = open_filesystem(os.fspath(path))
+    file_system.invalidate_cache()
     return DirFileSystem(root, file_system)

@@ -149,9 +149,16 @@ def test_a_damaged_chunk_in_an_object_store_is_encoded_again(make_job, expected,
     assert read_files(bucket_folder) == expected
 
 
-def test_hugging_face_jobs_give_the_same_files(make_job, expected, bucket_folder, hub_jobs, tmp_path):
+def test_hugging_face_jobs_give_the_same_files(make_job, expected, bucket_folder, hub_jobs, tmp_path, monkeypatch):
     (tmp_path / "jobs.yaml").write_text("poll_interval: 0\ndependencies: [slam-hf]\n")
-    make_job(bucket_folder).run(ExecutorArguments("jobs", 2, 3, executor_config=str(tmp_path / "jobs.yaml")))
+    args = ExecutorArguments("jobs", 2, 3, executor_config=str(tmp_path / "jobs.yaml"))
+    with pytest.raises(
+        ValueError, match="^Hugging Face Jobs cannot reach '.*/recordings': they need a repository or a"
+    ):
+        make_job(bucket_folder).run(args)
+    monkeypatch.setattr(ExecutorArguments, "check_reach", lambda *paths: None)  # these run here
+
+    make_job(bucket_folder).run(args)
 
     files = read_files(bucket_folder)
     assert {name: content for name, content in files.items() if "/logs/" not in name} == expected

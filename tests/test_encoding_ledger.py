@@ -1,5 +1,6 @@
 import os
 
+import fsspec
 import pyarrow as pa
 import pytest
 
@@ -78,6 +79,33 @@ def test_chunks_of_other_jobs_and_under_other_names_are_not_taken(tmp_path):
     assert own.records.keys() == {ChunkKey(0, 0)}
     other.refresh()
     assert other.records == {}
+
+
+def test_chunks_that_others_add_to_an_object_store_are_found(bucket_folder):
+    rows, record = make_rows("a"), make_record(1, is_last=True)
+    ledger, other = Ledger(bucket_folder), Ledger(bucket_folder)
+    ledger.refresh()
+    other.add(ChunkKey(0, 0), rows, record)
+    ledger.refresh()
+    assert ledger.records.keys() == {ChunkKey(0, 0)}
+
+    # This one does not clear the list that the file system of this process has kept.
+    store = fsspec.filesystem("s3", skip_instance_cache=True)
+    (name,) = store.ls(bucket_folder, detail=False)
+    store.pipe_file(name.replace("000000-", "000001-"), b"PAR1")
+    assert len(ledger._list()) == 2
+
+
+def test_of_two_versions_of_a_chunk_the_first_counts(tmp_path):
+    for id in ("b", "a", "c"):
+        Ledger(tmp_path).add(ChunkKey(0, 0), make_rows(id), make_record(1, is_last=True))
+    first = sorted(os.listdir(tmp_path))[0]
+
+    ledger = Ledger(tmp_path)
+    ledger.refresh()
+
+    assert ledger.read_rows(ChunkKey(0, 0)).equals(pa.parquet.read_table(tmp_path / first).replace_schema_metadata())
+    assert len(os.listdir(tmp_path)) == 3
 
 
 def test_a_folder_that_was_moved_away_is_not_written_to(tmp_path):

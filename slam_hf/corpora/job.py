@@ -104,6 +104,7 @@ class TokenizationJob:
     def run(self, executor: ExecutorArguments) -> SplitSummary | None:
         """Tokenise on an executor. `None` if jobs of Slurm will do it. Beside the errors of [`tokenize_corpus`] and of
         [`run_steps`], a `ValueError` says that the input has changed since the job was begun."""
+        executor.check_reach(self.source.source, self.codec)
         with lock_folder(self.output_dir):
             check_vacant(self.output_dir, self.split)
             corpus = self._open(prepare_source(self._source_file, self.source))

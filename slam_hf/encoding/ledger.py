@@ -158,7 +158,7 @@ class Ledger:
     def _list(self) -> list[str]:
         """The names of the files, in order."""
         try:
-            return sorted(os.path.basename(path) for path in self._files.ls("", detail=False))
+            return sorted(os.path.basename(path) for path in open_folder(self.folder).ls("", detail=False))
         except FileNotFoundError:
             return []
 

@@ -1,12 +1,15 @@
 """Arguments of the scripts whose work may outgrow a machine: where it runs, and in how many tasks."""
 
 import inspect
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
+
+from ..remote_files import local_path
 
 
 TASKS_PER_WORKER = 8
@@ -79,6 +82,12 @@ class ExecutorArguments:
             raise ValueError(f"`executor {self.executor}` needs `workers`: the number of tasks that run at once.")
         if self.tasks is None:
             self.tasks = TASKS_PER_WORKER * self.workers if self.workers > 1 or self.executor != "local" else 1
+
+    def check_reach(self, *paths: str) -> None:
+        """Raise `ValueError` if a task could not see one of these paths, because it is on this machine."""
+        for path in paths if self.executor == "jobs" else ():
+            if os.path.exists(local_path(path) or ""):
+                raise ValueError(f"Hugging Face Jobs cannot reach '{path}': they need a repository or a URL.")
 
     def options(self, executor_class: type) -> dict[str, Any]:
         """The arguments of a datatrove executor that depend on where it runs. A `ValueError` names one that it does
