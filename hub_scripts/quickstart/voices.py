@@ -3,6 +3,7 @@
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,6 +111,14 @@ def flite_voice(name: str) -> Voice:
             return Speech(*soundfile.read(file.name, dtype="float32"), phones)
 
     return speak
+
+
+@cache
+def flite_phones(word: str) -> list[str]:
+    """The phones of a word that flite says alone."""
+    command = ["flite", "-ps", "-t", word, "-o", "none"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [phone for phone in printed.split() if phone != "pau"]
 
 
 def piper_voice() -> Voice:

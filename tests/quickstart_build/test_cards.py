@@ -24,6 +24,7 @@ def test_the_corpus_card_names_the_codec_the_parts_and_their_sizes():
         "unaligned": {"sentences/train": {"too short for its text": 3}, "stories/train": {}},
         "sentences": {"starts": error, "ends": error},
         "stories": {"starts": error, "ends": error},
+        "flite-slt": {"starts": error, "ends": error},
     }
     card = cards.corpus_card(CODEC, figures, sha256="def", scenarios=33, heroes=36, word_times=word_times)
     assert CODEC.items() <= metadata(card).items()
@@ -39,6 +40,7 @@ def test_the_corpus_card_names_the_codec_the_parts_and_their_sizes():
     assert "33 scenarios with two outcomes each, 36 heroes" in text
     assert "4,797 of 4,800 rows have them" in text
     assert "begins 33 ms earlier" in text
+    assert "| flite-slt, starts | 900 |" in text
     assert "| stories, ends | 900 | 20 ms | 15 ms | -3 ms | 95.0% | 99.9% |" in card
 
 

@@ -11,8 +11,9 @@ import torch
 from slam_hf import HubertUnitCodec
 from slam_hf.encoding.codec_identity import describe_codec
 
+from .. import sentences
 from ..stages import write_json
-from ..voices import flite_voice, hibari_phones, hibari_voice
+from ..voices import flite_phones, flite_voice, hibari_phones, hibari_voice
 from . import cards
 from .aligner import Aligner, train_aligner
 from .benchmarks import write_preferences, write_sblimp, write_storycloze
@@ -20,7 +21,7 @@ from .stories import HEROES, SCENARIOS
 from .text_tokenizer import save_text_tokenizer
 from .texts import read_texts
 from .tokenized import Reader, part_figures, read_rows, write_rows, write_split
-from .word_times import align_rows, sound_lead, word_errors
+from .word_times import align_rows, flite_bounds, hibari_bounds, sound_lead, word_errors
 
 
 STAGES = ("sentences", "stories", "word_times", "tokenizer", "benchmarks", "preferences", "cards")
@@ -76,7 +77,9 @@ class CorpusStages:
             figures["unaligned"][name] = dict(failures)
             part, split = name.split("/")
             if split == "validation":
-                figures[part] = word_errors(rows, self._documents(part, split), time_phones, lead)
+                truths = [hibari_bounds(read, time_phones, lead) for read in self._documents(part, split)]
+                figures[part] = word_errors(rows, truths)
+        figures["flite-slt"] = self._flite_errors(aligner)
         write_json(self.work_dir / "word_times.json", figures)
         return figures
 
@@ -124,6 +127,15 @@ class CorpusStages:
         folder = self.out / "corpus" / part
         documents = {split: self._documents(part, split) for split in SPLITS}
         return {s: write_split(folder / f"{s}.parquet", documents[s], reader, self.shards) for s in SPLITS}
+
+    def _flite_errors(self, aligner: Aligner) -> dict[str, dict[str, float]]:
+        """Errors on a voice that neither the codec nor the aligner has heard, whose phones have exact times."""
+        held_out, _ = sentences.split_held_out(sentences.wordnet_sentences(), sentences.NUM_HELD_OUT)
+        voice = flite_voice("slt")
+        reader = Reader(voice, self.codec)
+        rows, _ = align_rows(aligner, (reader.row(text, [text]) for text in held_out))
+        truths = [flite_bounds(text, voice(text, 1.0).phones, flite_phones) for text in held_out]
+        return word_errors(rows, truths)
 
     def _documents(self, part: str, split: str) -> list[Sequence[str]]:
         """The sentences of each row of a file of the corpus."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ SOUND_LEVEL = 0.01
 
 TimedSentence = Callable[[str], list[tuple[str, float]]]
 
+WordBounds = tuple[float | None, float | None]
+"""When a word starts and ends by the voice, in seconds, as far as it is known."""
+
 
 def align_rows(aligner: Aligner, rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Rows of a tokenised corpus with times of their words, and how many got none, by reason."""
@@ -34,41 +38,58 @@ def align_rows(aligner: Aligner, rows: Iterable[dict[str, Any]]) -> tuple[list[d
     return aligned, failures
 
 
-def word_errors(
-    rows: Iterable[dict[str, Any]], documents: Iterable[Sequence[str]], time_phones: TimedSentence, lead: float
-) -> dict[str, dict[str, float]]:
-    r"""
-    Compare the times of words with those of the voice.
-
-    Args:
-        rows (iterable of `dict`):
-            Rows with times.
-        documents (iterable of sequences of `str`):
-            The sentences of each row.
-        time_phones (`Callable[[str], list[tuple[str, float]]]`):
-            Gives the voice's phones of a sentence, with their ends in seconds.
-        lead (`float`):
-            How much earlier than its phones a sentence sounds, in seconds.
-
-    Returns:
-        `dict`: what [`error_figures`] says of the starts of words and of their ends. The ends before pauses are left
-        out: hibari counts a pause to the phone before it.
-    """
+def word_errors(rows: Iterable[dict[str, Any]], truths: Iterable[Sequence[WordBounds]]) -> dict[str, dict[str, float]]:
+    """What [`error_figures`] says of the starts and of the ends of rows' words, compared with those of the voice."""
     errors: dict[str, list[float]] = {"starts": [], "ends": []}
-    for row, sentences in zip(rows, documents, strict=True):
-        truth, offset = [], -lead
-        for sentence in sentences:
-            phones = time_phones(sentence)
-            truth += [(start + offset, end + offset, pause) for start, end, pause in spoken_words(phones)]
-            offset += phones[-1][1] + PAUSE_SECONDS
+    for row, truth in zip(rows, truths, strict=True):
         words = row["aligned_text"] or []
         if len(words) != len(truth):  # the voice says a word as two
             continue
-        errors["starts"] += [word["start_time"] - start for word, (start, _, _) in zip(words, truth, strict=True)]
-        errors["ends"] += [
-            word["end_time"] - end for word, (_, end, pause) in zip(words, truth, strict=True) if not pause
-        ]
+        for word, (start, end) in zip(words, truth, strict=True):
+            errors["starts"] += [word["start_time"] - start] if start is not None else []
+            errors["ends"] += [word["end_time"] - end] if end is not None else []
     return {name: error_figures(of_name) for name, of_name in errors.items()}
+
+
+def hibari_bounds(sentences: Sequence[str], time_phones: TimedSentence, lead: float) -> list[WordBounds]:
+    """Bounds of the words of a document that hibari reads. Ends before pauses are left out: hibari counts a pause to
+    the phone before it. `lead` is how much earlier than its phones a sentence sounds, in seconds."""
+    bounds: list[WordBounds] = []
+    offset = -lead
+    for sentence in sentences:
+        phones = time_phones(sentence)
+        words = spoken_words(phones)
+        bounds += [(start + offset, None if pause else end + offset) for start, end, pause in words]
+        offset += phones[-1][1] + PAUSE_SECONDS
+    return bounds
+
+
+def flite_bounds(
+    sentence: str, phones: Sequence[tuple[str, float]], pronounce: Callable[[str], list[str]]
+) -> list[WordBounds]:
+    r"""
+    Bounds of the words of a sentence that flite reads, which gives phones without saying of which words.
+
+    Args:
+        sentence (`str`):
+            What it reads.
+        phones (sequence of `(str, float)` pairs):
+            Its phones, with their ends in seconds.
+        pronounce (`Callable[[str], list[str]]`):
+            Gives the phones of a word alone. Where the first or the last of them is another in the sentence, the start
+            or the end of the word is left out.
+    """
+    names, edges = [name for name, _ in phones], [0.0, *(end for _, end in phones)]
+    words = [pronounce(word) for word in sentence.split()]
+    matcher = SequenceMatcher(None, [name for word in words for name in word], names, autojunk=False)
+    position = {a + k: b + k for a, b, size in matcher.get_matching_blocks() for k in range(size)}
+    bounds: list[WordBounds] = []
+    first = 0
+    for word in words:
+        start, end = position.get(first), position.get(first + len(word) - 1)
+        bounds.append((None if start is None else edges[start], None if end is None else edges[end + 1]))
+        first += len(word)
+    return bounds
 
 
 def spoken_words(phones: Sequence[tuple[str, float]]) -> list[tuple[float, float, bool]]:
