@@ -13,7 +13,7 @@ from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.quickstart import QUICKSTART_CORPUS
 from slam_hf.training.arguments import CorpusConfig, PretrainArguments
-from slam_hf.training.data import check_codecs, load_corpora, mix_corpora, pack_corpus
+from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
 
 
 @pytest.fixture
@@ -94,6 +94,13 @@ def test_a_stream_and_a_stored_corpus_mix_by_their_weights():
     assert np.mean(np.array(tokens) >= 1000) == pytest.approx(0.75, abs=0.03)
     assert tokens == first_tokens(mix_corpora([stream, stored], [1.0, 3.0], seed=0), 2000)
     assert set(tokens) == {*range(50), *range(1000, 1050)}
+
+
+def test_a_stream_and_a_stored_corpus_need_weights():
+    with pytest.raises(
+        ValueError, match="or of an interleaved corpus, is not known: give each corpus of `datasets` a"
+    ):
+        mix_corpora([packed(0, 3), packed(0, 3).to_iterable_dataset()], [None, None], seed=0)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -256,6 +263,21 @@ def test_a_corpus_that_does_not_name_its_codec_is_reported(carded_corpus, tiny_c
     ]
     check_codecs(corpora, processor(50, tiny_codec))
     assert capsys.readouterr().out.count("has no card that names its codec") == 3
+
+
+def test_a_corpus_of_text_has_no_codec(capsys):
+    check_codecs([CorpusConfig("user/text", modality="text")], processor())
+    assert capsys.readouterr().out == ""
+
+
+def test_the_frame_rate_of_an_interleaved_corpus_is_that_of_its_card_or_of_the_codec(carded_corpus, tiny_codec):
+    carded, bare = carded_corpus("a", frame_rate=50), carded_corpus("b", license="mit")
+    for corpus, codec, seconds in ((carded, None, 1 / 50), (bare, tiny_codec, 1 / tiny_codec.frame_rate)):
+        args = PretrainArguments(datasets=[{"path": corpus.path, "modality": "interleaved"}])
+        assert make_interleaving(args, processor(codec=codec), seed=0).seconds_per_frame == pytest.approx(seconds)
+    with pytest.raises(ValueError, match="/b' has no card that says its `frame_rate`.*name the `codec`"):
+        make_interleaving(args, processor(), seed=0)
+    assert make_interleaving(PretrainArguments(), processor(), seed=0) is None
 
 
 def test_a_codec_that_cannot_be_loaded_is_reported(carded_corpus, tmp_path, capsys):

@@ -1,8 +1,9 @@
 """What comes with the package, so that everything can be tried before anything is downloaded: a small codec, a corpus
-of synthetic speech as its units, preference pairs, benchmarks in miniature, and a recording to continue.
+of synthetic speech as its units, a text tokenizer, preference pairs, benchmarks in miniature, and a recording to
+continue.
 
 `python -m hub_scripts.quickstart` makes them. Recipes and scripts name them `quickstart:codec`, `quickstart:corpus`,
-`quickstart:preferences`, `quickstart:benchmarks/<task>` and `quickstart:prompt.flac`.
+`quickstart:tokenizer`, `quickstart:preferences`, `quickstart:benchmarks/<task>` and `quickstart:prompt.flac`.
 """
 
 from pathlib import Path
