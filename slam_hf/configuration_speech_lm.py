@@ -101,6 +101,11 @@ class SpeechLMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.tokenizer_class is None:
             self.tokenizer_class = UNIT_TOKENIZER
+        if self.tokenizer_class not in (UNIT_TOKENIZER, SPEECH_TEXT_TOKENIZER):
+            raise ValueError(
+                f"`tokenizer_class` must be {UNIT_TOKENIZER!r} or {SPEECH_TEXT_TOKENIZER!r}, "
+                f"got {self.tokenizer_class!r}."
+            )
         if self.num_units is None and not self.has_text:
             self.num_units = self.vocab_size - NUM_SPECIAL_TOKENS
         if self.tie_word_embeddings is None:
@@ -110,6 +115,8 @@ class SpeechLMConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "SpeechLMConfig":
         config_dict = without_loading_options(config_dict)
+        if config_dict.get("tokenizer_class") not in (UNIT_TOKENIZER, SPEECH_TEXT_TOKENIZER):
+            config_dict.pop("tokenizer_class", None)  # that of the text LM, which cannot be the model's
         if holds_text(config_dict):
             base = config_dict.get("base_config") or {}
             saved = {"pad_token_id": PAD_TOKEN_ID, "bos_token_id": None, "eos_token_id": None}

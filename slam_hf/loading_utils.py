@@ -137,6 +137,8 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
                     content = json.loads(path.read_text("utf-8"))
                     if not isinstance(content, dict):
                         raise ValueError(f"it holds a {type(content).__name__} in place of an object")
+                    if path.name == "tokenizer.json" and not content.keys() >= {"model", "added_tokens"}:
+                        raise ValueError("it lacks the `model` and `added_tokens` of a tokenizer")
                 else:
                     safe_open(path, framework="pt").__exit__(None, None, None)
             except Exception as damage:
@@ -146,7 +148,8 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
             reason = str(error).partition("\n")[0]
             raise OSError(f"There is no folder '{folder}', and from the Hub it cannot be loaded: {reason}") from error
         is_named = folder is None or str(folder) in str(error)
-        if is_named or not isinstance(error, ValueError | TypeError | StrictDataclassError):
+        is_known = isinstance(error, ValueError | TypeError | StrictDataclassError)
+        if is_named or not (is_known or type(error) is Exception):  # of the tokenizers library
             raise
         raise ValueError(f"'{folder}' cannot be loaded: {error}") from error
 

@@ -35,13 +35,14 @@ def holds_text(config: Mapping[str, Any]) -> bool:
     The published format does not say so. A model of units alone names no text LM, says `num_units`, or has cut the
     vocabulary of the text LM; one of text and units has extended it.
     """
-    if config.get("tokenizer_class") is not None:
+    if config.get("tokenizer_class") in (UNIT_TOKENIZER, SPEECH_TEXT_TOKENIZER):
         return config["tokenizer_class"] == SPEECH_TEXT_TOKENIZER
-    if config.get("num_units") is not None:
-        return False
-    base = config.get("base_config") or {}
+    base, vocab_size = config.get("base_config") or {}, config.get("vocab_size")
+    if config.get("num_units") is not None or not isinstance(base, Mapping) or not isinstance(vocab_size, int):
+        return False  # or it is wrong, which the configuration class says
+    base_size = base.get("vocab_size")
     is_named = bool(base.get("_name_or_path") or config.get("base_model_name"))
-    return is_named and config["vocab_size"] > (1 - MAX_UNUSED_ROWS) * base.get("vocab_size", 0)
+    return is_named and not (isinstance(base_size, int) and vocab_size <= (1 - MAX_UNUSED_ROWS) * base_size)
 
 
 def count_units(config: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors import safe_open
 from transformers import (
@@ -172,6 +173,37 @@ def test_special_token_outside_the_vocabulary_is_refused(interleaved_checkpoint,
     (tmp_path / "config.json").write_text(json.dumps({**saved, "eos_token_id": ids}))
     with pytest.raises(ValueError, match="`eos_token_id` is 422, and the vocabulary has the ids 0 to 421"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": "422"}, "vocab_size"),
+        ({"base_config": [1]}, "base_config"),
+        ({"base_config": {"_name_or_path": "a/b", "vocab_size": "z", "model_type": "llama"}}, "vocab_size"),
+        ({"tokenizer_class": "SpeechTextTokenizer", "num_units": 0}, "`num_units` must be at least 1, got 0"),
+    ],
+)
+def test_wrong_configurations_are_named(interleaved_checkpoint, tmp_path, changes, message):
+    saved = json.loads((interleaved_checkpoint / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, **changes}))
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        SpeechLMForCausalLM.from_pretrained(tmp_path)
+
+
+def test_the_tokenizer_of_the_text_lm_is_not_that_of_the_model(interleaved_checkpoint, tmp_path):
+    saved = json.loads((interleaved_checkpoint / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "tokenizer_class": "LlamaTokenizer"}))
+    assert AutoConfig.from_pretrained(tmp_path).tokenizer_class == "SpeechTextTokenizer"
+    with pytest.raises(ValueError, match="must be 'HubertUnitTokenizer' or 'SpeechTextTokenizer', got 'LlamaT"):
+        SpeechLMConfig(tokenizer_class="LlamaTokenizer")
+
+
+def test_a_configuration_may_leave_out_the_size_of_the_vocabulary(tmp_path):
+    config = {"model_type": "speech_language_model", "base_model_name": "org/text-lm"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert AutoConfig.from_pretrained(tmp_path).vocab_size == 502
+    assert not AutoConfig.from_pretrained(tmp_path).has_text
 
 
 def test_interleaved_model_is_saved_and_resized(interleaved, tmp_path):

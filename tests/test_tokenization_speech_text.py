@@ -348,6 +348,15 @@ def test_broken_layout_is_refused(tokenizer, tmp_path):
         AutoTokenizer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"model": {"type": "BPE"}}', '{"model": {}, "added_tokens": []}']
+)
+def test_a_damaged_tokenizer_is_named(folder, content):
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=str(folder)):
+        AutoTokenizer.from_pretrained(folder)
+
+
 def test_tokenizer_of_text_alone_is_refused(folder):
     match = "a vocabulary of 380 tokens with neither <Un0> nor \\[Hu0\\] is not one of text and units"
     with pytest.raises(ValueError, match=match):
