@@ -255,7 +255,7 @@ def test_without_ray_a_sentence_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ray_starts_the_tasks_of_killed_processes_and_nodes_again(tmp_path, ray_cluster):
+def test_ray_starts_the_tasks_of_killed_processes_and_nodes_again(tmp_path, ray_cluster, caplog):
     args = ExecutorArguments("ray", workers=2, tasks=6, cpus_per_task=1, mem_per_cpu_gb=1)
 
     def kill_a_node():
@@ -275,3 +275,11 @@ def test_ray_starts_the_tasks_of_killed_processes_and_nodes_again(tmp_path, ray_
 
     with pytest.raises(ValueError, match="^The task failed.$"):
         run(tmp_path / "out", args, fails_at=2)
+    assert not caplog.messages
+
+    args.cpus_per_task = 3
+    thread = threading.Thread(target=lambda: time.sleep(2) or os.kill(os.getpid(), signal.SIGINT))
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out" / "out", args)
+    assert "No node of the Ray cluster has the resources of a task, {'CPU': 3" in caplog.text

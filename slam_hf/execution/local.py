@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -22,7 +23,7 @@ MAX_RESTARTS = 3
 
 
 class LocalExecutor(LocalPipelineExecutor):
-    """datatrove's executor, which would wait for ever for a task whose process was killed, and whose processes may
+    """datatrove's executor, which would wait forever for a task whose process was killed, and whose processes may
     not start others, such as those of a DataLoader. Here the tasks that have not ended start again in new processes.
     One worker is this process itself. An error of a task ends the others, and is raised."""
 
@@ -44,12 +45,13 @@ class LocalExecutor(LocalPipelineExecutor):
         numbers = context.SimpleQueue()
         for number in range(self.workers):
             numbers.put(number)
+        others = set(multiprocessing.active_children())
         with ProcessPoolExecutor(self.workers, context, _prepare_worker, (os.getpid(), numbers, self.workers)) as pool:
             try:
                 for task in as_completed([pool.submit(self._run_for_rank, rank) for rank in ranks]):
                     task.result()
             except BaseException:
-                for process in multiprocessing.active_children():
+                for process in set(multiprocessing.active_children()) - others:
                     process.terminate()
                 raise
 
@@ -57,6 +59,7 @@ class LocalExecutor(LocalPipelineExecutor):
 def _prepare_worker(parent: int, numbers: Any, num_workers: int) -> None:
     """Give this process its share of the machine."""
     exit_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which ends its workers
     logger.disable("datatrove")
     # Not the method that this process was started by: each process of a DataLoader would import everything again.
     multiprocessing.set_start_method(None, force=True)

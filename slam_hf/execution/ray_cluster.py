@@ -1,11 +1,15 @@
 """Runs tasks on the nodes of a Ray cluster."""
 
+import logging
 from itertools import islice
 from typing import Any
 
 import ray
 from datatrove.executor import RayPipelineExecutor
 from ray.exceptions import RayError, RayTaskError
+
+
+logger = logging.getLogger(__name__)
 
 
 class RayExecutor(RayPipelineExecutor):
@@ -34,6 +38,11 @@ class RayExecutor(RayPipelineExecutor):
         }
 
     def run(self) -> None:
+        keys = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+        needs = {keys[name]: number for name, number in self.resources.items() if name in keys}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(name, 0) >= number for name, number in needs.items()) for node in nodes):
+            logger.warning(f"No node of the Ray cluster has the resources of a task, {needs}: the tasks wait for one.")
         run_rank, executor = ray.remote(_run_rank).options(**self.resources), ray.put(self)
         ranks, running = iter(range(self.tasks)), []
         try:
