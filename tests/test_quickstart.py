@@ -9,6 +9,9 @@ from huggingface_hub import DatasetCard
 
 from slam_hf import HubertUnitTokenizer
 from slam_hf.encoding.codec_identity import describe_codec
+from slam_hf.evaluation.benchmark_folder import read_benchmark
+from slam_hf.evaluation.fingerprints import hash_rows
+from slam_hf.evaluation.units import join_units
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.public_names import public_name
 from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, resolve_path
@@ -63,6 +66,24 @@ def test_cards_name_the_codec_that_is_there(part):
     card = DatasetCard.load(QUICKSTART / part / "README.md")
     described = describe_codec(load_codec("quickstart:codec"))
     assert (card.data.codec, card.data.codec_sha256) == ("quickstart:codec", described.weights)
+
+
+@pytest.mark.parametrize(
+    ("task", "sha256"),
+    [
+        ("sstorycloze", "ef5f5975c4b9a9512e4a15a844a70021839a204101e6aae02dd6fa62822394a2"),
+        ("tstorycloze", "701707fb346b1be3f52dbe98a51416030119ed51ddc945b247d562be92936fe6"),
+    ],
+)
+def test_the_joined_parts_of_stories_are_the_stories_that_models_were_scored_on_before(task, sha256):
+    folder = read_benchmark(f"{task}_t2t", resolve_path(f"quickstart:benchmarks/{task}"))
+    units, texts = folder.utterances.units, folder.texts
+    stories = [
+        [name, join_units(units[pair.prompt], units[name])[0].tolist()] for pair in folder.pairs for name in pair.sides
+    ]
+    assert hash_rows(stories) == sha256
+    assert all(texts[name].endswith(".") for pair in folder.pairs for name in pair.names)
+    assert folder.texts["1_mutual"].startswith("Early in the morning, Victor saw a locked red chest")
 
 
 def test_no_file_is_larger_than_ten_megabytes():
