@@ -41,8 +41,8 @@ def make_candidate(
     The text form is that of training: a modality token at the beginning and where the modality changes, and none in
     speech alone. A prompt and a text are joined as they are, as for the published scores: the reference toolkit strips
     texts, and puts nothing between them. Speech to speech is plain sStoryCloze or tStoryCloze, and so without the
-    modality token that the toolkit's cross-modal metric has there. The ending alone comes after its modality token, or after `<S>` in a model of
-    units alone, so that all of its tokens are scored.
+    modality token that the toolkit's cross-modal metric has there. The ending alone comes after its modality token, or
+    after `<S>` in a model of units alone, so that all of its tokens are scored.
 
     Args:
         name, prompt (`str`):
