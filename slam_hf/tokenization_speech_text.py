@@ -459,4 +459,6 @@ def _load_text_tokenizer(
 
 def _hint(checkpoint: str | os.PathLike) -> str:
     call = f'AutoTokenizer.from_pretrained("{checkpoint}", text_tokenizer="<Hub id or folder>")'
-    return f"Pass the text tokenizer: `{call}`."
+    return (
+        f"Pass the text tokenizer: `{call}`. A model of units alone loads with `HubertUnitTokenizer` and `num_units=`."
+    )
