@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import shutil
 import tarfile
 
@@ -92,6 +93,19 @@ def test_what_a_manifest_says_is_kept(tmp_path, path):
         Recording("missing.wav", missing),
         Skipped("manifest.jsonl:5", SkipReason.MALFORMED, "'offset' is -1, which is not a number of seconds"),
     ]
+
+
+def test_parts_are_sent_to_another_process_with_one_table(tmp_path, path):
+    rows = [{"path": f"{number}.wav", "text": "go on " * 20} for number in range(300)]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    prepare_source(path, SourceArguments(str(tmp_path / "manifest.jsonl"), "manifest", chunk_seconds=1.0))
+    parts = open_source(path).parts
+
+    pickled = pickle.dumps(parts)
+
+    assert len(parts) == 300
+    assert len(pickled) < 2 * len(pickle.dumps(parts[0].recordings.table))
+    assert [list(part.read(0)) for part in pickle.loads(pickled)] == [list(part.read(0)) for part in parts]
 
 
 def test_names_that_are_not_utf8_are_kept(tmp_path, path):

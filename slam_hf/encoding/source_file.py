@@ -156,25 +156,29 @@ def _open(state: dict[str, Any], table: pa.Table) -> Source:
         return source
     parts, first = [], 0
     for num_rows, seconds in state["parts"]:
-        parts.append(FilePart(_Rows(table.slice(first, num_rows)), seconds))
+        parts.append(FilePart(_Rows(table, first, num_rows), seconds))
         first += num_rows
     return Source(parts, state["identity"], state["chunk_seconds"])
 
 
 class _Rows(Sequence[Recording | Skipped]):
-    """Recordings in a table, made when they are read: a hundred times as many would fit in memory."""
+    """Recordings in a part of a table, made when they are read: a hundred times as many would fit in memory. All parts
+    share the table, which is sent once to another process; each slice of it would be sent with all of it."""
 
-    def __init__(self, table: pa.Table):
+    def __init__(self, table: pa.Table, first: int, num_rows: int):
         self.table = table
+        self.first = first
+        self.num_rows = num_rows
 
     def __len__(self) -> int:
-        return len(self.table)
+        return self.num_rows
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            return [_from_row(row) for row in self.table.slice(start, max(0, stop - start)).to_pylist()[::step]]
-        return self[range(len(self))[index] :][0]
+            start, stop, step = index.indices(self.num_rows)
+            rows = self.table.slice(self.first + start, max(0, stop - start)).to_pylist()
+            return [_from_row(row) for row in rows[::step]]
+        return self[range(self.num_rows)[index] :][0]
 
 
 def _to_row(item: Recording | Skipped) -> dict[str, Any]:
