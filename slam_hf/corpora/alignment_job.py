@@ -39,6 +39,8 @@ from .word_aligners import TIME_DECIMALS, CtcAligner, WhisperAligner
 
 MANIFEST = "manifest.jsonl"
 
+SETTINGS = ("source", "models", "language", "corpus")
+
 
 @dataclass(frozen=True)
 class AlignmentSummary:
@@ -113,8 +115,8 @@ class AlignmentJob:
             if self.read_summary() is not None:
                 self.finish(None, 0, 1)
                 return self.read_summary()
-            ledger = self._ledger(source)
-            with JobProgress(source.parts, ledger, disable=executor.executor == "slurm"):
+            ledger = self._ledger()
+            with JobProgress(source.parts, ledger, executor.executor == "slurm", desc="Aligning"):
                 is_done = run_steps(self.align, self.finish, executor, f"{self._folder}/logs")
         return self.read_summary() if is_done else None
 
@@ -123,7 +125,7 @@ class AlignmentJob:
         source = open_source(f"{self._folder}/source.parquet")
         self._check_settings(self._settings(source))
         if self.read_summary() is None:
-            align_parts(source, self._aligners()[0], self._ledger(source), rank, world_size)
+            align_parts(source, self._aligners()[0], self._ledger(), rank, world_size)
 
     def finish(self, data: Any, rank: int, world_size: int) -> None:
         """Make the manifest or the dataset, once every recording was tried."""
@@ -192,19 +194,19 @@ class AlignmentJob:
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         if open_folder(self._folder).exists("settings.json"):
-            earlier = read_state(f"{self._folder}/settings.json", settings.keys())
+            earlier = read_state(f"{self._folder}/settings.json", SETTINGS)
             if changes := list_changes(earlier, json.loads(json.dumps(settings))):
                 raise ValueError(
                     f"'{self._folder}' holds an alignment that was begun with other settings. Use those to continue "
                     "it, or write to another folder:\n" + "\n".join(changes)
                 )
 
-    def _ledger(self, source: Source) -> Ledger:
-        return Ledger(f"{self._folder}/chunks", job_name(self._settings(source)))
+    def _ledger(self) -> Ledger:
+        return Ledger(f"{self._folder}/chunks", job_name(read_state(f"{self._folder}/settings.json", SETTINGS)))
 
     def _write_result(self) -> None:
         source = open_source(f"{self._folder}/source.parquet")
-        ledger = self._ledger(source)
+        ledger = self._ledger()
         ledger.refresh()
         keys = ledger.finished(source.parts)
         results = self._write_manifest(ledger, keys) if self.corpus is None else self._write_corpus(ledger, keys)

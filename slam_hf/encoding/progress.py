@@ -21,9 +21,11 @@ MIN_PAUSE = 1.0
 class HoursBar(tqdm):
     """Progress bar in hours of audio, those that earlier runs have encoded included."""
 
-    def __init__(self, seconds_before: float, total_seconds: float | None = None, disable: bool = False):
+    def __init__(
+        self, seconds_before: float, total_seconds: float | None = None, disable: bool = False, desc: str = "Encoding"
+    ):
         super().__init__(
-            desc="Encoding",
+            desc=desc,
             total=None if total_seconds is None else total_seconds / 3600,
             initial=seconds_before / 3600,
             bar_format="{l_bar}{bar}| {hours} h done, {hours_per_hour:.1f} h per hour, {time_left} left",
@@ -54,13 +56,13 @@ class JobProgress:
     """Shows how much of a job is in the ledger, in a `with` block: whichever processes encode it, one bar has it all.
     Where the length of the parts is not known, it is estimated from their numbers of rows."""
 
-    def __init__(self, parts: Sequence[Part], ledger: Ledger, disable: bool = False):
+    def __init__(self, parts: Sequence[Part], ledger: Ledger, disable: bool = False, desc: str = "Encoding"):
         self.parts = parts
         self.ledger = ledger
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self.ledger.refresh()
-        self.bar = HoursBar(self.seconds_done, self.total_seconds, disable=disable)
+        self.bar = HoursBar(self.seconds_done, self.total_seconds, disable=disable, desc=desc)
         if ledger.records and not disable:
             self.bar.write(f"Continuing: {self.bar.hours} h are encoded.", sys.stderr)
 
