@@ -35,7 +35,8 @@ from slam_hf.training.throughput import ThroughputCallback
 
 
 def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> Publisher:
-    # The collator reads a column that the model does not take; budget and throughput count tokens.
+    # The collator reads a column that the model does not take; budget and throughput count tokens. In a vocabulary of
+    # text, the id of the padding may be a rare token, which is then not counted. The loss does not miss it.
     training_args.remove_unused_columns = False
     training_args.include_num_input_tokens_seen = "non_padding"
     budget = set_budget(args, training_args)
@@ -64,7 +65,10 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         if len(held_out) == 1:
             (held_out,), losses = held_out.values(), {"validation loss (nats per unit)": "eval_loss"}
 
-    recipe = {name: getattr(args, name) for name in ("context_length", "rope_theta", "max_train_hours")}
+    names = ["context_length", "rope_theta", "max_train_hours"]
+    if interleaving is not None:
+        names += ["interleaving", "interleaving_span", "interleaving_share"]
+    recipe = {name: getattr(args, name) for name in names}
     trained_on = list(zip(args.datasets, corpora, strict=True))
     recorder = RunRecorder.begin("pretraining", training_args, model_args, trained_on, recipe)
     trainer = Trainer(

@@ -109,6 +109,7 @@ def test_a_model_of_speech_and_text_is_trained_recorded_and_loaded(trained):
     assert [corpus.modality for corpus in record.corpora] == ["text", "interleaved", None]
     assert [corpus.num_units for corpus in record.corpora] == [None, 400, 400]
     assert set(record.validation) == {f"validation loss of {name}" for name in ("text", "interleaved", "speech")}
+    assert (record.recipe["interleaving"], record.recipe["interleaving_share"]) == ("random", 0.3)
     assert "modality: `interleaved`" in (trained / "README.md").read_text()
 
 

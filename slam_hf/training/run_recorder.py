@@ -209,7 +209,8 @@ def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> Corp
     if corpus.modality != "speech":
         record.modality = corpus.modality
     card = read_card(corpus)
-    record.codec = card.get("codec") if isinstance(card.get("codec"), str) else None
+    if corpus.modality != "text" and isinstance(card.get("codec"), str):
+        record.codec = card["codec"]
     if Path(corpus.path).is_dir() and isinstance(card.get("pretty_name"), str):
         record.source.name = card["pretty_name"]
     if isinstance(rows, Dataset):
