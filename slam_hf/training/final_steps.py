@@ -1,5 +1,6 @@
 """The end of pretraining: the trained model and a first listen to it, and a check beforehand of what it needs."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,11 @@ def continue_document(
     """The units of the beginning of a document and of its continuation, with the sampling of
     [`AudioToAudioPipeline`]."""
     prompt = processor.tokenizer.encode_units(units[:PROMPT_UNITS], return_tensors="pt").to(model.device)
-    banned = {"suppress_tokens": processor.tokenizer.ids_outside("speech")} if model.config.has_text else {}
+    settings = copy.deepcopy(PAPER_SAMPLING)
+    if model.config.has_text:
+        settings.suppress_tokens = processor.tokenizer.ids_outside("speech")
     torch.manual_seed(seed)
-    sequence = model.generate(**prompt, generation_config=PAPER_SAMPLING, **banned)[0]
+    sequence = model.generate(**prompt, generation_config=settings)[0]
     codec = processor.audio_tokenizer
     if codec is not None and codec.vocoder is not None:
         soundfile.write(path, processor.decode(sequence.to(codec.device)), codec.sampling_rate)
