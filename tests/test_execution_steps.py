@@ -277,9 +277,7 @@ def test_ray_starts_the_tasks_of_killed_processes_and_nodes_again(tmp_path, ray_
         run(tmp_path / "out", args, fails_at=2)
     assert not caplog.messages
 
-    args.cpus_per_task = 3
-    thread = threading.Thread(target=lambda: time.sleep(2) or os.kill(os.getpid(), signal.SIGINT))
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "out" / "out", args)
+    from slam_hf.execution.ray_cluster import RayExecutor
+
+    RayExecutor([], 0, 1, str(tmp_path / "logs"), skip_completed=False, cpus_per_task=3).run()
     assert "No node of the Ray cluster has the resources of a task, {'CPU': 3" in caplog.text

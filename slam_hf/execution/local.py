@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.utils.logging import logger
+from transformers.utils.logging import disable_progress_bar
 
 from ..processes import exit_with_parent
 
@@ -61,6 +62,7 @@ def _prepare_worker(parent: int, numbers: Any, num_workers: int) -> None:
     exit_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which ends its workers
     logger.disable("datatrove")
+    disable_progress_bar()  # of loading weights
     # Not the method that this process was started by: each process of a DataLoader would import everything again.
     multiprocessing.set_start_method(None, force=True)
     torch.set_num_threads(max(1, torch.get_num_threads() // num_workers))
