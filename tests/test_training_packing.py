@@ -108,6 +108,12 @@ def test_collator_restarts_positions_and_predicts_no_first_token():
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
+def test_a_token_with_the_id_of_the_padding_is_a_target():
+    """In a vocabulary of text, id 0 is a token."""
+    batch = PackingCollator(context_length=5)([{"input_ids": [0, 7, 0], "seq_lengths": [3]}])
+    assert batch["labels"].tolist() == [[-100, 7, 0, -100, -100]]
+
+
 @pytest.mark.parametrize(
     "base_config",
     [

@@ -187,7 +187,7 @@ class PretrainArguments:
             Tokens per packed sequence.
         packing (`bool`, *optional*, defaults to `True`):
             Whether documents share a sequence, without attending to each other. Otherwise each has a sequence of its
-            own, padded.
+            own, padded, and the weights of corpora are shares of documents.
         dataset_num_proc (`int`, *optional*):
             Number of processes that prepare the corpora.
         max_train_tokens (`int`, *optional*):
