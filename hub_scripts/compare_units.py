@@ -1,28 +1,26 @@
-"""Count the frames whose unit is another one in batches, or in bfloat16, than for each clip alone in float32.
+"""Count the frames whose unit in batches, or in bfloat16, differs from that of each clip alone in float32.
 
 ```
 python hub_scripts/compare_units.py tests/fixtures/librispeech-clips slam_hf/quickstart/prompt.flac --codec my-codec
 ```
 
-`--vocoded_frames` adds speech that the codec's vocoder makes of the embedded corpus, whose units must be the codec's.
+`--vocoded_frames` adds speech that the codec's vocoder makes of the corpus in this package. It needs a codec with the
+units of that corpus.
 """
 
 import argparse
-from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import load_dataset
-from torch.nn.utils.rnn import pad_sequence
+from speed_comparisons.encode import encode_clips
 
 from slam_hf import HubertUnitCodec, load_audio
 from slam_hf.command_line import help_options, run
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.recordings import Recording
 from slam_hf.processing_speech_lm import load_codec
-
-
-CLIPS_AT_ONCE = 128
 
 
 def read_clips(path: Path, sampling_rate: int) -> list[torch.Tensor]:
@@ -34,7 +32,7 @@ def read_clips(path: Path, sampling_rate: int) -> list[torch.Tensor]:
 
 
 def vocode_corpus(codec: HubertUnitCodec, num_frames: int) -> list[torch.Tensor]:
-    """Speech that the vocoder makes of the embedded sentences, until it has so many frames."""
+    """Speech that the vocoder makes of the embedded sentences, at least `num_frames` frames of it."""
     clips = []
     for row in load_dataset("quickstart:corpus", "sentences", split="train", streaming=True):
         units, durations = (torch.tensor([row[name]], device=codec.device) for name in ("units", "durations"))
@@ -43,16 +41,6 @@ def vocode_corpus(codec: HubertUnitCodec, num_frames: int) -> list[torch.Tensor]
         if num_frames <= 0:
             return clips
     raise ValueError(f"The embedded corpus has {num_frames:,} frames fewer: lower `--vocoded_frames`.")
-
-
-def encode(codec: HubertUnitCodec, clips: list[torch.Tensor], batched: bool) -> torch.Tensor:
-    """The units of all frames."""
-    units, remaining = [], iter(sorted(clips, key=len))
-    while chosen := list(islice(remaining, CLIPS_AT_ONCE)):
-        batch, lengths = pad_sequence(chosen, batch_first=True), torch.tensor([len(clip) for clip in chosen])
-        codes = codec.encode(batch, torch.arange(batch.shape[1]) < lengths[:, None], batched).audio_codes
-        units.append(codes[codes >= 0].cpu())
-    return torch.cat(units)
 
 
 def main() -> None:
@@ -71,8 +59,9 @@ def main() -> None:
         speech["of the vocoder"] = vocode_corpus(codec, args.vocoded_frames)
     print("| speech | frames | differ in batches | in batches and bfloat16 |\n|---|---|---|---|")
     for name, clips in speech.items():
-        alone = encode(codec, clips, batched=False)
-        counts = [int((encode(other, clips, batched=True) != alone).sum()) for other in (codec, in_bfloat16)]
+        alone = np.concatenate(encode_clips(codec, batched=False, clips=clips))
+        batched = [np.concatenate(encode_clips(other, batched=True, clips=clips)) for other in (codec, in_bfloat16)]
+        counts = [int((units != alone).sum()) for units in batched]
         cells = [f"{count:,} ({count / len(alone):.2%})" for count in counts]
         print(f"| {name} | {len(alone):,} | {' | '.join(cells)} |", flush=True)
 

@@ -13,7 +13,7 @@ With `--to_text_lm`, it writes the plain causal LM (`Qwen2ForCausalLM`, ...) wit
 this package, and engines such as vLLM serve them.
 
 Supported models are those in the format of `slprl/slam` and `slprl/SIMS-7B`, including incomplete ones of this
-package; those of TWIST (OPT and Llama checkpoints with an `offset` in `config.json`; unpack the zip first); and
+package; those of TWIST (OPT and Llama checkpoints with an `offset` in `config.json`; unpack the zip first);
 `tiagoCuervo/gslm-scaling-*` (`"model_type": "slm"`); and those of SpiritLM (a Llama whose tokenizer holds `[Hu0]`,
 ...). No pickle is executed.
 """
@@ -111,7 +111,7 @@ def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
 
 
 def read_model(args: ConversionArguments) -> tuple[SpeechLMForCausalLM, PreTrainedTokenizerBase]:
-    """Read a model, and its tokenizer or the one that its sequences were made with."""
+    """Read a model and its tokenizer. If it has none, make the one that its training sequences were made with."""
     folder = Path(args.source)
     if not folder.is_dir():
         with naming_damaged_files(args.source):

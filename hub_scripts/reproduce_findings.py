@@ -5,8 +5,8 @@ with the data of this package.
 python hub_scripts/reproduce_findings.py --output_dir outputs/findings --text_lm path/to/small-text-lm
 ```
 
-Runs that are compared take the same time, or the same compute where speech alone is compared with speech and text, and
-each run is repeated with other seeds. Without a text LM, this takes an hour on two CPU cores. Finished runs are not
+Compared runs take the same time, or the same compute if speech alone is compared with speech and text. Each run is
+repeated with other seeds. Without a text LM, this takes an hour on two CPU cores. Finished runs are not
 repeated: the same command continues where it stopped. The results are `findings.md`, `findings.json` and
 `findings.png` in the output folder.
 """
@@ -38,8 +38,8 @@ RUNS = {
 }
 """Runs by name, in an order in which each one finds those that it needs. `base` is the quickstart recipe: natural
 sentences and stories, packed, from random weights. `twist` and `scratch` have the architecture of a text LM: one
-starts from its weights, the other from random ones. `speech` and `interleaved` are of units alone, and of speech, text
-and both in turn."""
+starts from its weights, the other from random ones. `speech` trains on units alone, and `interleaved` on speech, on
+text and on both in turn."""
 
 FINDINGS = {
     "stories": Finding("synthetic stories beside natural speech", "base", "natural"),

@@ -115,9 +115,14 @@ class SafeLoadingMixin:
         return (model, loading) if output_loading_info else model
 
 
+def read_json(path: str | os.PathLike | None) -> dict[str, Any]:
+    """The content of a JSON file, or `{}` where there is no file."""
+    return {} if path is None else json.loads(Path(path).read_text("utf-8"))
+
+
 def check_index(path: str | os.PathLike) -> None:
     """Raise a `ValueError` if the index of a model's weights names anything but safetensors beside it."""
-    files = json.loads(Path(path).read_text("utf-8"))["weight_map"].values()
+    files = read_json(path)["weight_map"].values()
     for file in files:
         if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file):
             raise ValueError(f"'{path}' names {file!r}: weights must be safetensors in the folder of their index.")

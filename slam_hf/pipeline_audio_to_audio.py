@@ -225,7 +225,7 @@ class AudioToAudioPipeline(Pipeline):
         settings = self._get_set_generation_params(options)
         eos = settings.get("eos_token_id")
         eos = set(eos if isinstance(eos, list) else [eos])
-        if self.tokenizer.text_token_id is not None:
+        if self.tokenizer.has_text:
             banned = set(self.tokenizer.ids_outside(output_modality or "speech")) - eos
             banned |= {*range(len(self.tokenizer), self.model.config.vocab_size)}  # rows that pad the vocabulary
             banned |= set(settings.get("suppress_tokens") or [])

@@ -20,7 +20,7 @@ from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import ACCESS, naming_damaged_files
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .public_names import PREFIX
-from .tokenization_hubert_unit import HubertUnitTokenizer
+from .tokenization_hubert_unit import HubertUnitTokenizer, UnitTokenizer
 from .tokenization_speech_text import SpeechTextTokenizer
 from .unit_vocabulary import SPEECH_TEXT_TOKENIZER, UNIT_TOKENIZER, holds_text
 
@@ -58,7 +58,7 @@ class SpeechLMProcessor(ProcessorMixin):
     def __init__(
         self,
         feature_extractor: EncodecFeatureExtractor,
-        tokenizer: HubertUnitTokenizer | SpeechTextTokenizer,
+        tokenizer: UnitTokenizer,
         audio_tokenizer: HubertUnitCodec | None = None,
         codec: dict[str, Any] | None = None,
     ):
@@ -209,7 +209,7 @@ class SpeechLMProcessor(ProcessorMixin):
         prompts = audio if text is None else text
         prompts = [[prompts]] if _is_part(prompts) else [[one] if _is_part(one) else one for one in prompts]
         waveforms = [part for prompt in prompts for part in prompt if not isinstance(part, str)]
-        if self.tokenizer.text_token_id is None:
+        if not self.tokenizer.has_text:
             if output_modality == "text" or any(len(p) != 1 or isinstance(p[0], str) for p in prompts):
                 raise ValueError(
                     "The model has a vocabulary of units alone: it takes and gives speech, one recording a prompt. "
@@ -287,7 +287,7 @@ def _is_part(prompt: Any) -> bool:
     return len(prompt) > 0 and not isinstance(prompt[0], str | list | tuple) and np.ndim(prompt[0]) == 0
 
 
-def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> HubertUnitTokenizer | SpeechTextTokenizer:
+def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> UnitTokenizer:
     """Load the tokenizer that the files of a repository name, or that follows from its configuration."""
     access = {key: kwargs[key] for key in (*ACCESS, "revision", "subfolder") if kwargs.get(key) is not None}
     named = get_tokenizer_config(name, **access).get("tokenizer_class")

@@ -1,6 +1,5 @@
 """Text form of discrete speech units, `<Un3><Un49>...`, and the ids that a speech language model reads."""
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from tokenizers.pre_tokenizers import Split
 from transformers.tokenization_utils_base import BatchEncoding
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from .loading_utils import naming_damaged_files
+from .loading_utils import naming_damaged_files, read_json
 from .unit_vocabulary import (
     BOUNDARY_TOKEN,
     NUM_SPECIAL_TOKENS,
@@ -28,7 +27,96 @@ from .unit_vocabulary import (
 )
 
 
-class HubertUnitTokenizer(TokenizersBackend):
+class UnitTokenizer(TokenizersBackend):
+    """
+    What the tokenizers of units alone and of text and units share. Their attributes `unit_ids`, `text_ids`, ... are
+    described there.
+    """
+
+    # In a repository without tokenizer files, the vocabulary follows from the configuration of the model.
+    vocab_files_names = {"tokenizer_file": "tokenizer.json", "config_file": "config.json"}
+    model_input_names = ["input_ids", "attention_mask"]
+    _auto_class = "AutoTokenizer"
+
+    num_units: int
+    unit_ids: range
+    speech_ids: range
+    text_ids: range
+    speech_token_id: int | None
+    text_token_id: int | None
+
+    @property
+    def has_text(self) -> bool:
+        """`bool`: Whether the vocabulary holds text."""
+        return len(self.text_ids) > 0
+
+    def ids_around(self) -> tuple[list[int], list[int]]:
+        """`tuple[list[int], list[int]]`: The special tokens that the tokenizer adds before and after a sequence."""
+        ids = self(self.convert_ids_to_tokens(self.unit_ids[0]))["input_ids"]
+        position = ids.index(self.unit_ids[0])
+        return ids[:position], ids[position + 1 :]
+
+    def encode_units(
+        self,
+        units: Sequence[int] | Sequence[Sequence[int]],
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        return_tensors: str | None = None,
+    ) -> BatchEncoding:
+        r"""
+        Ids of unit arrays, as calling the tokenizer on their text form gives them: without modality tokens.
+
+        Args:
+            units (sequence of `int`, or sequence of them):
+                The units of one utterance, or of a batch of them, as lists, arrays or tensors.
+            add_special_tokens (`bool`, *optional*, defaults to `True`):
+                Whether to add the special tokens that the tokenizer puts around a sequence.
+            padding (`bool` or `str`, *optional*, defaults to `False`):
+                As for any tokenizer: `True` pads a batch to its longest sequence.
+            return_tensors (`str`, *optional*):
+                `"pt"` or `"np"`.
+
+        Returns:
+            [`~transformers.BatchEncoding`] with `input_ids` and `attention_mask`.
+
+        Raises:
+            ValueError: a value is not a unit of this vocabulary.
+        """
+        batched = len(units) > 0 and np.ndim(units[0]) == 1
+        utterances = [np.asarray(utterance) for utterance in (units if batched else [units])]
+        for index, utterance in enumerate(utterances):
+            check_units(utterance, self.num_units, f"sequence {index}" if batched else "the sequence")
+        before, after = self.ids_around() if add_special_tokens else ([], [])
+        first = self.unit_ids.start
+        input_ids = [[*before, *(utterance.astype(np.int64) + first).tolist(), *after] for utterance in utterances]
+        encoding = {"input_ids": input_ids if batched or return_tensors else input_ids[0]}
+        return self.pad(encoding, padding=padding, return_tensors=return_tensors)
+
+    def decode_units(self, input_ids: Any) -> np.ndarray | list[np.ndarray]:
+        r"""
+        The units among ids. Special tokens, text, and all other tokens of speech are left out.
+
+        Args:
+            input_ids (`list`, `np.ndarray` or `torch.Tensor`):
+                Ids of one sequence, or of a batch of them, possibly of different lengths.
+
+        Returns:
+            `np.ndarray` of shape `(units,)`, int64; for a batch, a list of them.
+
+        Raises:
+            ValueError: an id is outside the vocabulary.
+        """
+        batched = len(input_ids) > 0 and np.ndim(input_ids[0]) == 1
+        sequences = [np.asarray(ids, dtype=np.int64) for ids in (input_ids if batched else [input_ids])]
+        first, stop = self.unit_ids.start, self.unit_ids.stop
+        num_ids = len(self) if self.has_text else stop
+        for index, ids in enumerate(sequences):
+            check_ids(ids, num_ids, f"sequence {index}" if batched else "the sequence")
+        units = [ids[(ids >= first) & (ids < stop)] - first for ids in sequences]
+        return units if batched else units[0]
+
+
+class HubertUnitTokenizer(UnitTokenizer):
     r"""
     Tokenizer of speech units, with the vocabulary of the published Slam checkpoints: id 0 `<PAD>`, id 1 `<S>` (begin
     and end of sequence), unit *i*, written `<Un{i}>`, at id *i* + 2.
@@ -55,11 +143,7 @@ class HubertUnitTokenizer(TokenizersBackend):
             [`SpeechTextTokenizer`] has them.
     """
 
-    # In a repository without tokenizer files, the vocabulary follows from the configuration of the model.
-    vocab_files_names = {"tokenizer_file": "tokenizer.json", "config_file": "config.json"}
-    model_input_names = ["input_ids", "attention_mask"]
     model = WordLevel
-    _auto_class = "AutoTokenizer"
 
     def __init__(
         self,
@@ -115,7 +199,7 @@ class HubertUnitTokenizer(TokenizersBackend):
     ) -> dict[str, Any]:
         """Turn the files of a repository, found by `from_pretrained`, into the arguments of the tokenizer."""
         if kwargs.get("num_units") is None:
-            config = {} if config_file is None else _read_json(config_file)
+            config = read_json(config_file)
             if config.get("vocab_size") is None:
                 raise ValueError(
                     f"{kwargs.get('name_or_path')}: neither tokenizer_config.json gives `num_units` nor config.json "
@@ -123,69 +207,10 @@ class HubertUnitTokenizer(TokenizersBackend):
                 )
             kwargs["num_units"] = count_units(config)
         if tokenizer_file is not None:
-            template = _read_json(tokenizer_file)["post_processor"]["single"]
+            template = read_json(tokenizer_file)["post_processor"]["single"]
             kwargs.setdefault("add_bos_token", "SpecialToken" in template[0])
             kwargs.setdefault("add_eos_token", "SpecialToken" in template[-1])
         return kwargs
-
-    def encode_units(
-        self,
-        units: Sequence[int] | Sequence[Sequence[int]],
-        add_special_tokens: bool = True,
-        padding: bool | str = False,
-        return_tensors: str | None = None,
-    ) -> BatchEncoding:
-        r"""
-        Ids of unit arrays, as calling the tokenizer on their text form gives them.
-
-        Args:
-            units (sequence of `int`, or sequence of them):
-                The units of one utterance, or of a batch of them, as lists, arrays or tensors.
-            add_special_tokens (`bool`, *optional*, defaults to `True`):
-                Whether to add `<S>` where `add_bos_token` and `add_eos_token` say.
-            padding (`bool` or `str`, *optional*, defaults to `False`):
-                As for any tokenizer: `True` pads a batch to its longest sequence.
-            return_tensors (`str`, *optional*):
-                `"pt"` or `"np"`.
-
-        Returns:
-            [`~transformers.BatchEncoding`] with `input_ids` and `attention_mask`.
-
-        Raises:
-            ValueError: a value is not a unit of this vocabulary.
-        """
-        batched = len(units) > 0 and np.ndim(units[0]) == 1
-        utterances = [np.asarray(utterance) for utterance in (units if batched else [units])]
-        for index, utterance in enumerate(utterances):
-            check_units(utterance, self.num_units, f"sequence {index}" if batched else "the sequence")
-        bos = [self.bos_token_id] if add_special_tokens and self.add_bos_token else []
-        eos = [self.eos_token_id] if add_special_tokens and self.add_eos_token else []
-        input_ids = [
-            [*bos, *(utterance.astype(np.int64) + NUM_SPECIAL_TOKENS).tolist(), *eos] for utterance in utterances
-        ]
-        encoding = {"input_ids": input_ids if batched or return_tensors else input_ids[0]}
-        return self.pad(encoding, padding=padding, return_tensors=return_tensors)
-
-    def decode_units(self, input_ids: Any) -> np.ndarray | list[np.ndarray]:
-        r"""
-        Units of ids, without `<PAD>` and `<S>`.
-
-        Args:
-            input_ids (`list`, `np.ndarray` or `torch.Tensor`):
-                Ids of one sequence, or of a batch of them, possibly of different lengths.
-
-        Returns:
-            `np.ndarray` of shape `(units,)`, int64; for a batch, a list of them.
-
-        Raises:
-            ValueError: an id is not that of `<PAD>`, `<S>` or a unit.
-        """
-        batched = len(input_ids) > 0 and np.ndim(input_ids[0]) == 1
-        sequences = [np.asarray(ids, dtype=np.int64) for ids in (input_ids if batched else [input_ids])]
-        for index, ids in enumerate(sequences):
-            check_ids(ids, self.num_units + NUM_SPECIAL_TOKENS, f"sequence {index}" if batched else "the sequence")
-        units = [ids[ids >= NUM_SPECIAL_TOKENS] - NUM_SPECIAL_TOKENS for ids in sequences]
-        return units if batched else units[0]
 
     def _encode_plus(self, text, text_pair=None, **kwargs) -> BatchEncoding:
         try:
@@ -227,11 +252,6 @@ class HubertUnitTokenizer(TokenizersBackend):
     def _decode(self, token_ids: int | list[int], **kwargs) -> str:
         check_ids(np.atleast_1d(np.asarray(token_ids, dtype=np.int64)), len(self), "the sequence")
         return super()._decode(token_ids, **kwargs)
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 def _strings(text: Any) -> list[str]:

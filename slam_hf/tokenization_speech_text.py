@@ -1,7 +1,6 @@
 """Text and discrete speech units in one vocabulary, for models that were trained on both (SIMS, SpiritLM)."""
 
 import copy
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -11,14 +10,15 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
-from transformers.tokenization_utils_base import BatchEncoding, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from transformers.utils.hub import cached_file
 
 from .configuration_speech_lm import SpeechLMConfig
-from .loading_utils import ACCESS, naming_damaged_files, resolve_quickstart
+from .loading_utils import ACCESS, naming_damaged_files, read_json, resolve_quickstart
 from .public_names import is_hub_id
-from .unit_vocabulary import SPEECH_TEXT_TOKENIZER, check_ids, check_num_units, check_units
+from .tokenization_hubert_unit import UnitTokenizer
+from .unit_vocabulary import SPEECH_TEXT_TOKENIZER, check_num_units, check_units
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Layout:
     """
     How a vocabulary names its units and modality tokens, and the order in which they follow the text tokens.
 
-    `only_at_changes` tells where modality tokens stand: at the beginning and at each change. Otherwise, speech alone
-    has none, and a prompt ends with that of its output in any case.
+    With `only_at_changes`, modality tokens stand at the beginning and where the modality changes, and nowhere else.
+    Without it, speech alone has none, and a prompt always ends with the modality token of its output.
     """
 
     unit: str
@@ -38,7 +38,7 @@ class Layout:
     other_speech: tuple[tuple[str, int], ...] = ()
 
     def tokens(self, num_units: int) -> list[str]:
-        """All the tokens behind those of the text, in order."""
+        """All tokens that follow those of the text, in order."""
         modalities = [self.text, self.speech] if self.modality_tokens_first else []
         units = [self.unit.format(unit) for unit in range(num_units)]
         others = [name.format(index) for name, number in self.other_speech for index in range(number)]
@@ -52,10 +52,10 @@ LAYOUTS = {
 """SIMS (arXiv 2504.02398), and SpiritLM (arXiv 2402.05755), which has pitch and style tokens beside the units."""
 
 
-class SpeechTextTokenizer(TokenizersBackend):
+class SpeechTextTokenizer(UnitTokenizer):
     r"""
-    Tokenizer of text and speech units: the vocabulary of a text tokenizer, extended by units and by two modality
-    tokens, which stand where text changes to speech or back.
+    Tokenizer of text and speech units: the vocabulary of a text tokenizer, extended with units and with two modality
+    tokens, which mark where text changes to speech or back.
 
     ```
     SIMS      text tokens │ <Un0> … <Un499> │ <speech> <text>
@@ -63,10 +63,10 @@ class SpeechTextTokenizer(TokenizersBackend):
     ```
 
     `from_pretrained` also loads from a model repository without tokenizer files, in the layout of SIMS: it extends the
-    text tokenizer that the configuration of the model names, and the number of units follows from `vocab_size`. The
-    files it saves load without this package, as a `PreTrainedTokenizerFast` with the same ids.
+    text tokenizer that the model's configuration names, and the number of units follows from `vocab_size`. The files
+    that `save_pretrained` writes load without this package, as a `PreTrainedTokenizerFast` with the same ids.
 
-    Padding has id 0, as in the published models, where it is a token of the text: tell padding by the attention mask.
+    The padding id is 0, as in the published models, and is also a token of the text. The attention mask tells which.
 
     Args:
         tokenizer_file (`str`, *optional*):
@@ -86,11 +86,6 @@ class SpeechTextTokenizer(TokenizersBackend):
     Raises:
         ValueError: the vocabulary has neither layout.
     """
-
-    # In a repository without tokenizer files, the vocabulary follows from the configuration of the model.
-    vocab_files_names = {"tokenizer_file": "tokenizer.json", "config_file": "config.json"}
-    model_input_names = ["input_ids", "attention_mask"]
-    _auto_class = "AutoTokenizer"
 
     def __init__(self, tokenizer_file: str | None = None, tokenizer_object: Tokenizer | None = None, **kwargs: Any):
         kwargs.pop("pad_token", None)
@@ -114,7 +109,7 @@ class SpeechTextTokenizer(TokenizersBackend):
         layout: Literal["sims", "spiritlm"] = "sims",
     ) -> "SpeechTextTokenizer":
         r"""
-        Extend a text tokenizer by units and modality tokens.
+        Extend a text tokenizer with units and modality tokens.
 
         Args:
             text_tokenizer ([`~transformers.PreTrainedTokenizerFast`]):
@@ -125,7 +120,7 @@ class SpeechTextTokenizer(TokenizersBackend):
                 Names and order of the new tokens.
 
         Raises:
-            ValueError: the text tokenizer has one of the new tokens, is not a fast one, or leaves out ids.
+            ValueError: the text tokenizer has one of the new tokens, is not a fast one, or has gaps in its ids.
         """
         check_num_units(num_units)
         name = text_tokenizer.name_or_path or "the text tokenizer"
@@ -176,7 +171,7 @@ class SpeechTextTokenizer(TokenizersBackend):
                 For repositories without tokenizer files: the tokenizer of the text model. Defaults to the one that
                 the configuration names.
             num_units (`int`, *optional*):
-                The number of units to expect. Defaults to what `vocab_size` leaves for them.
+                The expected number of units; another number is an error. By default, any number is accepted.
 
         Raises:
             OSError: the text tokenizer cannot be loaded.
@@ -193,10 +188,10 @@ class SpeechTextTokenizer(TokenizersBackend):
             if text_tokenizer is not None:
                 if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
                     text_tokenizer = _load_text_tokenizer(name, text_tokenizer, access)
-                # As objects: `tokenizer_config.json` can name no other tokenizer.
+                # Passed on as an object: a name in `tokenizer_config.json` is not followed.
                 kwargs["text_tokenizer"] = text_tokenizer
             tokenizer = super().from_pretrained(name, *args, **kwargs)
-            vocab_size = _read_json(config_file).get("vocab_size") if config_file else None
+            vocab_size = read_json(config_file).get("vocab_size")
             if vocab_size is not None and len(tokenizer) > vocab_size:
                 raise ValueError(f"the tokenizer has {len(tokenizer):,} tokens, and config.json {vocab_size:,}.")
         if num_units not in (None, tokenizer.num_units):
@@ -213,7 +208,7 @@ class SpeechTextTokenizer(TokenizersBackend):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Turn the files of a repository, found by `from_pretrained`, into the arguments of the tokenizer."""
-        config = _read_json(config_file) if config_file else {}
+        config = read_json(config_file)
         if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
             if tokenizer_file is not None:
                 whole = {**kwargs, "tokenizer_object": Tokenizer.from_file(tokenizer_file)}
@@ -257,8 +252,8 @@ class SpeechTextTokenizer(TokenizersBackend):
 
     def ids_outside(self, modality: Literal["speech", "text"]) -> list[int]:
         """
-        Ids that do not occur within `modality`: those of the other one, and both modality tokens. The end of a text
-        ends speech too. Not to generate them, pass them as `suppress_tokens`.
+        Ids that do not occur within `modality`: those of the other one, and both modality tokens. The end-of-sequence
+        token may end either. Pass the ids as `suppress_tokens` to generate in one modality.
         """
         if modality not in ("speech", "text"):
             raise ValueError(f"A modality is 'speech' or 'text', and not {modality!r}.")
@@ -281,56 +276,19 @@ class SpeechTextTokenizer(TokenizersBackend):
         """Units as text: `<Un3><Un49>`."""
         return "".join(self._layout.unit.format(unit) for unit in units)
 
-    def encode_units(
-        self,
-        units: Sequence[int] | Sequence[Sequence[int]],
-        add_special_tokens: bool = True,
-        padding: bool | str = False,
-        return_tensors: str | None = None,
-    ) -> BatchEncoding:
-        r"""
-        Ids of unit arrays, as calling the tokenizer on their text form gives them: without modality tokens.
-
-        Args:
-            units (sequence of `int`, or sequence of them):
-                The units of one utterance, or of a batch of them, as lists, arrays or tensors.
-            add_special_tokens (`bool`, *optional*, defaults to `True`):
-                Whether to add what the text tokenizer puts around a text.
-            padding (`bool` or `str`, *optional*, defaults to `False`):
-                As for any tokenizer: `True` pads a batch to its longest sequence.
-            return_tensors (`str`, *optional*):
-                `"pt"` or `"np"`.
-
-        Returns:
-            [`~transformers.BatchEncoding`] with `input_ids` and `attention_mask`.
-
-        Raises:
-            ValueError: a value is not a unit of this vocabulary.
-        """
-        batched = len(units) > 0 and np.ndim(units[0]) == 1
-        utterances = [np.asarray(utterance) for utterance in (units if batched else [units])]
-        for index, utterance in enumerate(utterances):
-            check_units(utterance, self.num_units, f"sequence {index}" if batched else "the sequence")
-        before, after = self._ids_around() if add_special_tokens else ([], [])
-        input_ids = [
-            [*before, *(utterance.astype(np.int64) + self.unit_ids[0]).tolist(), *after] for utterance in utterances
-        ]
-        encoding = {"input_ids": input_ids if batched or return_tensors else input_ids[0]}
-        return self.pad(encoding, padding=padding, return_tensors=return_tensors)
-
     def encode_prompt(
         self, parts: Sequence[str | Sequence[int]], output_modality: Literal["speech", "text"] | None = None
     ) -> list[int]:
         r"""
-        Ids of a prompt: what the text tokenizer puts before a text, and the parts, with the modality token of the
-        first part and another one at each change. In the layout of SIMS, speech alone has none, as in training.
+        Ids of a prompt: the special tokens before a text, and then the parts, with a modality token before the first
+        part and at each change of modality. In the layout of SIMS, speech alone has none, as in training.
 
         Args:
             parts (sequence of `str` and of sequences of `int`):
                 Texts, as they are, and units. Spaces at the seams belong to the texts.
             output_modality (`"speech"` or `"text"`, *optional*):
-                What is to follow. Its modality token ends the prompt; in SpiritLM's layout, only where it is not that
-                of the last part. By default nothing does, and what follows is of the modality of the last part.
+                What is to follow. Its modality token ends the prompt; in SpiritLM's layout, only if the last part has
+                the other modality. By default no token is added, and the modality of the last part goes on.
 
         Raises:
             ValueError: there is no part, a text holds the tokens of speech, or a value is not a unit.
@@ -358,36 +316,8 @@ class SpeechTextTokenizer(TokenizersBackend):
             raise ValueError(f"A modality is 'speech' or 'text', and not {output_modality!r}.")
         if not (self._layout.only_at_changes and output_modality == last):
             prompt += tokens[output_modality]
-        before, _ = self._ids_around()
+        before, _ = self.ids_around()
         return [*before, *self(prompt, add_special_tokens=False)["input_ids"]]
-
-    def decode_units(self, input_ids: Any) -> np.ndarray | list[np.ndarray]:
-        r"""
-        The units among ids. Text, modality tokens, pitch and style are left out.
-
-        Args:
-            input_ids (`list`, `np.ndarray` or `torch.Tensor`):
-                Ids of one sequence, or of a batch of them, possibly of different lengths.
-
-        Returns:
-            `np.ndarray` of shape `(units,)`, int64; for a batch, a list of them.
-
-        Raises:
-            ValueError: an id is outside the vocabulary.
-        """
-        batched = len(input_ids) > 0 and np.ndim(input_ids[0]) == 1
-        sequences = [np.asarray(ids, dtype=np.int64) for ids in (input_ids if batched else [input_ids])]
-        for index, ids in enumerate(sequences):
-            check_ids(ids, len(self), f"sequence {index}" if batched else "the sequence")
-        first, stop = self.unit_ids.start, self.unit_ids.stop
-        units = [ids[(ids >= first) & (ids < stop)] - first for ids in sequences]
-        return units if batched else units[0]
-
-    def _ids_around(self) -> tuple[list[int], list[int]]:
-        """What the text tokenizer puts before and after a text."""
-        around = self(self._layout.unit.format(0))["input_ids"]
-        position = around.index(self.unit_ids[0])
-        return around[:position], around[position + 1 :]
 
     def _read_layout(self) -> None:
         """Find the layout of the vocabulary, and check it."""
@@ -396,8 +326,8 @@ class SpeechTextTokenizer(TokenizersBackend):
         if len(found) != 1:
             raise ValueError(
                 f"a vocabulary of {len(vocabulary):,} tokens with {'both' if found else 'neither'} <Un0> "
-                f"{'and' if found else 'nor'} [Hu0] is not one of text and units. Of a text tokenizer, make one with "
-                "`SpeechTextTokenizer.from_text_tokenizer`."
+                f"{'and' if found else 'nor'} [Hu0] is not one of text and units. To extend a text tokenizer, "
+                "call `SpeechTextTokenizer.from_text_tokenizer`."
             )
         self._layout = layout = found[0]
         pattern = re.compile(re.escape(layout.unit).replace(re.escape("{}"), "(0|[1-9][0-9]*)"))
@@ -422,14 +352,9 @@ def _find(name: str | os.PathLike, file: str, **access: Any) -> str | None:
     return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **access)
 
 
-def _read_json(path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
-
-
 def _name_of_text_tokenizer(checkpoint: str | os.PathLike, config_file: str | None) -> str:
-    """The text model that a `config.json` names: on the Hub, or for a folder of this machine also a folder."""
-    config = _read_json(config_file) if config_file else {}
+    """The text model that a `config.json` names. Only the file of a local checkpoint may name a folder."""
+    config = read_json(config_file)
     name = (config.get("base_config") or {}).get("_name_or_path") or config.get("base_model_name")
     if not name:
         raise ValueError(
@@ -438,7 +363,7 @@ def _name_of_text_tokenizer(checkpoint: str | os.PathLike, config_file: str | No
     if not os.path.isdir(checkpoint) and (not is_hub_id(name) or os.path.exists(name)):
         raise ValueError(
             f"'{checkpoint}' names the text model {name!r}, which may be a folder of this machine. A model on "
-            f"the Hub may only name a model of the Hub. {_hint(checkpoint)}"
+            f"the Hub may only name a model on the Hub. {_hint(checkpoint)}"
         )
     return name
 

@@ -8,7 +8,6 @@ from ..configuration_speech_lm import SpeechLMConfig
 from ..loading_utils import naming_damaged_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..tokenization_speech_text import LAYOUTS, SpeechTextTokenizer
-from ..unit_vocabulary import PAD_TOKEN_ID, SPEECH_TEXT_TOKENIZER
 
 
 def read_spiritlm(folder: str | os.PathLike) -> tuple[SpeechLMForCausalLM, SpeechTextTokenizer]:
@@ -35,12 +34,8 @@ def read_spiritlm(folder: str | os.PathLike) -> tuple[SpeechLMForCausalLM, Speec
         config = SpeechLMConfig(
             base_config={**lm.config.to_dict(), "_name_or_path": ""},  # a path of this machine
             twist_init=True,
-            vocab_size=lm.config.vocab_size,
-            num_units=tokenizer.num_units,
-            tokenizer_class=SPEECH_TEXT_TOKENIZER,
-            pad_token_id=PAD_TOKEN_ID,
-            bos_token_id=lm.config.bos_token_id,
-            eos_token_id=lm.config.eos_token_id,
+            **tokenizer.model_vocabulary
+            | {name: getattr(lm.config, name) for name in ("vocab_size", "bos_token_id", "eos_token_id")},
         )
     model = SpeechLMForCausalLM._from_config(config, dtype=lm.dtype)
     model.lm.load_state_dict(lm.state_dict())

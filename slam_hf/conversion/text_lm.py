@@ -31,12 +31,12 @@ def save_text_lm(model: SpeechLMForCausalLM, tokenizer: TokenizersBackend, folde
     model.to_text_lm().save_pretrained(folder)
     config = read_json(folder / "config.json")
     if "rope_theta" in (rope := config.get("rope_parameters") or {}):
-        config["rope_theta"] = rope["rope_theta"]  # engines on transformers 4 read it there
+        config["rope_theta"] = rope["rope_theta"]  # where engines on transformers 4 read it
         write_json(folder / "config.json", config)
 
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    # For some base models, such as Qwen2, transformers builds their own kind of tokenizer from whatever vocabulary is
-    # there. All kinds find tokens that are added to the vocabulary.
+    # For some base models, such as Qwen2, transformers loads any tokenizer file as their own kind of tokenizer, which
+    # would split units. Every kind keeps added tokens whole.
     units = filter(UNIT_PATTERN.fullmatch, tokenizer.get_vocab())
     backend.add_tokens([AddedToken(token, normalized=False) for token in units])
     PreTrainedTokenizerFast(tokenizer_object=backend, **tokenizer.special_tokens_map).save_pretrained(folder)

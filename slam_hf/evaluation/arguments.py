@@ -44,7 +44,7 @@ class EvaluationArguments:
             by up to 0.3 %. The codec and the judges of continuations stay as they are.
         ban_text (`bool`, *optional*, defaults to `False`):
             Whether a model of speech and text gives text no probability, in tasks of speech alone. Published scores
-            are made without.
+            do not do so.
         batch_tokens (`int`, *optional*, defaults to 8192):
             Maximum number of tokens per batch, padding included.
         num_workers (`int`, *optional*, defaults to 2):

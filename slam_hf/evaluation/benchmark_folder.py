@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..modeling_hubert_unit_codec import HubertUnitCodec
-from ..tokenization_hubert_unit import HubertUnitTokenizer
-from ..tokenization_speech_text import SpeechTextTokenizer
+from ..tokenization_hubert_unit import UnitTokenizer
 from .arguments import EvaluationArguments
 from .benchmarks import Pair
 from .fingerprints import hash_rows
@@ -25,8 +24,8 @@ from .units import (
 @dataclass(frozen=True)
 class BenchmarkFolder:
     """
-    The pairs of a benchmark and the modality of each utterance by its name; and either the utterances, if they are
-    tokenised, or their audio files. Texts are by name too, and so is what is wrong with those that cannot be read.
+    The pairs of a benchmark and, by name, the modality of each utterance, its audio file and its text, and what is
+    wrong with texts that cannot be read. A tokenised benchmark has `utterances` in place of audio files.
     """
 
     pairs: list[Pair]
@@ -43,10 +42,10 @@ class BenchmarkFolder:
 
 def read_benchmark(task: str, data: str) -> BenchmarkFolder:
     """
-    Read the folder of a benchmark without decoding audio.
+    Read the folder of a benchmark, without decoding audio.
 
     Raises:
-        FileNotFoundError: the folder, or an utterance in the modality that the task needs, is not there.
+        FileNotFoundError: the folder is missing, or an utterance in the modality that the task needs.
         ValueError: the task is not one of pairs, or the folder is not in its layout or damaged.
     """
     if task not in pair_tasks():
@@ -65,7 +64,7 @@ def read_benchmark(task: str, data: str) -> BenchmarkFolder:
     pairs = TASKS[task].read_pairs(data, names)
     if needs_text and any(pair.prompt is None for pair in pairs):
         raise ValueError(
-            f"'{data}' holds whole stories, but {task} needs parts of stories, as speech and as text: '{{n}}_mutual', "
+            f"'{data}' holds whole stories, but {task} needs their parts, as speech and as text: '{{n}}_mutual', "
             "'{n}_correct' and '{n}_incorrect'."
         )
     modalities = {
@@ -84,13 +83,13 @@ def read_benchmark(task: str, data: str) -> BenchmarkFolder:
 def gather_utterances(
     folder: BenchmarkFolder,
     task: Task,
-    tokenizer: HubertUnitTokenizer | SpeechTextTokenizer,
+    tokenizer: UnitTokenizer,
     codec: HubertUnitCodec | None,
     args: EvaluationArguments,
 ) -> Utterances:
     r"""
-    Get the units and texts of a benchmark's utterances. Where a story is speech from beginning to end, prompt and
-    ending are joined: audio before it is encoded, and units that were encoded apart as they are.
+    Get the units and texts of a benchmark's utterances. If a story is speech from beginning to end, its prompt and
+    ending are joined: as audio, before it is encoded, or as the units of a tokenised benchmark.
 
     Args:
         folder ([`BenchmarkFolder`]), task ([`Task`]):
@@ -148,7 +147,7 @@ def _join_stories(pairs: Sequence[Pair], utterances: Utterances) -> None:
                 units[name], utterances.starts[name] = join_units(units[pair.prompt], units[name])
 
 
-def _problem_of_text(text: str, tokenizer: HubertUnitTokenizer | SpeechTextTokenizer) -> str | None:
+def _problem_of_text(text: str, tokenizer: UnitTokenizer) -> str | None:
     if not text:
         return "its text is empty"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]

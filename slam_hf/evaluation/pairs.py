@@ -1,4 +1,4 @@
-"""Scores a model on pairs of utterances: audio, units or texts of a folder → log-likelihoods → metric."""
+"""Scores a model on pairs of utterances: audio, units or texts → log-likelihoods → metric."""
 
 import copy
 from collections.abc import Sequence
@@ -44,25 +44,24 @@ def evaluate_pairs(
         processor ([`SpeechLMProcessor`], *optional*):
             Its processor, which is not changed. Defaults to that of `args.model`.
         described (`dict`, *optional*):
-            What [`describe_model`] says of the model, if it is known: its weights are then not read again.
+            What [`describe_model`] returned for the model. Without it, the weights are hashed again.
 
     Returns:
-        [`Evaluation`] with one record per pair. Where the benchmark has prompts, it has the conditional scores beside
-        the published one, named as in [`CONDITIONAL_SCORES`]. Pairs with an utterance that cannot be encoded, or that
-        is longer than the positions that the model has learned, are skipped: their records have no scores and say why.
+        [`Evaluation`] with one record per pair. If the benchmark has prompts, the [`CONDITIONAL_SCORES`] stand beside
+        the published one. Pairs with an utterance that cannot be encoded, or that has more tokens than the model has
+        positions, are skipped: their records have no scores and say why.
 
     Raises:
-        FileNotFoundError, ValueError: the benchmark is incomplete, its units are not the model's, the model does not
-            know text and the task has some, or all pairs had to be skipped.
+        FileNotFoundError, ValueError: the benchmark is incomplete, its units are not the model's, the task has text
+            and the model does not know any, or all pairs had to be skipped.
     """
     processor = own_processor(args, model, processor)
     tokenizer, task = processor.tokenizer, TASKS[args.task]
     folder = read_benchmark(args.task, args.data)
-    has_text = isinstance(tokenizer, SpeechTextTokenizer)
-    if not has_text:
+    if not tokenizer.has_text:
         _check_speech_only(args.task)
         tokenizer.add_eos_token = True
-    if args.ban_text and not (has_text and task.is_speech):
+    if args.ban_text and not (tokenizer.has_text and task.is_speech):
         raise ValueError("`ban_text` is for models of speech and text, and for tasks of speech alone.")
     needs_codec = folder.utterances is None and "speech" in folder.modalities.values()
     codec = load_pipeline(args, model, processor).processor.audio_tokenizer if needs_codec else None
@@ -106,8 +105,8 @@ def evaluate_pairs(
 def check_benchmark(task: str, data: str, num_units: int | None, reads_text: bool = False) -> None:
     """
     Check that a model of `num_units` units (`None`: not known), and possibly of text, can be scored on a benchmark of
-    pairs, without reading its audio. Trainings that end with an evaluation call this at their start. It raises what
-    [`evaluate_pairs`] would, or a `ValueError` for another task.
+    pairs, without reading its audio. A training that ends with an evaluation calls this at its start. It raises what
+    [`evaluate_pairs`] would, and a `ValueError` if the task is not one of pairs.
     """
     folder = read_benchmark(task, data)
     if not reads_text:
@@ -119,8 +118,8 @@ def check_benchmark(task: str, data: str, num_units: int | None, reads_text: boo
 def _check_speech_only(task: str) -> None:
     if not TASKS[task].is_speech:
         raise ValueError(
-            f"{task} has text, and the model only knows units: evaluate a model of speech and text, or take a task of "
-            "speech."
+            f"{task} has text, and the model only knows units: evaluate a model of speech and text, or choose a task "
+            "of speech."
         )
 
 
@@ -144,8 +143,8 @@ def load_pipeline(
 
 
 def _text_ids(tokenizer: SpeechTextTokenizer) -> list[int]:
-    """The ids that the reference toolkit bans. If the text tokenizer adds a token in front, this is banned, and the
-    modality tokens are not."""
+    """The ids that the reference toolkit bans: those of text without its special tokens, and the first id of each
+    encoded modality token. That is the token which the text tokenizer puts in front, if it does so."""
     firsts = {tokenizer(token)["input_ids"][0] for token in (tokenizer.speech_token, tokenizer.text_token)}
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
     return sorted(set(tokenizer.text_ids) - special | firsts)

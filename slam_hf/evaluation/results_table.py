@@ -22,8 +22,8 @@ FACTORS = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}
 class Score:
     """
     A cell of the table. The value and its 95 % interval are as tables show them: in percent, if the scale of the task
-    is 100. A miniature is a small benchmark of this package, and `dtype` the type of the model's weights.
-    `conditional` has what the [`CONDITIONAL_SCORES`] give for the same items.
+    is 100. A miniature is a small benchmark of this package, and `dtype` is the type of the model's weights.
+    `conditional` holds the [`CONDITIONAL_SCORES`] of the same items.
     """
 
     value: float

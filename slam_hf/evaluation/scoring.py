@@ -35,8 +35,8 @@ def score_pairs(
     name: str = "scoring",
 ) -> np.ndarray:
     r"""
-    Compute the log-likelihoods of pairs of utterances: of all tokens after the first, as published; of the ending of a
-    story given its prompt; and this minus that of the ending alone.
+    Compute three log-likelihoods of each utterance of pairs: that of all tokens after the first, as published; that of
+    the ending of a story given its prompt; and the latter minus that of the ending alone.
 
     Called in each process of `accelerate launch`, it divides the work among them. Which score of a pair is higher does
     not depend on the number of processes, nor on the size and order of the batches: equal sequences have equal scores,

@@ -33,18 +33,17 @@ from .fingerprints import hash_rows
 
 
 MAX_UTTERANCE_SECONDS = 600.0
-"""A longer file is not an utterance of a benchmark; a small one can decompress to days."""
-
+"""Longer recordings are skipped: they are not utterances of a benchmark, and a small file can decompress to days."""
 
 STORIES_PER_PART = 8
-"""About two minutes of speech, which an interrupted evaluation joins and encodes again."""
+"""About two minutes of speech: what is lost when an evaluation is interrupted."""
 
 
 @dataclass
 class Utterances:
-    """By the name of an utterance: its deduplicated units, of shape `(units,)`, or its text, or why it has none; and
-    the SHA-256 of its audio file, or of its units where there is no audio. Where a story was joined from a prompt and
-    an ending, it has the name of the ending, which begins with the unit number `starts`."""
+    """By the name of an utterance: its deduplicated units, of shape `(units,)`, or its text, or why it was skipped;
+    and the SHA-256 of its audio file, or of its units or text if there is no audio. A story that was joined from a
+    prompt and an ending has the name of the ending, which begins at the index `starts` of its units."""
 
     units: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -54,9 +53,9 @@ class Utterances:
 
 
 def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
-    """Read a folder that was tokenised, such as by `hub_scripts/tokenize_corpus.py`: Parquet files, in it or in
-    `data/`, with the columns `id` (the path of the audio file), `units` and possibly `text`, and possibly the report
-    of what was skipped. `None` where there is no Parquet file.
+    """Read a tokenised folder, such as one from `hub_scripts/tokenize_corpus.py`: Parquet files, in it or in `data/`,
+    with the columns `id` (the path of the audio file), `units` and possibly `text`, and possibly the report of what
+    was skipped. Returns `None` if there is no Parquet file.
 
     A `ValueError` says that two utterances have the same name, or names a file that is damaged.
     """
@@ -97,8 +96,8 @@ def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
 
 
 def list_audio(folder: str | os.PathLike) -> dict[str, Path]:
-    """The audio files below a folder by the name of the utterance. A `ValueError` names two that differ in their
-    extension only."""
+    """The audio files below a folder, by the name of the utterance. A `ValueError` names two that differ only in their
+    extension."""
     files: dict[str, Path] = {}
     for recording in list_audio_folder(folder):
         if isinstance(recording, Recording):
@@ -169,8 +168,8 @@ def encode_stories(
     cache_dir: str | os.PathLike,
     num_workers: int = 2,
 ) -> Utterances:
-    """Join the audio of prompts and endings, whose names in `files` are given by the name of the story, and encode
-    each story in one piece, as [`encode_files`] does. A unit that begins in the prompt is one of the prompt."""
+    """Join the audio of prompts and endings, and encode each story in one piece, as [`encode_files`] does. `stories`
+    has the two names in `files` by the name of the story. A unit that begins in the prompt belongs to the prompt."""
     hashes = hash_files(files)
     keys = {name: hash_rows([[hashes[part] for part in parts]]) for name, parts in stories.items()}
     by_key = {keys[name]: tuple(files[part] for part in parts) for name, parts in stories.items()}
@@ -195,7 +194,7 @@ def encode_stories(
 
 @dataclass(frozen=True)
 class _StoryPart:
-    """Stories by key. A story is read from files one after the other, at a sampling rate in Hz."""
+    """Stories by key, with the files that each is joined from, and the sampling rate in Hz to read them at."""
 
     stories: tuple[tuple[str, tuple[Path, ...]], ...]
     sampling_rate: int
@@ -235,8 +234,8 @@ def _encode(
     cache_dir: str | os.PathLike,
     num_workers: int,
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
-    """Units and durations, and why recordings were skipped, by hash. `make_source` gives the recordings of hashes that
-    are not in the cache."""
+    """Units and durations, and why recordings were skipped, by hash. `make_source` makes the source of the recordings
+    that are not in the cache."""
     state = get_process_state()
     folder = Path(cache_dir) / describe_codec(codec).weights
     encoded, skipped = _read_cache(folder, hashes)

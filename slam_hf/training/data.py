@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,9 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from ..encoding.codec_identity import describe_codec
 from ..processing_speech_lm import SpeechLMProcessor
+from ..tokenization_hubert_unit import UnitTokenizer
 from .arguments import CorpusConfig, PretrainArguments
-from .documents import (
-    DocumentEncoder,
-    Interleaving,
-    Tokenizer,
-    check_documents,
-    encode_documents,
-    encode_without_end,
-)
+from .documents import DocumentEncoder, Interleaving, check_documents, encode_documents, encode_without_end
 from .packing import AnyDataset, pack_documents, separate_documents
 
 
@@ -92,8 +85,8 @@ def read_card(corpus: CorpusConfig) -> dict[str, Any]:
 
 
 def make_interleaving(args: PretrainArguments, processor: SpeechLMProcessor, seed: int) -> Interleaving | None:
-    """How to mix the speech and the text of interleaved corpora, if there are any. A `ValueError` says that the frame
-    rate of their codec is not known: neither a card of theirs nor the codec of the model says it."""
+    """How to mix the speech and the text of interleaved corpora, or `None` if there are none. A `ValueError` says that
+    the frame rate of their codec is not known, neither from their cards nor from the codec of the model."""
     corpora = [corpus for corpus in args.datasets if corpus.modality == "interleaved"]
     if not corpora:
         return None
@@ -108,7 +101,7 @@ def make_interleaving(args: PretrainArguments, processor: SpeechLMProcessor, see
 
 
 def load_corpora(
-    args: PretrainArguments, tokenizer: Tokenizer, interleaving: Interleaving | None = None
+    args: PretrainArguments, tokenizer: UnitTokenizer, interleaving: Interleaving | None = None
 ) -> tuple[list[AnyDataset], dict[str, AnyDataset]]:
     """
     Load the documents to train on, of each corpus, and the held-out documents of all corpora by modality, with the
@@ -127,47 +120,32 @@ def load_corpora(
 
 
 def _load_corpus(
-    corpus: CorpusConfig, args: PretrainArguments, tokenizer: Tokenizer, interleaving: Interleaving | None
+    corpus: CorpusConfig, args: PretrainArguments, tokenizer: UnitTokenizer, interleaving: Interleaving | None
 ) -> tuple[AnyDataset, AnyDataset]:
-    load = partial(_load, corpus, args, tokenizer, interleaving)
+    source = {"data_files": corpus.data_files, "revision": corpus.revision}
+
+    def load(split: str) -> AnyDataset:
+        rows = load_dataset(corpus.path, corpus.name, split=split, streaming=args.streaming, **source)
+        return check_documents(rows, corpus, tokenizer, interleaving, args.dataset_num_proc)
+
     documents = load(corpus.split)
     if args.validation_documents is None:
-        splits = get_dataset_split_names(
-            corpus.path, corpus.name, data_files=corpus.data_files, revision=corpus.revision
-        )
+        splits = get_dataset_split_names(corpus.path, corpus.name, **source)
         if is_held_out_split(args.validation_split, "validation", corpus.split, splits, corpus.path):
             return documents, load(args.validation_split)
     return hold_out(documents, args.validation_documents, corpus.path)
 
 
-def _load(
-    corpus: CorpusConfig,
-    args: PretrainArguments,
-    tokenizer: Tokenizer,
-    interleaving: Interleaving | None,
-    split: str,
-) -> AnyDataset:
-    rows = load_dataset(
-        corpus.path,
-        corpus.name,
-        data_files=corpus.data_files,
-        revision=corpus.revision,
-        split=split,
-        streaming=args.streaming,
-    )
-    return check_documents(rows, corpus, tokenizer, interleaving, args.dataset_num_proc)
-
-
 def pack_corpus(
     documents: AnyDataset,
     args: PretrainArguments,
-    tokenizer: Tokenizer,
+    tokenizer: UnitTokenizer,
     modality: str = "speech",
     interleaving: Interleaving | None = None,
     endless: bool = False,
 ) -> AnyDataset:
-    """Encode the documents of a corpus, and pack them into sequences or give each a sequence of its own. `endless`
-    passes over an interleaved corpus choose anew which words are speech."""
+    """Encode the documents of a corpus, and pack them into sequences or give each a sequence of its own. With
+    `endless`, each pass over an interleaved corpus chooses anew which words are speech."""
     encode = DocumentEncoder(tokenizer, modality, interleaving)
     if endless and modality == "interleaved":
         encoded = encode_without_end(documents, encode, interleaving.seed)

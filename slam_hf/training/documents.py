@@ -17,13 +17,11 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 
 from ..corpora.interleaving import draw_speech_words, find_problem, interleave_words, interleaved_string
 from ..corpora.schema import UNIT_CORPUS_FEATURES
-from ..tokenization_hubert_unit import HubertUnitTokenizer
+from ..tokenization_hubert_unit import HubertUnitTokenizer, UnitTokenizer
 from ..tokenization_speech_text import SpeechTextTokenizer
 from .arguments import CorpusConfig
 from .packing import ROWS_TOGETHER, AnyDataset, map_processes, split
 
-
-Tokenizer = HubertUnitTokenizer | SpeechTextTokenizer
 
 FEATURES = {
     "speech": Features({"units": List(Value("uint16"))}),
@@ -31,6 +29,13 @@ FEATURES = {
     "interleaved": Features({name: UNIT_CORPUS_FEATURES[name] for name in ("units", "durations", "aligned_text")}),
 }
 """Columns of the documents of each modality."""
+
+HINTS = {
+    "text": " Name its column of text: `text_column`.",
+    "interleaved": " hub_scripts/align_text.py adds the times of words.",
+}
+
+NOT_TEXT = "a text that holds a token of speech"
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Interleaving:
         epoch: int,
         tokenizer: SpeechTextTokenizer,
     ) -> str:
-        """An utterance as text in which speech and text take turns, in the pass `epoch` over the corpus."""
+        """Returns an utterance as text in which speech and text take turns, for the pass `epoch` over the corpus."""
         utterance = zlib.crc32(np.asarray(units, dtype=np.uint16).tobytes())
         generator = np.random.default_rng([self.seed, epoch, utterance])
         is_speech = draw_speech_words(len(words), generator, self.method, self.span, self.share)
@@ -73,15 +78,15 @@ class Interleaving:
 def check_documents(
     rows: AnyDataset,
     corpus: CorpusConfig,
-    tokenizer: Tokenizer,
+    tokenizer: UnitTokenizer,
     interleaving: Interleaving | None = None,
     num_proc: int | None = None,
 ) -> AnyDataset:
     r"""
     Check the rows of a corpus, and keep the columns of its modality.
 
-    Rows without text, or without usable times of words in an interleaved corpus, are left out and counted. The size
-    of a stream is not known: it prints its counts so far at powers of ten.
+    Rows without text, or without usable word times in an interleaved corpus, are left out and counted. A stream prints
+    each count when it reaches a power of ten, because its size is not known.
 
     Raises:
         ValueError: a column is missing, a unit is outside the vocabulary, or no row can be used.
@@ -94,7 +99,7 @@ def check_documents(
         kind = "a tokenised corpus" if "units" in missing else f"a corpus of {modality} data"
         raise ValueError(
             f"'{corpus.path}' is not {kind}: it has the columns {columns}, and {_listing(missing)} missing."
-            + (_HINTS.get(modality, "") if kind != "a tokenised corpus" else "")
+            + (HINTS.get(modality, "") if kind != "a tokenised corpus" else "")
         )
     if modality == "speech":
         check = partial(_check_units, num_units=tokenizer.num_units, corpus=corpus.path)
@@ -128,12 +133,6 @@ def check_documents(
     return checked if modality == "speech" else _leave_out(checked, corpus)
 
 
-_HINTS = {
-    "text": " Name its column of text: `text_column`.",
-    "interleaved": " hub_scripts/align_text.py adds the times of words.",
-}
-
-
 def _listing(names: list[str]) -> str:
     return f"{' and '.join(f'`{name}`' for name in names)} {'is' if len(names) == 1 else 'are'}"
 
@@ -160,13 +159,10 @@ def _check_text(documents: pa.Table, rows: list[int], column: str, corpus: str, 
         raise ValueError(f"'{corpus}', row {rows[0]}: `{column}` must be text, got {texts.type}.")
     texts = texts.cast(pa.string())
     problems = [
-        "no text" if text is None or not text.strip() else _NOT_TEXT if not_text.search(text) else None
+        "no text" if text is None or not text.strip() else NOT_TEXT if not_text.search(text) else None
         for text in texts.to_pylist()
     ]
     return pa.table({"text": texts, "problem": pa.array(problems, pa.string())})
-
-
-_NOT_TEXT = "a text that holds a token of speech"
 
 
 def _check_words(
@@ -195,7 +191,7 @@ def _check_words(
         # Less than a frame of audio follows the last frame.
         problem = find_problem(words, (sum(durations) + 1) * seconds_per_frame)
         if problem is None and not_text.search("".join(word["word"] for word in words)):
-            problem = _NOT_TEXT
+            problem = NOT_TEXT
         problems.append(problem)
     return table.append_column("problem", pa.array(problems, pa.string()))
 
@@ -209,7 +205,7 @@ def _leave_out(checked: AnyDataset, corpus: CorpusConfig) -> AnyDataset:
         num_usable = problems.pop(None, 0)
         counts = ", ".join(f"{count:,} × {problem}" for problem, count in problems.most_common())
         if num_usable == 0:
-            raise ValueError(f"'{corpus.path}': no row can be used: {counts}.{_HINTS[corpus.modality]}")
+            raise ValueError(f"'{corpus.path}': no row can be used: {counts}.{HINTS[corpus.modality]}")
         if problems:
             total = f"{problems.total():,} of {len(checked):,} rows"
             PartialState().print(f"'{corpus.path}', {corpus.modality}: {total} are left out: {counts}.")
@@ -229,9 +225,9 @@ class DocumentEncoder:
     r"""
     Encodes documents as ids.
 
-    The units of a model of speech alone are `<S> units <S>`. A model of speech and text has what its text tokenizer
-    adds in front (a beginning of sequence, or nothing), and then the units or the text without a modality token, or
-    both in turn, each after the token of its modality.
+    A document of a model of units alone is `<S> units <S>`. In a model of speech and text, a document begins with what
+    the text tokenizer adds in front (a beginning of sequence, or nothing). Units or text follow without a modality
+    token, or both in turn, each after the token of its modality.
 
     Args:
         tokenizer ([`HubertUnitTokenizer`] or [`SpeechTextTokenizer`]):
@@ -242,12 +238,12 @@ class DocumentEncoder:
             How to mix interleaved documents.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: UnitTokenizer
     modality: str = "speech"
     interleaving: Interleaving | None = None
 
     def __call__(self, batch: dict[str, list], epoch: int = 0) -> dict[str, list[list[int]]]:
-        """Encode a batch with the columns of the modality in `FEATURES`, in the pass `epoch` over the corpus. A
+        """Encode a batch with the columns of the modality in `FEATURES`, for the pass `epoch` over the corpus. A
         `ValueError` names a unit that is outside the vocabulary."""
         tokenizer = self.tokenizer
         if isinstance(tokenizer, HubertUnitTokenizer):
@@ -277,8 +273,8 @@ def encode_documents(documents: AnyDataset, encode: DocumentEncoder, num_proc: i
 
 
 def encode_without_end(documents: AnyDataset, encode: DocumentEncoder, seed: int) -> IterableDataset:
-    """Pass over documents without end. Each pass over an interleaved corpus chooses anew which words are speech, and
-    each pass over a stored corpus is in an order of its own."""
+    """Encode documents in endless passes. Each pass over an interleaved corpus chooses anew which words are speech,
+    and each pass over a stored corpus has its own order."""
     kwargs = {"documents": documents, "encode": encode, "seed": seed}
     return IterableDataset.from_generator(_encoded_without_end, gen_kwargs=kwargs)
 

@@ -11,7 +11,7 @@ from ..configuration_speech_lm import SpeechLMConfig
 from ..loading_utils import naming_damaged_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..processing_speech_lm import SpeechLMProcessor, check_codec, load_codec
-from ..tokenization_hubert_unit import HubertUnitTokenizer
+from ..tokenization_hubert_unit import HubertUnitTokenizer, UnitTokenizer
 from ..tokenization_speech_text import SpeechTextTokenizer
 from ..unit_vocabulary import NUM_SPECIAL_TOKENS
 from .arguments import PretrainArguments
@@ -94,17 +94,16 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
     return SpeechLMProcessor(make_feature_extractor(), _make_tokenizer(args, model_args), codec)
 
 
-def _make_tokenizer(args: PretrainArguments, model_args: ModelConfig) -> HubertUnitTokenizer | SpeechTextTokenizer:
+def _make_tokenizer(args: PretrainArguments, model_args: ModelConfig) -> UnitTokenizer:
     """The tokenizer of the units, or of text and units if there is text to train on."""
+    name, revision = model_args.model_name_or_path, model_args.model_revision
     if args.base_config is None and _is_speech_lm(model_args):
-        name, revision = model_args.model_name_or_path, model_args.model_revision
         return AutoTokenizer.from_pretrained(name, revision=revision, **_text_tokenizer(args))
     if not args.has_text:
         return HubertUnitTokenizer(num_units=args.num_units)
     if args.text_tokenizer is not None:
-        of_text = AutoTokenizer.from_pretrained(args.text_tokenizer)
-    else:
-        of_text = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+        name, revision = args.text_tokenizer, None
+    of_text = AutoTokenizer.from_pretrained(name, revision=revision)
     return SpeechTextTokenizer.from_text_tokenizer(of_text, args.num_units)
 
 
