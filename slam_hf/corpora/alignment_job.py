@@ -21,7 +21,7 @@ from ..encoding.ledger import ChunkKey, Ledger, to_parquet
 from ..encoding.progress import JobProgress
 from ..encoding.reading import words_between
 from ..encoding.recordings import Skipped, SkipReason
-from ..encoding.settings import job_name, list_changes, read_state
+from ..encoding.settings import check_settings, claim_folder, job_name, read_state
 from ..encoding.source_arguments import SourceArguments
 from ..encoding.source_file import open_source, prepare_source
 from ..encoding.sources import Source
@@ -38,6 +38,8 @@ from .word_aligners import TIME_DECIMALS, CtcAligner, WhisperAligner
 
 
 MANIFEST = "manifest.jsonl"
+
+JOB = "an alignment"
 
 SETTINGS = ("source", "models", "language", "corpus")
 
@@ -109,9 +111,7 @@ class AlignmentJob:
         self._check_vacant()
         with lock_folder(self.output_dir):
             source = prepare_source(f"{self._folder}/source.parquet", self.source)
-            settings = self._settings(source)
-            self._check_settings(settings)
-            atomic_write(f"{self._folder}/settings.json", json.dumps(settings, indent=2).encode())
+            claim_folder(self._folder, self._settings(source), JOB)
             if self.read_summary() is not None:
                 self.finish(None, 0, 1)
                 return self.read_summary()
@@ -123,7 +123,7 @@ class AlignmentJob:
     def align(self, data: Any, rank: int, world_size: int) -> None:
         """Align what is missing of a task's share, on the accelerator of this process or else on the CPU."""
         source = open_source(f"{self._folder}/source.parquet")
-        self._check_settings(self._settings(source))
+        check_settings(self._folder, self._settings(source), JOB)
         if self.read_summary() is None:
             align_parts(source, self._aligners()[0], self._ledger(), rank, world_size)
 
@@ -191,15 +191,6 @@ class AlignmentJob:
             if self.corpus is None
             else {name: open_folder(self.corpus).size(name) for name in self._shards()},
         }
-
-    def _check_settings(self, settings: dict[str, Any]) -> None:
-        if open_folder(self._folder).exists("settings.json"):
-            earlier = read_state(f"{self._folder}/settings.json", SETTINGS)
-            if changes := list_changes(earlier, json.loads(json.dumps(settings))):
-                raise ValueError(
-                    f"'{self._folder}' holds an alignment that was begun with other settings. Use those to continue "
-                    "it, or write to another folder:\n" + "\n".join(changes)
-                )
 
     def _ledger(self) -> Ledger:
         return Ledger(f"{self._folder}/chunks", job_name(read_state(f"{self._folder}/settings.json", SETTINGS)))

@@ -11,12 +11,10 @@ import fsspec
 
 from ..atomic_write import atomic_write
 from ..folders import open_folder
+from ..setting_changes import list_changes
 from .codec_identity import CodecDescription
 from .reading import PieceRules
 from .sources import Source
-
-
-SETTINGS = ("codec", "source", "rules")
 
 
 def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) -> dict[str, Any]:
@@ -30,23 +28,25 @@ def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) ->
     }
 
 
-def claim_folder(folder: str | os.PathLike, settings: dict[str, Any]) -> None:
-    """Write the settings of a split's tokenisation to its folder. A `ValueError` says that the split was begun with
-    other settings, or that another split, in a folder beside it, was begun with another codec."""
+def claim_folder(folder: str | os.PathLike, settings: dict[str, Any], job: str = "a tokenisation") -> None:
+    """Write the settings of a job to the folder of its split. A `ValueError` says that the split was begun with other
+    settings, or that another split, in a folder beside it, was begun with another codec."""
     parent, split = os.path.split(os.fspath(folder))
     for path in sorted(open_folder(parent).glob("*/settings.json")):
         name = path.partition("/")[0]
-        check_settings(f"{parent}/{name}", settings if name == split else {"codec": settings["codec"]})
+        shared = {key: value for key, value in settings.items() if key == "codec"}
+        if expected := settings if name == split else shared:
+            check_settings(f"{parent}/{name}", expected, job)
     atomic_write(f"{parent}/{split}/settings.json", json.dumps(settings, indent=2).encode())
 
 
-def check_settings(folder: str, settings: dict[str, Any]) -> None:
-    """Raise `ValueError` if the tokenisation in a folder was begun with other settings than these."""
+def check_settings(folder: str, settings: dict[str, Any], job: str = "a tokenisation") -> None:
+    """Raise `ValueError` if the job in a folder was begun with other settings than these."""
     settings = json.loads(json.dumps(settings))
-    earlier = read_state(f"{folder}/settings.json", SETTINGS)
+    earlier = read_state(f"{folder}/settings.json", settings)
     if changes := list_changes({name: earlier[name] for name in settings}, settings):
         raise ValueError(
-            f"'{folder}' holds a tokenisation that was begun with other settings. Use those to continue it, or write "
+            f"'{folder}' holds {job} that was begun with other settings. Use those to continue it, or write "
             "to another folder:\n" + "\n".join(changes)
         )
 
@@ -67,20 +67,3 @@ def read_state(path: str | os.PathLike, keys: Collection[str]) -> dict[str, Any]
     except (RecursionError, ValueError) as error:
         raise ValueError(f"'{path}' is damaged ({error}). Remove it and start the same command again.") from error
     return state
-
-
-def list_changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """A line for each setting that differs."""
-    earlier, now = _flatten(earlier), _flatten(now)
-    return [
-        f"  {key}: was {earlier.get(key)!r}, is now {now.get(key)!r}"
-        for key in sorted(earlier.keys() | now.keys())
-        if earlier.get(key) != now.get(key)
-    ]
-
-
-def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in settings.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from ..atomic_write import atomic_write
 from ..audio_files import AudioError, ByteRange, open_file
 from ..remote_files import local_path, pin_revision
+from ..setting_changes import list_changes
 from .dataset_source import open_dataset
 from .folder_files import FolderFiles, list_files, read_versions
 from .listing import list_audio_folder, list_librilight, list_librispeech
 from .manifest import read_manifest
 from .recordings import Recording, Skipped, SkipReason
-from .settings import list_changes
 from .source_arguments import SourceArguments
 from .sources import FilePart, Source, file_source
 from .tar_shards import list_tar_files, list_tar_shards

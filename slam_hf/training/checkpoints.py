@@ -11,6 +11,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from ..atomic_write import atomic_write
+from ..checkpoint_files import read_json
 from ..evaluation.units import hash_files
 
 
@@ -141,7 +142,6 @@ def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = T
 def _read_object(path: Path) -> dict[str, Any] | None:
     """A JSON object, or `None` where the file is missing or cut short."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        return read_json(path)
     except (FileNotFoundError, ValueError):
         return None
-    return content if isinstance(content, dict) else None

@@ -13,8 +13,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
 from ..atomic_write import atomic_write
-from ..encoding.settings import list_changes
+from ..checkpoint_files import read_json
 from ..folder_lock import lock_folder
+from ..setting_changes import list_changes
 from .arguments import PretrainArguments
 from .checkpoints import wants_latest
 from .preferences import AlignArguments
@@ -122,7 +123,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        noted = json.loads(path.read_text("utf-8"))
+        noted = read_json(path)
         return {"settings": dict(noted["settings"]), "finished": bool(noted["finished"])}
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"'{path}' is damaged. Give another `output_dir`.") from None
