@@ -4,6 +4,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from multiprocessing import get_context
 
 import numpy as np
@@ -216,14 +217,12 @@ def run_with_own_lock(job, args):
 def kill(run, victim, folder):
     """Kill a run or one of its workers, soon after it has some chunks, and return whether it was still running."""
     process, num_chunks = psutil.Process(run.pid), random.randint(0, 5)
-    try:
-        while True:
+    with suppress(psutil.NoSuchProcess):  # it ends meanwhile
+        while run.is_alive():
             workers = [child for child in process.children() if child.cmdline() == process.cmdline()]
             if workers and len(list_chunks(folder)) >= num_chunks:
-                break
+                time.sleep(random.uniform(0, 0.05))
+                (random.choice(workers) if victim == "worker" else process).kill()
+                return True
             time.sleep(0.002)
-        time.sleep(random.uniform(0, 0.05))
-        (random.choice(workers) if victim == "worker" else process).kill()
-    except psutil.NoSuchProcess:  # it has ended
-        return False
-    return True
+    return False
