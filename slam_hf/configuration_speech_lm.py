@@ -44,11 +44,11 @@ class SpeechLMConfig(PreTrainedConfig):
         num_units (`int`, *optional*):
             Number of speech units. Defaults to `vocab_size - 2`. If it is less, the last rows of the embedding are
             padding: they are never generated, and have no probability in `log_likelihood`. In a vocabulary of text and
-            units, `None` where the checkpoint does not say it: its tokenizer does.
+            units, it may be `None`: published checkpoints do not give it, and it follows from their tokenizer.
         tokenizer_class (`str`, *optional*):
             `"HubertUnitTokenizer"` for a vocabulary of units, the default, or `"SpeechTextTokenizer"` for one of text
-            and units. A published `config.json` does not say it, and it follows from the vocabulary of the text model
-            that the checkpoint names.
+            and units. Published checkpoints do not give it: it follows from the size of their vocabulary and that of
+            the text LM that they name.
         tie_word_embeddings (`bool`, *optional*):
             Whether the head shares the weights of the embedding. Defaults to what `base_config` says.
 

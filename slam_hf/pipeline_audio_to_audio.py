@@ -252,21 +252,17 @@ class AudioToAudioPipeline(Pipeline):
             options.setdefault("tokenizer", self.tokenizer)
         output = self.model.generate(**model_inputs, **options)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        continuations = sequences[:, input_ids.shape[1] :]
+        outputs = {"continuations": continuations}
         if output_modality == "text":
-            continuations = sequences[:, input_ids.shape[1] :]
             lengths = [self._text_length(ids, eos, settings.get("stop_strings")) for ids in continuations.tolist()]
-            texts = {"continuations": continuations, "text_lengths": torch.tensor(lengths)}
-            by_prompt = {name: rows.unflatten(0, (len(input_ids), -1)) for name, rows in texts.items()}
-            return {**model_inputs, **by_prompt}
-        # All at once, before the pipeline takes the batch apart.
-        waveforms = self.processor.batch_decode(sequences if return_full_audio else sequences[:, input_ids.shape[1] :])
-        outputs = {
-            "continuations": sequences[:, input_ids.shape[1] :],
-            "waveforms": pad_sequence(list(map(torch.from_numpy, waveforms)), batch_first=True),
-            "lengths": torch.tensor(list(map(len, waveforms))),
-        }
+            outputs["text_lengths"] = torch.tensor(lengths)
+        else:  # all at once, before the pipeline takes the batch apart
+            waveforms = self.processor.batch_decode(sequences if return_full_audio else continuations)
+            outputs["waveforms"] = pad_sequence(list(map(torch.from_numpy, waveforms)), batch_first=True)
+            outputs["lengths"] = torch.tensor(list(map(len, waveforms)))
         by_prompt = {name: rows.unflatten(0, (len(input_ids), -1)) for name, rows in outputs.items()}
-        return {"input_ids": input_ids, **by_prompt}
+        return {**model_inputs, **by_prompt}
 
     def _can_compile(self, num_rows: int, settings: Mapping[str, Any]) -> bool:
         """

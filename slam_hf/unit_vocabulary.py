@@ -17,7 +17,7 @@ UNIT_TOKENIZER, SPEECH_TEXT_TOKENIZER = "HubertUnitTokenizer", "SpeechTextTokeni
 """The `tokenizer_class` of models of units alone, and of text and units."""
 
 MAX_UNUSED_ROWS = 0.1
-"""Maximum share of rows in the embedding of a text LM that its tokenizer leaves unused. Phi-2 has 1.8 %."""
+"""Maximum share of the rows in a text LM's embedding that its tokenizer leaves unused. For Phi-2, it is 1.8 %."""
 
 MAX_UNITS = 65_536
 """Maximum number of units: a corpus stores them in 16 bits."""
@@ -32,14 +32,14 @@ def holds_text(config: Mapping[str, Any]) -> bool:
     """
     Whether a speech LM's `config.json` describes a vocabulary of text and units, and not of units alone.
 
-    The published format does not say so. A model of units alone names no text LM, says `num_units`, or has cut the
-    vocabulary of the text LM; one of text and units has extended it.
+    The published format does not say. A model of units alone names no text LM, gives `num_units`, or has a much
+    smaller vocabulary than the text LM. A model of text and units has extended the vocabulary of the text LM.
     """
     if config.get("tokenizer_class") in (UNIT_TOKENIZER, SPEECH_TEXT_TOKENIZER):
         return config["tokenizer_class"] == SPEECH_TEXT_TOKENIZER
     base, vocab_size = config.get("base_config") or {}, config.get("vocab_size")
     if config.get("num_units") is not None or not isinstance(base, Mapping) or not isinstance(vocab_size, int):
-        return False  # or it is wrong, which the configuration class says
+        return False  # wrong types are refused by the configuration class
     base_size = base.get("vocab_size")
     is_named = bool(base.get("_name_or_path") or config.get("base_model_name"))
     return is_named and not (isinstance(base_size, int) and vocab_size <= (1 - MAX_UNUSED_ROWS) * base_size)

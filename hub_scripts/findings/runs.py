@@ -47,7 +47,7 @@ class Pretraining:
         recipe (`str`, *optional*, defaults to `"quickstart.yaml"`):
             The recipe.
         flops (`float`, *optional*):
-            Training compute in FLOPs, in place of time: a smaller model sees more tokens.
+            Training compute in FLOPs, in place of time: a smaller model then sees more tokens.
         datasets (`list[dict]`, *optional*):
             Corpora in place of those of the recipe.
         packing (`bool`, *optional*, defaults to `True`):
@@ -87,7 +87,7 @@ class Pretraining:
 
 
 def count_parameters(recipe: str) -> int:
-    """Parameters of the model that a recipe makes."""
+    """Number of parameters of a recipe's model."""
     args = PretrainArguments(**{name: read_recipe(recipe).get(name) for name in ("base_config", "text_tokenizer")})
     with torch.device("meta"):
         return initial_model(args, ModelArguments(), seed=0).num_parameters()

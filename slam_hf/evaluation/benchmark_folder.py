@@ -64,7 +64,7 @@ def read_benchmark(task: str, data: str) -> BenchmarkFolder:
     pairs = TASKS[task].read_pairs(data, names)
     if needs_text and any(pair.prompt is None for pair in pairs):
         raise ValueError(
-            f"'{data}' holds whole stories, but {task} needs their parts, as speech and as text: '{{n}}_mutual', "
+            f"'{data}' holds whole stories, but {task} needs parts of stories, as speech and as text: '{{n}}_mutual', "
             "'{n}_correct' and '{n}_incorrect'."
         )
     modalities = {

@@ -63,7 +63,7 @@ def evaluate_continuations(
         processor ([`SpeechLMProcessor`], *optional*):
             Its processor, which is not changed. Defaults to that of `args.model`.
         described (`dict`, *optional*):
-            What [`describe_model`] says of the model, if it is known: its weights are then not read again.
+            What [`describe_model`] returned for the model. Without it, the weights are hashed again.
 
     Returns:
         [`Evaluation`] with the results of prompts and continuations together, with those of the continuations alone
@@ -88,16 +88,16 @@ def evaluate_continuations(
     text_lm = _load_text_lm(continuation_args) if needs_text_lm else None
     speak = load_pipeline(args, model, own_processor(args, model, processor))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
-    described, data_hash = (
-        described or describe_model(model, args.model),
-        hash_rows(hash_files(files | alignments).items()),
-    )
+    described = described or describe_model(model, args.model)
+    data_hash = hash_rows(hash_files(files | alignments).items())
     model.to(getattr(torch, args.dtype))
     codec = speak.processor.audio_tokenizer
-    settings = {"dtype": args.dtype} | {
-        name: getattr(continuation_args, name) for name in ("prompt_seconds", "batch_size", "seed")
+    settings = {name: getattr(continuation_args, name) for name in ("prompt_seconds", "batch_size", "seed")}
+    settings |= {
+        "dtype": args.dtype,
+        "generation": _describe_generation(speak),
+        "asr_model": describe_model(transcribe.model),
     }
-    settings |= {"generation": _describe_generation(speak), "asr_model": describe_model(transcribe.model)}
     identity = hash_rows([[described["weights"], data_hash, hash_model(codec), settings]])
     journal_dir, audio_dir = Path(args.output_dir, ".journal", identity), Path(args.output_dir, "audio")
     records = continue_recordings(files, speak, transcribe, continuation_args, journal_dir, audio_dir, args.task)

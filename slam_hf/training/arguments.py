@@ -115,8 +115,8 @@ class CorpusConfig:
             Either every corpus has a weight or none has: then they are mixed in proportion to their sizes.
         modality (`str`, *optional*, defaults to `"speech"`):
             What to train on: `"speech"`, the units of a tokenised corpus; `"text"`, a column of text; or
-            `"interleaved"`, the units and the words of a tokenised corpus with `aligned_text`, in turn. Rows without
-            times of words are left out of the latter.
+            `"interleaved"`, the units and the words of a tokenised corpus with `aligned_text`, in turn. Its rows
+            without word times are left out.
         text_column (`str`, *optional*, defaults to `"text"`):
             Name of the column of text.
     """
@@ -151,15 +151,15 @@ class CorpusConfig:
 @dataclass
 class PretrainArguments:
     r"""
-    What to train on which units and texts, and for how long.
+    What to train, on which units and texts, and for how long.
 
     Args:
         base_config (`dict`, *optional*):
             Train from scratch: the architecture of the LM, as in its `config.json` (`model_type`, `hidden_size`, ...).
             Otherwise `model_name_or_path` says what to start from: a text LM (TWIST initialisation), or a SpeechLM.
         text_tokenizer (`str`, *optional*):
-            Make a model of speech and text: the tokenizer whose vocabulary the units extend, a Hub id, a folder or
-            `"quickstart:tokenizer"`. A text LM has its own, which is used where a corpus has text.
+            Make a model of speech and text: the text tokenizer that is extended with units, a Hub id, a folder or
+            `"quickstart:tokenizer"`. If a corpus has text, it defaults to the tokenizer of the text LM.
         num_units (`int`, *optional*, defaults to 500):
             Number of units of the codec that the corpora were made with.
         rope_theta (`float`, *optional*):
@@ -173,7 +173,7 @@ class PretrainArguments:
             How to choose the words of interleaved corpora that are speech, anew for each pass over a corpus:
             `"poisson"`, `"span"` or `"random"`, see [`~corpora.interleaving.draw_speech_words`].
         interleaving_span (`float`, *optional*, defaults to 10):
-            Words of a span of speech.
+            Number of words per span of speech; for `"poisson"`, their mean.
         interleaving_share (`float`, *optional*, defaults to 0.3):
             Share of the words that are speech, or for `"span"` the probability that a span begins.
         streaming (`bool`, *optional*, defaults to `False`):
@@ -222,7 +222,7 @@ class PretrainArguments:
     interleaving: str = field(
         default="poisson", metadata={"help": "How to choose the words that are speech: poisson, span or random."}
     )
-    interleaving_span: float = field(default=10, metadata={"help": "Words of a span of speech."})
+    interleaving_span: float = field(default=10, metadata={"help": "Number of words per span of speech."})
     interleaving_share: float = field(default=0.3, metadata={"help": "Share of the words that are speech."})
     streaming: bool = field(default=False, metadata={"help": "Read the corpora during training."})
     validation_split: str = field(default="validation", metadata={"help": "Split that is held out."})
