@@ -19,6 +19,7 @@ from slam_hf import SpeechLMProcessor
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
+from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
@@ -34,7 +35,8 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     training_args.include_num_input_tokens_seen = "non_padding"
     output_dir = Path(training_args.output_dir)
 
-    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+    with naming_damaged_files(model_args.model_name_or_path):
+        processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     if not isinstance(processor, SpeechLMProcessor):
         raise ValueError(f"'{model_args.model_name_or_path}' is not a speech language model.")
     corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)

@@ -24,6 +24,7 @@ from slam_hf.evaluation.pairs import check_benchmark, evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.evaluation.tasks import TASKS
 from slam_hf.folder_lock import lock_folder
+from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.processes import get_process_state
 from slam_hf.public_names import is_hub_id
 from slam_hf.training.run_record import read_training_tokens
@@ -39,7 +40,8 @@ def main(args: CommandArguments, continuation_args: ContinuationArguments) -> No
                 check_benchmark(evaluation_args.task, evaluation_args.data, config.num_units, config.has_text)
         processor, described = None, describe_model(model, name)
         if args.text_tokenizer is not None:
-            processor = AutoProcessor.from_pretrained(name, text_tokenizer=args.text_tokenizer)
+            with naming_damaged_files(name):
+                processor = AutoProcessor.from_pretrained(name, text_tokenizer=args.text_tokenizer)
         for evaluation_args in evaluations:
             evaluate(evaluation_args, continuation_args, model, processor, described)
 
@@ -70,10 +72,11 @@ def load_model(name: str) -> SpeechLMForCausalLM:
     hint = ""
     if Path(name, "adapter_config.json").is_file():
         hint = " It is an adapter, whose `base_model_name_or_path` must be a speech language model where it is now."
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"'{name}' cannot be loaded: {str(error).splitlines()[0]}{hint}") from error
+    with naming_damaged_files(name):
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"'{name}' cannot be loaded: {str(error).splitlines()[0]}{hint}") from error
     if not isinstance(model, SpeechLMForCausalLM):
         raise ValueError(f"'{name}' is a {type(model).__name__}: expected a speech language model.{hint}")
     return model

@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import EncodecFeatureExtractor, HubertConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .loading_utils import without_loading_options
+from .loading_utils import naming_damaged_files, without_loading_options
 from .unit_vocabulary import check_num_units
 
 
@@ -175,7 +175,8 @@ class HubertUnitCodecConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "HubertUnitCodecConfig":
-        return super().from_dict(without_loading_options(config_dict), **kwargs)
+        with naming_damaged_files(kwargs.get("name_or_path")):  # which the Auto classes pass
+            return super().from_dict(without_loading_options(config_dict), **kwargs)
 
     @property
     def layer(self) -> int:

@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
-from .loading_utils import without_loading_options
+from .loading_utils import naming_damaged_files, without_loading_options
 from .unit_vocabulary import (
     BOUNDARY_TOKEN_ID,
     NUM_SPECIAL_TOKENS,
@@ -123,7 +123,8 @@ class SpeechLMConfig(PreTrainedConfig):
             for source in (base, config_dict):  # published ones have the special tokens of text in `base_config`
                 saved |= {name: source[name] for name in saved if source.get(name) is not None}
             config_dict |= saved | {"tokenizer_class": SPEECH_TEXT_TOKENIZER}
-        return super().from_dict(config_dict, **kwargs)
+        with naming_damaged_files(kwargs.get("name_or_path")):  # which the Auto classes pass
+            return super().from_dict(config_dict, **kwargs)
 
     @property
     def has_text(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils.hub import cached_file, resolve_revision
@@ -122,9 +123,12 @@ def read_json(path: str | os.PathLike | None) -> dict[str, Any]:
 
 def check_index(path: str | os.PathLike) -> None:
     """Raise a `ValueError` if the index of a model's weights names anything but safetensors beside it."""
-    files = read_json(path)["weight_map"].values()
-    for file in files:
-        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file):
+    content = read_json(path)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"'{path}' has no `weight_map`.")
+    for file in weight_map.values():
+        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", str(file)):
             raise ValueError(f"'{path}' names {file!r}: weights must be safetensors in the folder of their index.")
 
 
@@ -134,7 +138,7 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        patterns = ("*config.json", "tokenizer.json", "*.index.json", "*.safetensors")
+        patterns = ("*config.json", "tokenizer.json", "vocab.json", "*.index.json", "*.safetensors")
         files = [path for pattern in patterns for path in sorted(Path(folder or "missing").glob(pattern))]
         for path in files:
             try:
@@ -144,6 +148,8 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
                         raise ValueError(f"it holds a {type(content).__name__} in place of an object")
                     if path.name == "tokenizer.json" and not content.keys() >= {"model", "added_tokens"}:
                         raise ValueError("it lacks the `model` and `added_tokens` of a tokenizer")
+                    if path.name == "tokenizer.json":
+                        Tokenizer.from_file(str(path))
                 else:
                     safe_open(path, framework="pt").__exit__(None, None, None)
             except Exception as damage:
@@ -153,8 +159,9 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
             reason = str(error).partition("\n")[0]
             raise OSError(f"There is no folder '{folder}', and from the Hub it cannot be loaded: {reason}") from error
         is_named = folder is None or str(folder) in str(error)
-        is_known = isinstance(error, ValueError | TypeError | StrictDataclassError)
-        if is_named or not (is_known or type(error) is Exception):  # of the tokenizers library
+        kinds = ValueError | TypeError | AttributeError | RuntimeError | StrictDataclassError
+        is_known = isinstance(error, kinds) or type(error) is Exception  # of the tokenizers library
+        if is_named or not is_known or isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(f"'{folder}' cannot be loaded: {error}") from error
 

@@ -27,7 +27,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.versions import require_version
 
 from .configuration_speech_lm import SpeechLMConfig
-from .loading_utils import SafeLoadingMixin
+from .loading_utils import SafeLoadingMixin, naming_damaged_files
 from .public_names import public_name
 from .tokenization_speech_text import SpeechTextTokenizer
 from .unit_vocabulary import MAX_UNUSED_ROWS, NUM_SPECIAL_TOKENS
@@ -128,11 +128,13 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             ValueError: `rope_theta` is given for a text LM without a rotary embedding, or the tokenizer is not that of
                 the text LM or cannot be extended.
         """
-        base = AutoModelForCausalLM.from_pretrained(text_lm, dtype=dtype, revision=revision)
+        with naming_damaged_files(text_lm):
+            base = AutoModelForCausalLM.from_pretrained(text_lm, dtype=dtype, revision=revision)
         vocabulary: dict[str, Any] = {"vocab_size": num_units + NUM_SPECIAL_TOKENS}
         if keep_text:
             name = text_lm if text_tokenizer is None else text_tokenizer
-            of_text = AutoTokenizer.from_pretrained(name, revision=revision if text_tokenizer is None else None)
+            with naming_damaged_files(name):
+                of_text = AutoTokenizer.from_pretrained(name, revision=revision if text_tokenizer is None else None)
             num_rows = base.get_input_embeddings().num_embeddings
             least = 0 if text_tokenizer is None else (1 - MAX_UNUSED_ROWS) * num_rows
             if not least <= len(of_text) <= num_rows:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from slam_hf import (
     HubertUnitCodec,
@@ -11,9 +12,12 @@ from slam_hf import (
     SpeechLMConfig,
     SpeechLMForCausalLM,
     SpeechLMProcessor,
+    SpeechTextTokenizer,
     loading_utils,
 )
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
+from slam_hf.corpora.word_aligners import CtcAligner, WhisperAligner
+from slam_hf.evaluation.transcription import load_recogniser
 from slam_hf.loading_utils import SafeLoadingMixin, naming_damaged_files
 
 
@@ -156,9 +160,73 @@ def test_an_index_names_only_safetensors_beside_it(tiny_model, tmp_path, file):
         SpeechLMForCausalLM.from_pretrained(folder)
 
 
-def test_a_wrong_value_in_a_file_is_named_with_its_folder(tiny_model, tmp_path):
+@pytest.mark.parametrize("auto_class", [SpeechLMForCausalLM, AutoConfig, AutoModel, AutoModelForCausalLM])
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [({"vocab_size": "52"}, "vocab_size"), ({"id2label": 3}, "items"), ({"num_units": 70_000}, "65,536")],
+)
+def test_a_wrong_value_in_a_file_is_named_with_its_folder(tiny_model, tmp_path, auto_class, value, named):
     tiny_model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
-    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": "52"}), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"'{tmp_path}' cannot be loaded: (.|\n)*vocab_size"):
+    (tmp_path / "config.json").write_text(json.dumps(config | value), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"'{tmp_path}' cannot be loaded: (.|\n)*{named}"):
+        auto_class.from_pretrained(tmp_path)
+
+
+def test_a_wrong_value_in_the_configuration_of_a_codec_is_named_with_its_folder(tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pad": "40"}), encoding="utf-8")
+    for auto_class in (AutoConfig, AutoModel, HubertUnitCodec):
+        with pytest.raises(ValueError, match=f"'{tmp_path}' cannot be loaded: (.|\n)*pad"):
+            auto_class.from_pretrained(tmp_path)
+
+
+def test_weights_of_other_sizes_are_named_with_their_folder(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name][:1].clone()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"'{tmp_path}' cannot be loaded: .*mismatched_sizes"):
         SpeechLMForCausalLM.from_pretrained(tmp_path)
+
+
+def test_memory_that_is_used_up_is_not_called_a_fault_of_the_folder(tmp_path):
+    with pytest.raises(torch.OutOfMemoryError), naming_damaged_files(tmp_path):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"model": {"type": "WordLevel", "vocab": {"a": -1}}}', b'{"model": 3}'])
+def test_a_tokenizer_that_is_only_json_is_named(interleaved_checkpoint, tmp_path, content):
+    units, both = tmp_path / "units", tmp_path / "both"
+    HubertUnitTokenizer(num_units=50).save_pretrained(units)
+    text_tokenizer = str(interleaved_checkpoint / "text-tokenizer")
+    SpeechTextTokenizer.from_pretrained(interleaved_checkpoint, text_tokenizer=text_tokenizer).save_pretrained(both)
+    for folder, tokenizer_class in ((units, HubertUnitTokenizer), (both, SpeechTextTokenizer)):
+        (folder / "tokenizer.json").write_bytes(content)
+        for loading_class in (tokenizer_class, AutoTokenizer):
+            with pytest.raises(ValueError, match=f"'{folder}/tokenizer.json' is damaged"):
+                loading_class.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
+def test_an_index_without_files_is_named(tiny_model, tmp_path, content):
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json"):
+        SpeechLMForCausalLM.from_pretrained(tmp_path)
+
+
+def test_damaged_files_of_other_models_are_named(tmp_path):
+    """Of a speech recogniser, a text LM, ...: where their Auto classes do not say which file it was."""
+    (tmp_path / "config.json").write_text("[1]")
+    device = torch.device("cpu")
+    loads = [
+        lambda: CtcAligner.from_pretrained(str(tmp_path)),
+        lambda: WhisperAligner.from_pretrained(str(tmp_path)),
+        lambda: load_recogniser(str(tmp_path), device),
+        lambda: SpeechLMForCausalLM.from_text_lm(tmp_path),
+    ]
+    for load in loads:
+        with pytest.raises(ValueError, match=f"'{tmp_path}/config.json' is damaged"):
+            load()

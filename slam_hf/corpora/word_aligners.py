@@ -19,6 +19,7 @@ from transformers import (
 from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 
 from ..encoding.recordings import SkipReason
+from ..loading_utils import naming_damaged_files
 from .forced_alignment import align_words
 from .word_times import UnalignableError, split_words, timed_words
 
@@ -89,11 +90,12 @@ class CtcAligner:
     @classmethod
     def from_pretrained(cls, name: str, revision: str = "main", device: str | torch.device = "cpu") -> "CtcAligner":
         """Load a model with its tokenizer and feature extractor from a folder or the Hub; weights from safetensors."""
-        return cls(
-            AutoModelForCTC.from_pretrained(name, revision=revision, use_safetensors=True).to(device),
-            AutoTokenizer.from_pretrained(name, revision=revision),
-            AutoFeatureExtractor.from_pretrained(name, revision=revision),
-        )
+        with naming_damaged_files(name):
+            return cls(
+                AutoModelForCTC.from_pretrained(name, revision=revision, use_safetensors=True).to(device),
+                AutoTokenizer.from_pretrained(name, revision=revision),
+                AutoFeatureExtractor.from_pretrained(name, revision=revision),
+            )
 
     def align(self, pieces: Iterable[TimedPiece], text: str) -> TimedText:
         r"""
@@ -204,13 +206,14 @@ class WhisperAligner:
         cls, name: str, revision: str = "main", device: str | torch.device = "cpu", language: str | None = None
     ) -> "WhisperAligner":
         """Load a Whisper from a folder or the Hub; weights from safetensors."""
-        recognizer = pipeline(
-            "automatic-speech-recognition",
-            name,
-            revision=revision,
-            device=device,
-            model_kwargs={"use_safetensors": True},
-        )
+        with naming_damaged_files(name):
+            recognizer = pipeline(
+                "automatic-speech-recognition",
+                name,
+                revision=revision,
+                device=device,
+                model_kwargs={"use_safetensors": True},
+            )
         return cls(recognizer, language)
 
     def transcribe(self, pieces: Iterable[TimedPiece]) -> TimedText:

@@ -22,6 +22,7 @@ from transformers import (
 
 from ..audio_utils import load_audio
 from ..encoding.codec_identity import describe_codec
+from ..loading_utils import naming_damaged_files
 from ..metrics.genppl.genppl import negative_log_likelihoods
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
@@ -246,8 +247,9 @@ def _continue_batch(
 
 
 def _load_text_lm(args: ContinuationArguments) -> TextLM:
-    tokenizer = AutoTokenizer.from_pretrained(args.text_lm)
-    model = AutoModelForCausalLM.from_pretrained(args.text_lm, dtype=torch.float32).eval()
+    with naming_damaged_files(args.text_lm):
+        tokenizer = AutoTokenizer.from_pretrained(args.text_lm)
+        model = AutoModelForCausalLM.from_pretrained(args.text_lm, dtype=torch.float32).eval()
     start_token = args.start_token or tokenizer.bos_token
     negative_log_likelihoods([], model, tokenizer, start_token)  # checks the start token
     return model, tokenizer, start_token

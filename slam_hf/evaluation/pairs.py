@@ -10,6 +10,7 @@ import torch
 from transformers import AutoProcessor, pipeline
 
 from ..encoding.codec_identity import describe_codec
+from ..loading_utils import naming_damaged_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processing_speech_lm import SpeechLMProcessor
@@ -129,7 +130,9 @@ def own_processor(
     """A processor that may be changed: a copy of the one in memory, or the one that is saved with the model."""
     if processor is None:
         # An adapter has the processor of its base model, which is what `name_or_path` is then.
-        return AutoProcessor.from_pretrained(model.name_or_path if hasattr(model, "peft_config") else args.model)
+        name = model.name_or_path if hasattr(model, "peft_config") else args.model
+        with naming_damaged_files(name):
+            return AutoProcessor.from_pretrained(name)
     processor = copy.copy(processor)
     processor.tokenizer = copy.deepcopy(processor.tokenizer)
     return processor

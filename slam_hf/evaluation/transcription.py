@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 
+from ..loading_utils import naming_damaged_files
+
 
 def load_recogniser(model: str, device: torch.device) -> AutomaticSpeechRecognitionPipeline:
     """The pipeline of a speech recogniser, a Hub id or a folder, in half precision on a GPU."""
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    recogniser = pipeline("automatic-speech-recognition", model=model, device=device, dtype=dtype)
+    with naming_damaged_files(model):
+        recogniser = pipeline("automatic-speech-recognition", model=model, device=device, dtype=dtype)
     if recogniser.tokenizer.pad_token is None:  # pipelines need one for batches
         recogniser.tokenizer.pad_token = recogniser.tokenizer.eos_token
     return recogniser

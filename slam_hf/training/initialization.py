@@ -77,7 +77,8 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
     """
     if args.codec is None and args.base_config is None and _is_speech_lm(model_args):
         name, revision = model_args.model_name_or_path, model_args.model_revision
-        processor = AutoProcessor.from_pretrained(name, revision=revision, **_text_tokenizer(args))
+        with naming_damaged_files(name):
+            processor = AutoProcessor.from_pretrained(name, revision=revision, **_text_tokenizer(args))
         try:
             codec = processor.audio_tokenizer
         except OSError as error:
@@ -98,12 +99,14 @@ def _make_tokenizer(args: PretrainArguments, model_args: ModelConfig) -> UnitTok
     """The tokenizer of the units, or of text and units if there is text to train on."""
     name, revision = model_args.model_name_or_path, model_args.model_revision
     if args.base_config is None and _is_speech_lm(model_args):
-        return AutoTokenizer.from_pretrained(name, revision=revision, **_text_tokenizer(args))
+        with naming_damaged_files(name):
+            return AutoTokenizer.from_pretrained(name, revision=revision, **_text_tokenizer(args))
     if not args.has_text:
         return HubertUnitTokenizer(num_units=args.num_units)
     if args.text_tokenizer is not None:
         name, revision = args.text_tokenizer, None
-    of_text = AutoTokenizer.from_pretrained(name, revision=revision)
+    with naming_damaged_files(name):
+        of_text = AutoTokenizer.from_pretrained(name, revision=revision)
     return SpeechTextTokenizer.from_text_tokenizer(of_text, args.num_units)
 
 

@@ -25,6 +25,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.utils import is_matplotlib_available
 from trl import ModelConfig
 
+from ..loading_utils import naming_damaged_files
 from .arguments import CorpusConfig
 from .data import read_card
 from .plan import batch_size
@@ -95,7 +96,8 @@ class RunRecorder(TrainerCallback, ExportableState):
         name, revision = model_args.model_name_or_path, model_args.model_revision
         if name is None:
             return cls([record])
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        with naming_damaged_files(name):
+            config = AutoConfig.from_pretrained(name, revision=revision)
         record.base_model = Reference.to(name, getattr(config, "_commit_hash", None))
         return cls([*read_run_records(name, revision), record])
 
