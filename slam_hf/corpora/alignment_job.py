@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import torch
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 
-from ..atomic_write import atomic_write
+from ..atomic_write import atomic_write, remove_unfinished
 from ..encoding.codec_identity import update_with_tensors
 from ..encoding.ledger import ChunkKey, Ledger, to_parquet
 from ..encoding.progress import JobProgress
@@ -31,7 +31,7 @@ from ..execution.steps import run_steps
 from ..folder_lock import lock_folder
 from ..folders import open_folder
 from ..remote_files import local_path
-from .dataset_folder import report_line
+from .dataset_folder import check_files, hash_content, read_job_summary, report_line
 from .recording_alignment import Aligners, align_parts
 from .schema import UNIT_CORPUS_FEATURES
 from .word_aligners import TIME_DECIMALS, CtcAligner, WhisperAligner
@@ -46,11 +46,13 @@ SETTINGS = ("source", "models", "language", "corpus")
 
 @dataclass(frozen=True)
 class AlignmentSummary:
-    """What an alignment gave: rows, how many of them have words with times, and how many have none, by reason."""
+    """What an alignment gave: rows, how many of them have words with times, and how many have none, by reason. `files`
+    has the SHA-256 of each file of the result."""
 
     num_rows: int
     num_aligned: int
     unaligned: dict[str, int]
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class AlignmentJob:
         """Align on an executor, or continue. `None` if jobs of Slurm will do it.
 
         Raises:
-            ValueError: there is no model, the source or the folder does not fit, or the job was begun with other
-                recordings or models.
+            ValueError: there is no model, the source or the folder does not fit, the job was begun with other
+                recordings or models, or a file of the corpus or of a finished result is damaged.
             FileExistsError: `output_dir` holds files that no alignment has written.
             FolderInUseError: another job is writing to `output_dir`.
         """
@@ -115,6 +117,8 @@ class AlignmentJob:
             if self.read_summary() is not None:
                 self.finish(None, 0, 1)
                 return self.read_summary()
+            for name in self._shards():
+                self._read_shard(name)  # a damaged one is found before the work, and not after it
             ledger = self._ledger()
             with JobProgress(source.parts, ledger, executor.executor == "slurm", desc="Aligning"):
                 is_done = run_steps(self.align, self.finish, executor, f"{self._folder}/logs")
@@ -132,15 +136,18 @@ class AlignmentJob:
         with lock_folder(self.output_dir):
             if self.read_summary() is None:
                 self._write_result()
+            else:
+                check_files(self.output_dir, self.read_summary().files, f"{self._folder}/summary.json")
             files = open_folder(self._folder)
             if files.exists("chunks"):
                 files.rm("chunks", recursive=True)
+            remove_unfinished(self._folder, "")
+            for name in (*self.read_summary().files, "README.md"):
+                remove_unfinished(*os.path.split(f"{self.output_dir}/{name}"))
 
     def read_summary(self) -> AlignmentSummary | None:
         """What the alignment gave, or `None` while it is not finished."""
-        if not open_folder(self._folder).exists("summary.json"):
-            return None
-        return AlignmentSummary(**read_state(f"{self._folder}/summary.json", ("num_rows", "num_aligned", "unaligned")))
+        return read_job_summary(self._folder, AlignmentSummary)
 
     @property
     def audio_root(self) -> str:
@@ -175,7 +182,18 @@ class AlignmentJob:
                 )
 
     def _shards(self) -> list[str]:
-        return sorted(open_folder(self.corpus).glob(f"data/{self.split}-*.parquet"))
+        """The names of the corpus's files, of which a job without a corpus has none."""
+        return [] if self.corpus is None else sorted(open_folder(self.corpus).glob(f"data/{self.split}-*.parquet"))
+
+    def _read_shard(self, name: str) -> pa.Table:
+        content = pa.BufferReader(open_folder(self.corpus).cat_file(name))
+        try:
+            table = pq.read_table(content, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"'{self.corpus}/{name}' is damaged: {str(error).splitlines()[0]}") from error
+        if "id" not in table.column_names:
+            raise ValueError(f"'{self.corpus}/{name}' is not a file of a tokenised corpus: it has no column `id`.")
+        return table
 
     def _aligners(self) -> tuple[Aligners, str]:
         names = (self.ctc_model, self.ctc_revision, self.whisper_model, self.whisper_revision, self.language)
@@ -187,9 +205,7 @@ class AlignmentJob:
             "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
             "models": self._aligners()[1],
             "language": self.language,
-            "corpus": {}
-            if self.corpus is None
-            else {name: open_folder(self.corpus).size(name) for name in self._shards()},
+            "corpus": {name: open_folder(self.corpus).size(name) for name in self._shards()},
         }
 
     def _ledger(self) -> Ledger:
@@ -203,8 +219,10 @@ class AlignmentJob:
         results = self._write_manifest(ledger, keys) if self.corpus is None else self._write_corpus(ledger, keys)
         unaligned = [item for item in results if item is not None]
         atomic_write(f"{self.output_dir}/{self._report}", "".join(map(report_line, unaligned)).encode())
-        reasons = Counter(str(item.reason) for item in unaligned)
-        summary = AlignmentSummary(len(results), len(results) - len(unaligned), dict(reasons.most_common()))
+        reasons = dict(Counter(str(item.reason) for item in unaligned).most_common())
+        names = [self._report, *([MANIFEST] if self.corpus is None else self._shards())]
+        files = {name: hash_content(open_folder(self.output_dir).cat_file(name)) for name in names}
+        summary = AlignmentSummary(len(results), len(results) - len(unaligned), reasons, files)
         atomic_write(f"{self._folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
 
     def _write_manifest(self, ledger: Ledger, keys: list[ChunkKey]) -> list[Skipped | None]:
@@ -228,9 +246,8 @@ class AlignmentJob:
         results: list[Skipped | None] = []
         num_bytes = 0
         for name in self._shards():
-            table = pq.read_table(pa.BufferReader(corpus.cat_file(name)))
             rows = []
-            for row in table.to_pylist():
+            for row in self._read_shard(name).to_pylist():
                 found = words.of(row["id"])
                 results.append(found if isinstance(found, Skipped) else None)
                 rows.append(row if isinstance(found, Skipped) else {**row, **found})

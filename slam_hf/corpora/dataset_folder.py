@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +24,8 @@ from .preference_pairs import pair_rows
 from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 
+Summary = TypeVar("Summary")
+
 SHARD_SECONDS = 100 * 3600.0
 """Audio in a shard: about 15 MB of Parquet at 25 frames a second."""
 
@@ -34,12 +37,17 @@ def job_folder(output_dir: str | os.PathLike, split: str) -> str:
 
 def read_summary(output_dir: str | os.PathLike, split: str) -> SplitSummary | None:
     """Summary of a split, or `None` while it is not finished."""
-    folder = job_folder(output_dir, split)
+    return read_job_summary(job_folder(output_dir, split), SplitSummary)
+
+
+def read_job_summary(folder: str, summary_class: type[Summary]) -> Summary | None:
+    """Summary of the job whose state is in a folder, or `None` while it is not finished. A `ValueError` says that it
+    is damaged."""
     if not open_folder(folder).exists("summary.json"):
         return None
-    names = [field.name for field in fields(SplitSummary)]
+    names = [field.name for field in fields(summary_class)]
     state = read_state(f"{folder}/summary.json", [name for name in names if name != "files"])
-    return SplitSummary(**{name: state[name] for name in names if name in state})
+    return summary_class(**{name: state[name] for name in names if name in state})
 
 
 def check_vacant(output_dir: str | os.PathLike, split: str) -> None:
@@ -105,7 +113,7 @@ def finish_split(
         num_bytes=num_bytes,
         has_pairs=has_pairs,
         skipped=reasons,
-        files={f"skipped/{split}.jsonl": _hash(lines), **shards},
+        files={f"skipped/{split}.jsonl": hash_content(lines), **shards},
     )
     atomic_write(f"{job_folder(output_dir, split)}/summary.json", json.dumps(asdict(summary), indent=2).encode())
     publish_split(output_dir, split, codec)
@@ -116,7 +124,9 @@ def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescrip
     """Write the card of the splits that are finished, and remove what is no longer needed of one of them. A
     `ValueError` names a file of it that is damaged."""
     files, output_dir = open_folder(output_dir), os.fspath(output_dir)
-    _check_files(output_dir, read_summary(output_dir, split))
+    state, written = f"{job_folder(output_dir, split)}/summary.json", read_summary(output_dir, split).files
+    # The summary of an earlier version names no files.
+    check_files(output_dir, {name: None for name in files.glob(f"data/{split}-*.parquet") if written} | written, state)
     names = sorted(path.split("/")[1] for path in files.glob(".tokenization/*/summary.json"))
     card = make_card(codec, [read_summary(output_dir, name) for name in names])
     atomic_write(f"{output_dir}/README.md", card.content.encode())
@@ -128,19 +138,19 @@ def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescrip
     remove_unfinished(output_dir, "README.md")
 
 
-def _check_files(output_dir: str, summary: SplitSummary) -> None:
-    """Check that the shards and the report are those that were written, and that no other shards are among them."""
-    files, split = open_folder(output_dir), summary.split
-    shards = files.glob(f"data/{split}-*.parquet")
-    for name in sorted({*summary.files, *shards} if summary.files else ()):
-        if not files.isfile(name) or _hash(files.cat_file(name)) != summary.files.get(name):
+def check_files(output_dir: str, written: dict[str, str | None], state: str) -> None:
+    """Raise a `ValueError` that names a file which does not have the hash that it was written with. `None` is the hash
+    of a file that the job, whose state is in the file `state`, has not written."""
+    files = open_folder(output_dir)
+    for name, hash in sorted(written.items()):
+        if not files.isfile(name) or hash_content(files.cat_file(name)) != hash:
             raise ValueError(
-                f"'{output_dir}/{name}' is not as the tokenisation of '{split}' wrote it. Remove it and "
-                f"'{job_folder(output_dir, split)}/summary.json', and start the same command to tokenise it again."
+                f"'{output_dir}/{name}' is not as the job wrote it. Remove it and '{state}', and start the same "
+                "command to make it again."
             )
 
 
-def _hash(content: bytes) -> str:
+def hash_content(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
@@ -165,7 +175,7 @@ def _write_shards(
         content = to_parquet(rows)
         name = f"data/{split}-{number:05d}-of-{len(groups):05d}.parquet"
         atomic_write(f"{output_dir}/{name}", content)
-        hashes[name] = _hash(content)
+        hashes[name] = hash_content(content)
     return num_bytes, hashes
 
 
