@@ -19,6 +19,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Prints the figures of the attacks that nothing was lost in."""
+    passed = terminalreporter.getreports("passed")
+    if lines := [line for report in passed for name, line in report.user_properties if name == "attack"]:
+        terminalreporter.section("attacks")
+        terminalreporter.write("".join(f"{line}\n" for line in sorted(lines)))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Two test processes share two cores; and a child forked where threads have run would wait for them for ever."""

@@ -1,17 +1,23 @@
 import json
 import os
+import random
 import shutil
 import signal
 import threading
+import time
+from collections import Counter
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
+from test_corpora_job import DAMAGES
 from test_corpora_word_aligners import make_model, make_tokenizer
 from transformers import Wav2Vec2FeatureExtractor
 
@@ -27,6 +33,7 @@ from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.encoding.source_file import prepare_source
 from slam_hf.execution.arguments import ExecutorArguments
 from slam_hf.folders import open_folder
+from slam_hf.remote_files import AudioDownloadError
 
 
 TEXTS = {
@@ -199,6 +206,160 @@ def test_a_job_that_is_killed_gives_the_same_bytes_and_so_do_more_tasks(job, tmp
     assert read_files(killed.output_dir) == read_files(job.output_dir)
     assert not list(Path(killed.output_dir).glob(".alignment/*/chunks"))
     assert killed.run(EXECUTOR) == job.read_summary()
+
+
+@pytest.fixture
+def of_corpus(job, tiny_codec, tmp_path):
+    """The same job for a corpus of the recordings."""
+    source = prepare_source(tmp_path / "source.parquet", job.source)
+    tokenize_corpus(source, tiny_codec, tmp_path / "units", num_workers=0)
+    return replace(job, corpus=str(tmp_path / "units"), output_dir=str(tmp_path / "aligned"))
+
+
+def test_a_finished_alignment_is_checked(job, of_corpus):
+    for finished, name in ((job, "manifest.jsonl"), (of_corpus, "data/train-00000-of-00001.parquet")):
+        summary = finished.run(EXECUTOR)
+        assert finished.run(EXECUTOR) == summary
+        (Path(finished.output_dir) / name).unlink()
+        with pytest.raises(ValueError, match=f"'{finished.output_dir}/{name}' is not as the job wrote it. Remove it"):
+            finished.run(EXECUTOR)
+
+
+def test_a_damaged_corpus_is_found_before_the_work(of_corpus, monkeypatch):
+    shard = next(Path(of_corpus.corpus).glob("data/*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[150] ^= 1
+    shard.write_bytes(content)
+    monkeypatch.setattr("slam_hf.corpora.alignment_job.align_parts", None)
+    with pytest.raises(ValueError, match=f"'{shard}' is damaged: "):
+        of_corpus.run(EXECUTOR)
+    pq.write_table(pa.table({"units": [[1]]}), shard)
+    with pytest.raises(ValueError, match=f"'{shard}' is not a file of a tokenised corpus: it has no column `id`."):
+        replace(of_corpus, output_dir=f"{of_corpus.output_dir}-2").run(EXECUTOR)
+
+
+def test_a_named_pipe_is_reported_and_a_server_that_refuses_stops_the_job(job, recordings, monkeypatch):
+    monkeypatch.setattr("slam_hf.remote_files.DOWNLOAD_WAITS", (0.0,))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    os.mkfifo(recordings.parent / "pipe.wav")
+    recordings.write_text(json.dumps({"path": "pipe.wav", "text": "Words"}) + "\n")
+    assert job.run(EXECUTOR).unaligned == {"unreadable": 1}
+    recordings.write_text(json.dumps({"path": "http://127.0.0.1:1/a.wav", "text": "Words"}) + "\n")
+    with pytest.raises(AudioDownloadError, match="127.0.0.1:1/a.wav.* in 2 tries"):
+        replace(job, output_dir=f"{job.output_dir}-2").run(EXECUTOR)
+
+
+@pytest.mark.parametrize("tasks", [1, 4])
+def test_an_output_that_is_moved_away_while_it_is_written_ends_the_job(job, tmp_path, monkeypatch, tasks):
+    job.run(EXECUTOR)
+    add, added = Ledger.add, []
+
+    def move_and_add(self, *arguments):
+        added.append(1)
+        if len(added) == 3:
+            (tmp_path / "away").rename(tmp_path / "moved")
+        add(self, *arguments)
+
+    away = replace(job, output_dir=str(tmp_path / "away"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "add", move_and_add)
+        with pytest.raises(FileNotFoundError, match="away/.alignment/manifest/chunks' was moved or removed"):
+            away.run(replace(EXECUTOR, tasks=tasks))
+    for folder in (away.output_dir, str(tmp_path / "moved")):
+        replace(job, output_dir=folder).run(EXECUTOR)
+        assert read_files(folder) == read_files(job.output_dir)
+
+
+def start(job):
+    # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
+    HoursBar.set_lock(threading.RLock())
+    job.run(EXECUTOR)
+
+
+@pytest.mark.slow
+@pytest.mark.attack
+def test_an_alignment_that_is_killed_at_random_gives_the_same_words(job, of_corpus, tmp_path, record_property):
+    random.seed(0)
+    kills = attempt = 0
+    while kills < 16:
+        attempt += 1
+        for whole in (job, of_corpus):
+            started = time.monotonic()
+            whole.run(EXECUTOR)
+            seconds = time.monotonic() - started
+            killed = replace(whole, output_dir=str(tmp_path / f"killed-{attempt}" / Path(whole.output_dir).name))
+            for _ in range(2):
+                process = get_context("fork").Process(target=start, args=(killed,))
+                process.start()
+                process.join(timeout=random.uniform(0, max(seconds, 0.5)))
+                process.kill()
+                process.join()
+                kills += process.exitcode == -signal.SIGKILL
+            killed.run(EXECUTOR)
+            assert read_files(killed.output_dir) == read_files(whole.output_dir)
+    assert attempt < 20
+    record_property(
+        "attack", f"alignment: {kills} runs killed at random moments, {2 * attempt} results, the same bytes"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.attack
+def test_two_alignments_at_once_lose_no_words(job, of_corpus, tmp_path, record_property):
+    random.seed(0)
+    refused = 0
+    for attempt in range(14):
+        whole = (job, of_corpus)[attempt % 2]
+        whole.run(EXECUTOR)
+        twice = replace(whole, output_dir=str(tmp_path / f"twice-{attempt}"))
+        processes = [get_context("fork").Process(target=start, args=(twice,)) for _ in range(2)]
+        for process in processes:
+            process.start()
+            time.sleep(random.uniform(0, 0.1))
+        for process in processes:
+            process.join()
+        codes = [process.exitcode for process in processes]
+        refused += sum(code != 0 for code in codes)
+        assert 0 in codes
+        assert read_files(twice.output_dir) == read_files(whole.output_dir)
+    assert refused >= 7
+    record_property("attack", f"alignment: 14 pairs of jobs at once, {refused} refused, 0 words lost")
+
+
+@pytest.mark.slow
+@pytest.mark.attack
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_no_damage_to_an_alignment_loses_words(job, of_corpus, tmp_path, is_finished, record_property):
+    outcomes = Counter()
+    for whole in (job, of_corpus):
+        whole.run(EXECUTOR)
+        before, damaged = tmp_path / "before", replace(whole, output_dir=str(tmp_path / "damaged"))
+        if is_finished:
+            shutil.copytree(whole.output_dir, before)
+        else:
+            process = get_context("fork").Process(target=die_after, args=(replace(whole, output_dir=str(before)), 3))
+            process.start()
+            process.join()
+        for path in sorted(path for path in before.rglob("*") if path.is_file() and path.name != ".lock"):
+            name = path.relative_to(before)
+            for damage in DAMAGES:
+                shutil.copytree(before, damaged.output_dir)
+                content = damage(path.read_bytes())
+                target = Path(damaged.output_dir) / name
+                target.unlink() if content is None else target.write_bytes(content)
+                try:
+                    damaged.run(EXECUTOR)
+                    outcomes["mended"] += 1
+                    assert read_files(damaged.output_dir) == read_files(whole.output_dir), name
+                except ValueError as error:
+                    outcomes["refused"] += 1
+                    assert name.name in str(error)
+                shutil.rmtree(damaged.output_dir)
+        shutil.rmtree(before)
+    assert outcomes.total() >= 30
+    kind = "finished" if is_finished else "begun"
+    figures = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    record_property("attack", f"alignment: {outcomes.total()} damaged states of {kind} jobs, {figures}, 0 words lost")
 
 
 @pytest.mark.slow

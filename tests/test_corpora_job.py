@@ -292,7 +292,8 @@ def test_a_job_that_is_killed_again_and_again_gives_the_same_dataset(tiny_codec,
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_at_random_gives_the_same_dataset(tiny_codec, recordings, tmp_path):
+@pytest.mark.attack
+def test_a_job_that_is_killed_at_random_gives_the_same_dataset(tiny_codec, recordings, tmp_path, record_property):
     started = time.monotonic()
     tokenize(recordings, tiny_codec, tmp_path / "expected", num_workers=2)
     duration = time.monotonic() - started
@@ -311,6 +312,7 @@ def test_a_job_that_is_killed_at_random_gives_the_same_dataset(tiny_codec, recor
 
         assert read_folder(output_dir) == read_folder(tmp_path / "expected")
     assert kills >= 20
+    record_property("attack", f"tokenising: {kills} runs killed at random moments, 25 corpora, the same bytes")
 
 
 def tokenize_slowly(folder, codec, output_dir):
@@ -338,7 +340,8 @@ def test_a_second_job_is_refused_while_the_first_is_running(tiny_codec, recordin
 
 
 @pytest.mark.slow
-def test_two_jobs_at_once_lose_no_rows(tiny_codec, recordings, tmp_path):
+@pytest.mark.attack
+def test_two_jobs_at_once_lose_no_rows(tiny_codec, recordings, tmp_path, record_property):
     tokenize(recordings, tiny_codec, tmp_path / "expected")
     random.seed(0)
     refused = 0
@@ -355,6 +358,7 @@ def test_two_jobs_at_once_lose_no_rows(tiny_codec, recordings, tmp_path):
         assert 0 in [process.exitcode for process in processes]
         assert read_folder(output_dir) == read_folder(tmp_path / "expected")
     assert refused >= 7
+    record_property("attack", f"tokenising: 14 pairs of jobs at once, {refused} refused, 0 rows lost")
 
 
 def test_an_output_that_is_moved_away_while_it_is_written_ends_the_job(tiny_codec, recordings, tmp_path, monkeypatch):
@@ -416,8 +420,11 @@ DAMAGES = [
 
 
 @pytest.mark.slow
+@pytest.mark.attack
 @pytest.mark.parametrize("is_finished", [False, True])
-def test_no_damage_to_the_state_or_the_output_loses_rows(tiny_codec, recordings, tmp_path, is_finished):
+def test_no_damage_to_the_state_or_the_output_loses_rows(
+    tiny_codec, recordings, tmp_path, is_finished, record_property
+):
     tokenize(recordings, tiny_codec, tmp_path / "expected")
     expected = read_folder(tmp_path / "expected")
     if is_finished:
@@ -441,6 +448,9 @@ def test_no_damage_to_the_state_or_the_output_loses_rows(tiny_codec, recordings,
             shutil.rmtree(output_dir)
     assert outcomes.total() >= 30
     assert outcomes["mended"] > outcomes["refused"] or is_finished
+    kind = "finished" if is_finished else "begun"
+    figures = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    record_property("attack", f"tokenising: {outcomes.total()} damaged states of {kind} jobs, {figures}, 0 rows lost")
 
 
 def test_files_of_others_are_left_alone(tiny_codec, recordings, tmp_path):

@@ -115,6 +115,25 @@ def test_a_task_with_other_settings_is_refused(make_job, expected, tmp_path):
         make_job(tmp_path / "expected", rules=PieceRules(min_seconds=0.5)).encode(None, 0, 2)
 
 
+def test_an_output_that_is_moved_away_between_tasks_ends_the_job(make_job, expected, tmp_path, monkeypatch):
+    encode_parts, ended = job_module.encode_parts, []
+
+    def encode_and_move(*arguments):
+        encode_parts(*arguments)
+        ended.append(1)
+        if len(ended) == 2:
+            (tmp_path / "units").rename(tmp_path / "moved")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_module, "encode_parts", encode_and_move)
+        with pytest.raises(FileNotFoundError, match=f"{tmp_path}/units/"):
+            make_job(tmp_path / "units").run(ExecutorArguments(tasks=4))
+    assert not list((tmp_path / "units").rglob("*.parquet"))
+    for folder in (tmp_path / "units", tmp_path / "moved"):
+        make_job(folder).run(ExecutorArguments(tasks=4))
+        assert read_files(folder) == expected
+
+
 def test_the_job_is_not_closed_while_a_chunk_is_missing(make_job, tmp_path, monkeypatch):
     monkeypatch.setattr(TokenizationJob, "encode", lambda job, data, rank, world_size: None)
 
@@ -167,7 +186,10 @@ def test_hugging_face_jobs_give_the_same_files(make_job, expected, bucket_folder
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_that_loses_a_node_gives_the_same_files(make_job, expected, tmp_path, ray_cluster):
+@pytest.mark.attack
+def test_a_ray_cluster_that_loses_a_node_gives_the_same_files(
+    make_job, expected, tmp_path, ray_cluster, record_property
+):
     killed_at = []
 
     def kill_a_node():
@@ -184,11 +206,38 @@ def test_a_ray_cluster_that_loses_a_node_gives_the_same_files(make_job, expected
 
     assert killed_at[0] < 6
     assert read_files(tmp_path / "units") == expected
+    record_property("attack", "tokenising in tasks: 1 node of a Ray cluster killed, the same bytes")
 
 
 @pytest.mark.slow
+@pytest.mark.attack
+def test_two_jobs_in_tasks_at_once_lose_no_rows(make_job, expected, tmp_path, monkeypatch, record_property):
+    monkeypatch.setattr(local, "START_METHOD", "fork")  # quickly
+    random.seed(0)
+    refused = 0
+    for attempt in range(14):
+        job = make_job(tmp_path / f"units-{attempt}")
+        args = ExecutorArguments(workers=1 + attempt % 2, tasks=4)
+        runs = [get_context("fork").Process(target=run_with_own_lock, args=(job, args)) for _ in range(2)]
+        for run in runs:
+            run.start()
+            time.sleep(random.uniform(0, 0.1))
+        for run in runs:
+            run.join(timeout=120)
+        refused += sum(run.exitcode != 0 for run in runs)
+
+        assert 0 in [run.exitcode for run in runs]
+        assert read_files(job.output_dir) == expected
+    assert refused >= 7
+    record_property("attack", f"tokenising in tasks: 14 pairs of jobs at once, {refused} refused, 0 rows lost")
+
+
+@pytest.mark.slow
+@pytest.mark.attack
 @pytest.mark.parametrize("victim", ["worker", "run"])
-def test_killed_workers_and_runs_give_the_same_files(make_job, expected, tmp_path, monkeypatch, victim):
+def test_killed_workers_and_runs_give_the_same_files(
+    make_job, expected, tmp_path, monkeypatch, victim, record_property
+):
     monkeypatch.setattr(local, "START_METHOD", "fork")  # quickly
     args = ExecutorArguments(workers=2, tasks=5)
     random.seed(0)
@@ -206,6 +255,7 @@ def test_killed_workers_and_runs_give_the_same_files(make_job, expected, tmp_pat
 
         assert read_files(job.output_dir) == expected
     assert attempt < 40
+    record_property("attack", f"tokenising in tasks: {kills} {victim}s killed, {attempt} corpora, the same bytes")
 
 
 def run_with_own_lock(job, args):

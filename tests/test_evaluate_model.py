@@ -226,7 +226,8 @@ def outcomes(output_dir: Path) -> tuple[list[str], np.ndarray, list[bool]]:
 
 
 @pytest.mark.slow
-def test_processes_batches_and_kills_change_nothing(checkpoint, stories, tmp_path):
+@pytest.mark.attack
+def test_processes_batches_and_kills_change_nothing(checkpoint, stories, tmp_path, record_property):
     alone = options(checkpoint, stories, tmp_path / "alone", tmp_path / "cache1", batch_tokens=1)
     assert launch(alone, num_processes=1).wait(timeout=300) == 0
 
@@ -243,6 +244,7 @@ def test_processes_batches_and_kills_change_nothing(checkpoint, stories, tmp_pat
     summaries = [json.loads((tmp_path / run / "tstorycloze.json").read_text()) for run in ("alone", "both")]
     for key in ("results", "num_items", "num_skipped", "model", "data", "codec", "settings"):
         assert summaries[0][key] == summaries[1][key]
+    record_property("attack", "evaluation: 2 runs of two processes killed, the same scores")
 
 
 def test_several_models_and_tasks_take_one_command(interleaved_checkpoint, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ memory, or be missing from both the rows and the report. A server that refuses a
 later.
 
 ```
-pytest -m slow tests/test_hostile_audio.py
+pytest -m attack tests/test_hostile_audio.py
 ```
 """
 
@@ -200,7 +200,8 @@ def test_every_hostile_file_gives_pieces_or_is_reported(tmp_path, hostile_folder
 
 
 @pytest.mark.slow
-def test_every_hostile_file_is_in_the_rows_or_in_the_report(tmp_path, tiny_codec, hostile_folder):
+@pytest.mark.attack
+def test_every_hostile_file_is_in_the_rows_or_in_the_report(tmp_path, tiny_codec, hostile_folder, record_property):
     listed = hostile_folder(mutations=18)
     assert len(listed) >= 900
     tiny_codec.save_pretrained(tmp_path / "codec")
@@ -209,16 +210,20 @@ def test_every_hostile_file_is_in_the_rows_or_in_the_report(tmp_path, tiny_codec
     finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
 
     assert finished.returncode == 0, finished.stderr[-3_000:]
-    assert json.loads(finished.stdout.splitlines()[-1])["grown"] < 2**30
+    grown = json.loads(finished.stdout.splitlines()[-1])["grown"]
+    assert grown < 2**30
     tables = [pq.read_table(path, columns=["id"]) for path in tmp_path.glob("corpus/data/*.parquet")]
     rows = {id for table in tables for id in table["id"].to_pylist()}
     reports = [path.read_text("utf-8") for path in tmp_path.glob("corpus/skipped/*.jsonl")]
     skipped = {json.loads(line)["id"] for report in reports for line in report.split("\n") if line}
     assert {parse_piece_id(id)[0] for id in rows | skipped} == listed
     assert rows >= {f"good.{format.lower()}" for format in FORMATS}
+    figures = f"{len(listed)} files, {len(rows)} rows, {len(skipped)} reported, {grown >> 20} MiB more memory"
+    record_property("attack", f"hostile audio: {figures}, every file accounted for in one run")
 
 
-def test_every_row_of_a_hostile_manifest_is_in_the_rows_or_in_the_report(tmp_path, tiny_codec):
+@pytest.mark.attack
+def test_every_row_of_a_hostile_manifest_is_in_the_rows_or_in_the_report(tmp_path, tiny_codec, record_property):
     (tmp_path / "a.wav").write_bytes(encode("WAV", 0.1 * np.random.default_rng(0).standard_normal(RATE)))
     extreme = [
         {"path": "a.wav", "id": "late", "offset": 1e7},
@@ -237,6 +242,7 @@ def test_every_row_of_a_hostile_manifest_is_in_the_rows_or_in_the_report(tmp_pat
 
     assert summary.num_rows == 3
     assert summary.skipped == {"malformed": len(HOSTILE_ROWS), "empty": 1, "unreadable": 3}
+    record_property("attack", f"hostile manifest: {len(lines)} rows, {summary.skipped}, every row accounted for")
 
 
 @pytest.fixture

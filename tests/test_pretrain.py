@@ -184,9 +184,10 @@ def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: 
 
 
 @pytest.mark.slow
+@pytest.mark.attack
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("streaming", ["False", "True"])
-def test_a_killed_run_continues_to_the_same_weights(tmp_path, processes, streaming):
+def test_a_killed_run_continues_to_the_same_weights(tmp_path, processes, streaming, record_property):
     arguments = ["--per_device_train_batch_size", str(4 // processes), "--gradient_accumulation_steps", "2"]
     arguments += ["--streaming", streaming, "--max_steps", "11", "--save_steps", "4"]
     saving = [*arguments, "--save_strategy", "steps", "--resume_from_checkpoint", "latest"]
@@ -196,6 +197,8 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path, processes, streami
     assert launch(tmp_path / "cut", *saving, processes=processes) == 0
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert [name for name in whole if not torch.equal(whole[name], cut[name])] == []
+    kind = f"{processes} process{'es' if processes > 1 else ''}, streaming={streaming}"
+    record_property("attack", f"pretraining: 1 run killed ({kind}), the same weights")
 
 
 @pytest.mark.slow

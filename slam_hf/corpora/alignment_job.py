@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -46,12 +46,13 @@ SETTINGS = ("source", "models", "language", "corpus")
 
 @dataclass(frozen=True)
 class AlignmentSummary:
-    """What an alignment gave: rows, how many of them have words with times, and how many have none, by reason. `files`
-    has the SHA-256 of each file of the result."""
+    """What an alignment gave: rows, how many of them have words with times, and how many have none, by reason.
+    `num_bytes` is the size of the aligned corpus in memory, and `files` has the SHA-256 of each file of the result."""
 
     num_rows: int
     num_aligned: int
     unaligned: dict[str, int]
+    num_bytes: int = 0
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -138,6 +139,7 @@ class AlignmentJob:
                 self._write_result()
             else:
                 check_files(self.output_dir, self.read_summary().files, f"{self._folder}/summary.json")
+            self._write_card()
             files = open_folder(self._folder)
             if files.exists("chunks"):
                 files.rm("chunks", recursive=True)
@@ -165,6 +167,10 @@ class AlignmentJob:
     @property
     def _report(self) -> str:
         return "unaligned.jsonl" if self.corpus is None else f"unaligned/{self.split}.jsonl"
+
+    @property
+    def _skipped(self) -> str:
+        return f"skipped/{self.split}.jsonl"
 
     def _check_vacant(self) -> None:
         """Check that the folder is for this job, and that the corpus is there."""
@@ -216,13 +222,14 @@ class AlignmentJob:
         ledger = self._ledger()
         ledger.refresh()
         keys = ledger.finished(source.parts)
-        results = self._write_manifest(ledger, keys) if self.corpus is None else self._write_corpus(ledger, keys)
+        is_corpus = self.corpus is not None
+        results, num_bytes = self._write_corpus(ledger, keys) if is_corpus else (self._write_manifest(ledger, keys), 0)
         unaligned = [item for item in results if item is not None]
         atomic_write(f"{self.output_dir}/{self._report}", "".join(map(report_line, unaligned)).encode())
         reasons = dict(Counter(str(item.reason) for item in unaligned).most_common())
-        names = [self._report, *([MANIFEST] if self.corpus is None else self._shards())]
-        files = {name: hash_content(open_folder(self.output_dir).cat_file(name)) for name in names}
-        summary = AlignmentSummary(len(results), len(results) - len(unaligned), reasons, files)
+        files, names = open_folder(self.output_dir), (MANIFEST, self._report, self._skipped, *self._shards())
+        hashes = {name: hash_content(files.cat_file(name)) for name in names if files.exists(name)}
+        summary = AlignmentSummary(len(results), len(results) - len(unaligned), reasons, num_bytes, hashes)
         atomic_write(f"{self._folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
 
     def _write_manifest(self, ledger: Ledger, keys: list[ChunkKey]) -> list[Skipped | None]:
@@ -239,8 +246,9 @@ class AlignmentJob:
         atomic_write(f"{self.output_dir}/{MANIFEST}", "".join(lines).encode())
         return results
 
-    def _write_corpus(self, ledger: Ledger, keys: list[ChunkKey]) -> list[Skipped | None]:
-        """Write the corpus with the words of each row, and its card. Returns why each row has none, or `None`."""
+    def _write_corpus(self, ledger: Ledger, keys: list[ChunkKey]) -> tuple[list[Skipped | None], int]:
+        """Write the corpus with the words of each row. Returns why each row has none, or `None`, and its size in
+        memory, in bytes."""
         words = _RecordedWords(ledger, keys)
         corpus = open_folder(self.corpus)
         results: list[Skipped | None] = []
@@ -254,14 +262,19 @@ class AlignmentJob:
             aligned = pa.Table.from_pylist(rows, schema=UNIT_CORPUS_FEATURES.arrow_schema)
             num_bytes += aligned.nbytes
             atomic_write(f"{self.output_dir}/{name}", to_parquet(aligned))
-        if corpus.exists(report := f"skipped/{self.split}.jsonl"):
-            atomic_write(f"{self.output_dir}/{report}", corpus.cat_file(report))
-        # A split that was aligned before has its size in the card of the result.
-        card = next((files for files in (open_folder(self.output_dir), corpus) if files.exists("README.md")), None)
-        if card is not None:
-            content = _with_size(card.cat_file("README.md").decode(), self.split, num_bytes)
-            atomic_write(f"{self.output_dir}/README.md", content.encode())
-        return results
+        if corpus.exists(self._skipped):
+            atomic_write(f"{self.output_dir}/{self._skipped}", corpus.cat_file(self._skipped))
+        return results, num_bytes
+
+    def _write_card(self) -> None:
+        """Write the card of the corpus, with the sizes of the splits that are aligned."""
+        if self.corpus is None or not open_folder(self.corpus).exists("README.md"):
+            return
+        content = open_folder(self.corpus).cat_file("README.md").decode()
+        for path in sorted(open_folder(self.output_dir).glob(".alignment/*/summary.json")):
+            split = path.split("/")[1]
+            content = _with_size(content, split, replace(self, split=split).read_summary().num_bytes)
+        atomic_write(f"{self.output_dir}/README.md", content.encode())
 
 
 @lru_cache(maxsize=1)
