@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +23,10 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def pytest_terminal_summary(terminalreporter):
     """Prints the figures of the attacks that nothing was lost in."""
     passed = terminalreporter.getreports("passed")
-    if lines := [line for report in passed for name, line in report.user_properties if name == "attack"]:
+    lines = Counter(line for report in passed for name, line in report.user_properties if name == "attack")
+    if lines:
         terminalreporter.section("attacks")
-        terminalreporter.write("".join(f"{line}\n" for line in sorted(lines)))
+        terminalreporter.write("".join(f"{count} × {line}\n" for line, count in sorted(lines.items())))
 
 
 @pytest.fixture(autouse=True)

@@ -60,13 +60,16 @@ def test_a_damaged_chunk_is_removed_and_pending(tmp_path, caplog, damage):
     assert not damaged.exists()
 
 
-def test_every_flipped_bit_is_noticed(tmp_path):
+@pytest.mark.attack
+def test_every_flipped_bit_is_noticed(tmp_path, record_property):
     Ledger(tmp_path).add(ChunkKey(0, 0), make_rows("a"), make_record(1, is_last=True))
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
-    for byte in range(0, len(content), 7):
+    flipped = range(0, len(content), 7)
+    for byte in flipped:
         path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << byte % 8]) + content[byte + 1 :])
         assert Ledger(tmp_path)._read_record(path.name, ChunkKey(0, 0)) is None
+    record_property("attack", f"chunks: {len(flipped)} flipped bits in one, all noticed")
 
 
 def test_chunks_of_other_jobs_and_under_other_names_are_not_taken(tmp_path):

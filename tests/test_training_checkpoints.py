@@ -45,18 +45,24 @@ def test_every_file_of_a_checkpoint_has_its_checksum(output_dir):
     assert json.loads((output_dir / "checkpoint-10" / CHECKSUMS_NAME).read_text()).keys() == files - {CHECKSUMS_NAME}
 
 
+DAMAGES = {
+    "missing": lambda content: None,
+    "empty": lambda content: b"",
+    "cut short": lambda content: content[: len(content) // 2],
+    "of another checkpoint": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "zeros": lambda content: bytes(len(content)),
+}
+
+
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "file", ["trainer_state.json", "rng_state.pth", "optimizer.pt", "scheduler.pt", "model.safetensors", "config.json"]
 )
-@pytest.mark.parametrize("damage", ["missing", "cut short", "of another checkpoint"])
-def test_a_damaged_checkpoint_is_passed_over(two_checkpoints, file, damage, capsys):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(two_checkpoints, file, damage, capsys, record_property):
     path = two_checkpoints / "checkpoint-10" / file
-    content = path.read_bytes()
-    path.unlink()
-    if damage == "cut short":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "of another checkpoint":
-        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    content = DAMAGES[damage](path.read_bytes())
+    path.unlink() if content is None else path.write_bytes(content)
     assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
     assert f"Skipped: '{path}' is " in capsys.readouterr().out
     with pytest.raises(ValueError, match=str(path)):
@@ -64,6 +70,7 @@ def test_a_damaged_checkpoint_is_passed_over(two_checkpoints, file, damage, caps
     shutil.rmtree(two_checkpoints / "checkpoint-8")
     with pytest.raises(ValueError, match=f"There is no checkpoint to resume from. '{path}' is "):
         resume(two_checkpoints)
+    record_property("attack", "checkpoint with a damaged file: it is named, and the checkpoint before is resumed")
 
 
 @pytest.mark.parametrize("file", ["trainer_state.json", "rng_state.pth"])
