@@ -1,4 +1,4 @@
-r"""Train a speech language model on corpora of units, and of text and of both in turn if you like.
+r"""Train a speech language model on corpora of units, and possibly of text or of both in turn.
 
 ```
 python hub_scripts/pretrain.py --config hub_scripts/recipes/quickstart.yaml
@@ -36,7 +36,7 @@ from slam_hf.training.throughput import ThroughputCallback
 
 def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_args: ModelArguments) -> Publisher:
     # The collator reads a column that the model does not take; budget and throughput count tokens. In a vocabulary of
-    # text, the id of the padding may be a rare token, which is then not counted. The loss does not miss it.
+    # text, the padding id may also be a rare token, which is trained on but not counted.
     training_args.remove_unused_columns = False
     training_args.include_num_input_tokens_seen = "non_padding"
     budget = set_budget(args, training_args)

@@ -24,6 +24,9 @@ from slam_hf.command_line import help_options
 from slam_hf.command_line import run as run_script
 
 
+FLOPS = 3e13
+"""Training compute of the runs that are compared at equal compute."""
+
 NATURAL = [{"path": "quickstart:corpus", "name": "sentences"}]
 
 RUNS = {
@@ -33,8 +36,8 @@ RUNS = {
     "aligned": Alignment("base"),
     "twist": Pretraining(twist=True),
     "scratch": Pretraining(twist=False),
-    "speech": Pretraining(flops=3e13),
-    "interleaved": Pretraining("quickstart-interleaved.yaml", flops=3e13),
+    "speech": Pretraining(flops=FLOPS),
+    "interleaved": Pretraining("quickstart-interleaved.yaml", flops=FLOPS),
 }
 """Runs by name, in an order in which each one finds those that it needs. `base` is the quickstart recipe: natural
 sentences and stories, packed, from random weights. `twist` and `scratch` have the architecture of a text LM: one
@@ -71,7 +74,10 @@ def main() -> None:
         help="Training time of each run with its architecture. Default: 10.",
     )
     parser.add_argument(
-        "--flops", type=float, default=3e13, help="Training compute of each run of `interleaving`. Default: 3e13."
+        "--flops",
+        type=float,
+        default=FLOPS,
+        help=f"Training compute of each run of `interleaving`. Default: {FLOPS:g}.",
     )
     args = parser.parse_args()
     for name in ("minutes", "seeds", "text_lm_minutes", "flops"):

@@ -101,9 +101,9 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         beside it (SIMS, arXiv 2504.02398).
 
         In place of text, the first `num_units + 2` rows of its embedding and of its head become those of `<PAD>`,
-        `<S>` and the units. Beside it, the rows of text stay as they are, and [`SpeechTextTokenizer`] has the ids of
-        the units and modality tokens. They get the next rows: first those that the text LM has beyond its tokenizer,
-        and then new ones, which `resize_token_embeddings` of transformers draws very close to the mean of its rows.
+        `<S>` and the units. Beside text, the rows of text stay as they are, and the units and modality tokens get the
+        next ones, with the ids of [`SpeechTextTokenizer`]: first the rows of the text LM that its tokenizer does not
+        use, and then new ones, which `resize_token_embeddings` of transformers draws very close to the mean of all.
 
         Args:
             text_lm (`str` or `os.PathLike`):

@@ -50,6 +50,18 @@ class UnitTokenizer(TokenizersBackend):
         """`bool`: Whether the vocabulary holds text."""
         return len(self.text_ids) > 0
 
+    @property
+    def model_vocabulary(self) -> dict[str, Any]:
+        """`dict`: The arguments of [`SpeechLMConfig`] for a new model with this vocabulary."""
+        return {
+            "vocab_size": len(self),
+            "num_units": self.num_units,
+            "tokenizer_class": type(self).__name__,
+            "pad_token_id": self.pad_token_id,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_id,
+        }
+
     def ids_around(self) -> tuple[list[int], list[int]]:
         """`tuple[list[int], list[int]]`: The special tokens that the tokenizer adds before and after a sequence."""
         ids = self(self.convert_ids_to_tokens(self.unit_ids[0]))["input_ids"]

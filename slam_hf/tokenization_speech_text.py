@@ -18,7 +18,7 @@ from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import ACCESS, naming_damaged_files, read_json, resolve_quickstart
 from .public_names import is_hub_id
 from .tokenization_hubert_unit import UnitTokenizer
-from .unit_vocabulary import SPEECH_TEXT_TOKENIZER, check_num_units, check_units
+from .unit_vocabulary import check_num_units, check_units
 
 
 @dataclass(frozen=True)
@@ -259,18 +259,6 @@ class SpeechTextTokenizer(UnitTokenizer):
             raise ValueError(f"A modality is 'speech' or 'text', and not {modality!r}.")
         others, end = self.text_ids if modality == "speech" else self.speech_ids, self.eos_token_id
         return [*(i for i in others if i != end), self.speech_token_id, self.text_token_id]
-
-    @property
-    def model_vocabulary(self) -> dict[str, Any]:
-        """`dict`: The arguments of [`SpeechLMConfig`] for a new model with this vocabulary."""
-        return {
-            "vocab_size": len(self),
-            "num_units": self.num_units,
-            "tokenizer_class": SPEECH_TEXT_TOKENIZER,
-            "pad_token_id": self.pad_token_id,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id,
-        }
 
     def unit_string(self, units: Iterable[int]) -> str:
         """Units as text: `<Un3><Un49>`."""

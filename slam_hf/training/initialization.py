@@ -13,7 +13,6 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..processing_speech_lm import SpeechLMProcessor, check_codec, load_codec
 from ..tokenization_hubert_unit import HubertUnitTokenizer, UnitTokenizer
 from ..tokenization_speech_text import SpeechTextTokenizer
-from ..unit_vocabulary import NUM_SPECIAL_TOKENS
 from .arguments import PretrainArguments
 
 
@@ -37,9 +36,7 @@ def initial_model(args: PretrainArguments, model_args: ModelConfig, seed: int) -
     loading = {"dtype": getattr(torch, model_args.dtype), "attn_implementation": model_args.attn_implementation}
     set_seed(seed)  # of new weights
     if args.base_config is not None:
-        vocabulary = {"vocab_size": args.num_units + NUM_SPECIAL_TOKENS}
-        if args.has_text:
-            vocabulary = _make_tokenizer(args, model_args).model_vocabulary
+        vocabulary = _make_tokenizer(args, model_args).model_vocabulary
         config = SpeechLMConfig(base_config=args.base_config, **vocabulary)
         model = AutoModelForCausalLM.from_config(config, **loading)
     elif not _is_speech_lm(model_args):
