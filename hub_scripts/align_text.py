@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from slam_hf.atomic_write import DiskFullError
 from slam_hf.command_line import parse_arguments, run
-from slam_hf.corpora.alignment_job import MANIFEST, AlignmentJob
+from slam_hf.corpora.alignment.job import AlignmentJob
+from slam_hf.corpora.alignment.output import MANIFEST
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.execution.arguments import ExecutorArguments
 from slam_hf.remote_files import local_path

@@ -12,7 +12,7 @@ import soundfile
 import tokenize_corpus
 from datasets import load_dataset
 from loopback_hub import run_with_hub
-from test_corpora_word_aligners import make_model, make_tokenizer, save_tiny_whisper
+from test_corpora_alignment_aligners import make_model, make_tokenizer, save_tiny_whisper
 from transformers import Wav2Vec2FeatureExtractor
 
 

@@ -17,11 +17,11 @@ import pytest
 import soundfile
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
+from test_corpora_alignment_aligners import make_model, make_tokenizer
 from test_corpora_job import DAMAGES
-from test_corpora_word_aligners import make_model, make_tokenizer
 from transformers import Wav2Vec2FeatureExtractor
 
-from slam_hf.corpora.alignment_job import AlignmentJob
+from slam_hf.corpora.alignment.job import AlignmentJob
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.ledger import Ledger
 from slam_hf.encoding.manifest import read_manifest
@@ -230,7 +230,7 @@ def test_a_damaged_corpus_is_found_before_the_work(of_corpus, monkeypatch):
     content = bytearray(shard.read_bytes())
     content[150] ^= 1
     shard.write_bytes(content)
-    monkeypatch.setattr("slam_hf.corpora.alignment_job.align_parts", None)
+    monkeypatch.setattr("slam_hf.corpora.alignment.job.align_parts", None)
     with pytest.raises(ValueError, match=f"'{shard}' is damaged: "):
         of_corpus.run(EXECUTOR)
     pq.write_table(pa.table({"units": [[1]]}), shard)

@@ -16,7 +16,7 @@ from slam_hf import (
     loading_utils,
 )
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
-from slam_hf.corpora.word_aligners import CtcAligner, WhisperAligner
+from slam_hf.corpora.alignment.aligners import CtcAligner, WhisperAligner
 from slam_hf.evaluation.transcription import load_recogniser
 from slam_hf.loading_utils import SafeLoadingMixin, naming_damaged_files
 

@@ -96,7 +96,7 @@ def finish_split(
         skipped += left_out
     output_dir = os.fspath(output_dir)
     report = f"{output_dir}/skipped/{split}.jsonl"
-    lines = "".join(map(report_line, skipped)).encode()
+    lines = skip_report(skipped)
     atomic_write(report, lines)
     reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
     if not records:
@@ -193,7 +193,6 @@ def _group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKe
         yield group
 
 
-def report_line(skipped: Skipped) -> str:
-    """A line of the report: ASCII, as a name may hold line separators. What of a name is not UTF-8 is escaped."""
-    texts = {key: value.encode("utf-8", "backslashreplace").decode() for key, value in asdict(skipped).items()}
-    return json.dumps(texts) + "\n"
+def skip_report(skipped: Sequence[Skipped]) -> bytes:
+    """The content of a skip report: JSON lines, in ASCII because a name may hold line separators."""
+    return "".join(json.dumps(item.as_texts()) + "\n" for item in skipped).encode()

@@ -1,7 +1,7 @@
 """Recordings, and the reasons why some are left out of a corpus."""
 
 import reprlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -90,6 +90,10 @@ class Skipped:
     id: str
     reason: SkipReason
     detail: str
+
+    def as_texts(self) -> dict[str, str]:
+        """The values by name, with characters that are not UTF-8 escaped."""
+        return {key: value.encode("utf-8", "backslashreplace").decode() for key, value in asdict(self).items()}
 
 
 def is_utf8(text: str) -> bool:

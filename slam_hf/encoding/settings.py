@@ -56,7 +56,7 @@ def job_name(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def read_state(path: str | os.PathLike, keys: Collection[str]) -> dict[str, Any]:
+def read_state(path: str | os.PathLike, keys: Collection[str] = ()) -> dict[str, Any]:
     """Read a JSON file of a job's state. A `ValueError` says that it is damaged, or lacks one of the keys."""
     with fsspec.open(os.fspath(path), "rb") as file:
         content = file.read()

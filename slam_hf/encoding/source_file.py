@@ -183,7 +183,7 @@ class _Rows(Sequence[Recording | Skipped]):
 
 def _to_row(item: Recording | Skipped) -> dict[str, Any]:
     if isinstance(item, Skipped):
-        return {key: value.encode("utf-8", "backslashreplace").decode() for key, value in asdict(item).items()}
+        return item.as_texts()
     row = {"id": item.id, "offset": item.offset, "duration": item.duration}
     row |= {"text": item.text, "aligned_text": item.aligned_text}
     if isinstance(item.audio, ByteRange):

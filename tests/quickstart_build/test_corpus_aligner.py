@@ -4,7 +4,7 @@ import torch
 from quickstart.corpus import aligner as module
 from quickstart.corpus.aligner import Aligner, to_letters, train_aligner
 
-from slam_hf.corpora.word_times import UnalignableError
+from slam_hf.corpora.alignment.word_times import UnalignableError
 
 
 @pytest.fixture

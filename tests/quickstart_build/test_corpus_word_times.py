@@ -10,7 +10,7 @@ from quickstart.corpus.word_times import (
     word_errors,
 )
 
-from slam_hf.corpora.word_times import UnalignableError
+from slam_hf.corpora.alignment.word_times import UnalignableError
 from slam_hf.encoding.recordings import SkipReason
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from slam_hf.corpora.forced_alignment import align_words
-from slam_hf.corpora.word_times import UnalignableError, split_words, timed_words
+from slam_hf.corpora.alignment.forced_alignment import align_words
+from slam_hf.corpora.alignment.word_times import UnalignableError, split_words, timed_words
 from slam_hf.encoding.recordings import SkipReason
 
 from ..codec.timed_training import train_for
@@ -80,7 +80,7 @@ class Aligner(nn.Module):
         log_probabilities = self(torch.from_numpy(repeat_units(units, durations))[None])[0]
         seconds = 1 / (self.frame_rate * OUTPUTS_PER_FRAME)
         spans = align_words(log_probabilities, letters, BLANK, DELIMITER)
-        return timed_words(words, [(round(start * seconds, 6), round(end * seconds, 6)) for start, end in spans])
+        return timed_words(words, [(start * seconds, end * seconds) for start, end in spans])
 
 
 def to_letters(text: str) -> list[int]:

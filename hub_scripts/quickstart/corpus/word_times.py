@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from slam_hf.corpora.word_times import UnalignableError
+from slam_hf.corpora.alignment.word_times import UnalignableError
 
 from .aligner import Aligner
 from .tokenized import PAUSE_SECONDS

@@ -1,9 +1,9 @@
-"""Words with their times, as the interleaver takes them, and the reasons why some recordings get none."""
+"""Words with their times, as the interleaver takes them, and the error of a text that cannot be aligned."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from ..encoding.recordings import SkipReason
+from ...encoding.recordings import SkipReason
 
 
 class UnalignableError(ValueError):
@@ -44,7 +44,9 @@ def split_words(text: str) -> list[str]:
 
 
 def timed_words(words: Sequence[str], spans: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
-    """The value of `aligned_text`: words with the seconds when they start and end."""
+    """The value of `aligned_text`: words with the seconds when they start and end. These are rounded to microseconds,
+    because sums of frames that stand for the same time differ in the last bits."""
     return [
-        {"word": word, "start_time": start, "end_time": end} for word, (start, end) in zip(words, spans, strict=True)
+        {"word": word, "start_time": round(start, 6), "end_time": round(end, 6)}
+        for word, (start, end) in zip(words, spans, strict=True)
     ]

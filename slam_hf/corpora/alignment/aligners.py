@@ -18,16 +18,13 @@ from transformers import (
 )
 from transformers.pipelines import AutomaticSpeechRecognitionPipeline
 
-from ..encoding.recordings import SkipReason
-from ..loading_utils import naming_damaged_files
+from ...encoding.recordings import SkipReason
+from ...loading_utils import naming_damaged_files
 from .forced_alignment import align_words
 from .word_times import UnalignableError, split_words, timed_words
 
 
 APOSTROPHES = str.maketrans("’ʼ`´", "''''")
-
-TIME_DECIMALS = 6
-"""Times are rounded to the microsecond: sums of frames would differ from the same time in the last bits."""
 
 
 class TimedPiece(NamedTuple):
@@ -122,7 +119,7 @@ class CtcAligner:
             num_frames, seconds = len(outputs[-1]), len(waveform) / self.sampling_rate
             total += seconds
             edges = np.arange(num_frames + 1) * self._frame_seconds(seconds, num_frames)
-            edges = (start + np.minimum(edges, seconds)).round(TIME_DECIMALS).tolist()
+            edges = (start + np.minimum(edges, seconds)).tolist()
             starts += edges[:-1]
             ends += edges[1:]
         spans = align_words(torch.cat(outputs), tokens, self.blank, self.delimiter)
@@ -240,8 +237,8 @@ class WhisperAligner:
                     continue
                 # The last word of a piece may have no end, and times may run backwards where Whisper repeats itself.
                 begin, end = (seconds if time is None else min(time, seconds) for time in chunk["timestamp"])
-                begin = max(latest, round(start + begin, TIME_DECIMALS))
-                latest = max(begin, round(start + end, TIME_DECIMALS))
+                begin = max(latest, start + begin)
+                latest = max(begin, start + end)
                 spaced = chunk["text"][0].isspace()
                 heard.append(f" {word}" if heard and spaced else word)
                 spans.append((begin, latest))

@@ -1,6 +1,6 @@
 import pytest
 
-from slam_hf.corpora.word_times import split_words, timed_words
+from slam_hf.corpora.alignment.word_times import split_words, timed_words
 
 
 @pytest.mark.parametrize(

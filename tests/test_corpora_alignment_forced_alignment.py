@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from slam_hf.corpora import forced_alignment
-from slam_hf.corpora.forced_alignment import align_words
-from slam_hf.corpora.word_times import UnalignableError
+from slam_hf.corpora.alignment import forced_alignment
+from slam_hf.corpora.alignment.forced_alignment import align_words
+from slam_hf.corpora.alignment.word_times import UnalignableError
 
 
 def log_probabilities(best: list[int], size: int = 5) -> torch.Tensor:

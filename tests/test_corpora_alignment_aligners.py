@@ -33,9 +33,9 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
-from slam_hf.corpora.recording_alignment import read_timed_pieces
-from slam_hf.corpora.word_aligners import CtcAligner, TimedPiece, WhisperAligner
-from slam_hf.corpora.word_times import UnalignableError
+from slam_hf.corpora.alignment.aligners import CtcAligner, TimedPiece, WhisperAligner
+from slam_hf.corpora.alignment.recordings import read_timed_pieces
+from slam_hf.corpora.alignment.word_times import UnalignableError
 from slam_hf.encoding.recordings import Recording
 
 

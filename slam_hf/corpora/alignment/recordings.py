@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..encoding.ledger import ChunkRecord, Ledger
-from ..encoding.reading import PieceRules, read_pieces
-from ..encoding.recordings import Recording, Skipped, SkipReason, is_utf8
-from ..encoding.segmentation import Segmentation
-from ..encoding.sources import Source, load_seconds
-from ..encoding.unit_rows import UNIT_ROW_SCHEMA, parse_piece_id
-from ..encoding.worker import share_parts
-from .word_aligners import CtcAligner, TimedPiece, TimedText, WhisperAligner
+from ...encoding.ledger import ChunkRecord, Ledger
+from ...encoding.reading import PieceRules, read_pieces
+from ...encoding.recordings import Recording, Skipped, SkipReason, is_utf8
+from ...encoding.segmentation import Segmentation
+from ...encoding.sources import Source, load_seconds
+from ...encoding.unit_rows import UNIT_ROW_SCHEMA, parse_piece_id
+from ...encoding.worker import share_parts
+from .aligners import CtcAligner, TimedPiece, TimedText, WhisperAligner
 from .word_times import UnalignableError
 
 
@@ -24,7 +24,7 @@ of the length."""
 FRAME_RATE = 25.0
 """Recordings are cut at multiples of 40 ms."""
 
-_PASSED_OVER = (SkipReason.SILENT, SkipReason.TOO_SHORT)
+_NO_SPEECH = (SkipReason.SILENT, SkipReason.TOO_SHORT)
 
 ALIGNED_SCHEMA = pa.schema(
     {
@@ -41,8 +41,8 @@ ALIGNED_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Aligners:
-    """What recordings with a text, and those without one, are given to. Either may be missing, but not both: without a
-    CTC model, Whisper hears those with a text too, and what it hears becomes their text."""
+    """The CTC model, which aligns recordings with a text, and Whisper, which transcribes those without one. One may be
+    missing: without a CTC model, Whisper transcribes recordings with a text too, and replaces their text."""
 
     ctc: CtcAligner | None
     whisper: WhisperAligner | None
@@ -57,14 +57,14 @@ class Aligners:
 
 
 def read_timed_pieces(recording: Recording, sampling_rate: int) -> Iterator[TimedPiece]:
-    """Read a recording in pieces of at most 30 seconds, cut at silences. Silent pieces are passed over.
-    [`UnalignableError`] says that it cannot be read, or that there is nothing in it."""
+    """Read a recording in pieces of at most 30 seconds, cut at silences. Silent pieces are left out.
+    [`UnalignableError`] says that the recording cannot be read, or that all of it is silent."""
     left_out = Skipped(recording.id, SkipReason.EMPTY, "no samples")
     found = False
     for piece in read_pieces(recording, RULES, sampling_rate, FRAME_RATE):
         if isinstance(piece, Skipped):
             left_out = piece
-            if piece.reason not in _PASSED_OVER:
+            if piece.reason not in _NO_SPEECH:
                 raise UnalignableError(piece.reason, piece.detail)
             continue
         found = True
@@ -85,24 +85,25 @@ def align_parts(source: Source, aligners: Aligners, ledger: Ledger, rank: int = 
     share = share_parts(source.parts, rank, world_size)
     ledger.create()
     ledger.refresh(share)
-    for key, first_row in ledger.pending(source.parts):
+    for key, next_row in ledger.pending(source.parts):
         if key.part not in share:
             continue
-        rows = iter(source.parts[key.part].read(first_row))
-        row, next_row = next(rows, None), first_row
-        while True:
-            chunk, load = [], 0.0
-            while row is not None and load < source.chunk_seconds:
-                chunk.append(_align(row[0], aligners))
-                load += load_seconds(chunk[-1].seconds)
-                row, next_row = next(rows, None), next_row + 1
-            table = pa.Table.from_pylist([item.row for item in chunk if item.row is not None], schema=ALIGNED_SCHEMA)
-            skipped = [item.skipped for item in chunk if item.skipped is not None]
-            seconds = sum(item.seconds for item in chunk)
-            ledger.add(key, table, ChunkRecord(next_row, row is None, seconds, len(table), 0, 0, skipped))
-            if row is None:
-                break
-            key = key._replace(chunk=key.chunk + 1)
+        chunk, load = [], 0.0
+        for (recording,) in source.parts[key.part].read(next_row):
+            if load >= source.chunk_seconds:
+                ledger.add(key, *_make_rows(chunk, next_row, is_last=False))
+                key, chunk, load = key._replace(chunk=key.chunk + 1), [], 0.0
+            chunk.append(_align(recording, aligners))
+            load += load_seconds(chunk[-1].seconds)
+            next_row += 1
+        ledger.add(key, *_make_rows(chunk, next_row, is_last=True))
+
+
+def _make_rows(chunk: list["_Aligned"], next_row: int, is_last: bool) -> tuple[pa.Table, ChunkRecord]:
+    """The rows of a chunk, and its record."""
+    table = pa.Table.from_pylist([item.row for item in chunk if item.row is not None], schema=ALIGNED_SCHEMA)
+    skipped = [item.skipped for item in chunk if item.skipped is not None]
+    return table, ChunkRecord(next_row, is_last, sum(item.seconds for item in chunk), len(table), 0, 0, skipped)
 
 
 class _Aligned(NamedTuple):

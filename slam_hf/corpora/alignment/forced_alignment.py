@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 import torchaudio
 
-from ..encoding.recordings import SkipReason
+from ...encoding.recordings import SkipReason
 from .word_times import UnalignableError
 
 

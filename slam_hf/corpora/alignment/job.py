@@ -1,0 +1,237 @@
+"""Adds texts and the times of words to recordings or to a tokenised corpus, on any executor."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from ...atomic_write import atomic_write, remove_unfinished
+from ...encoding.codec_identity import update_with_tensors
+from ...encoding.ledger import Ledger
+from ...encoding.progress import JobProgress
+from ...encoding.settings import check_settings, claim_folder, job_name, read_state
+from ...encoding.source_arguments import SourceArguments
+from ...encoding.source_file import open_source, prepare_source
+from ...encoding.sources import Source
+from ...execution.arguments import ExecutorArguments
+from ...execution.steps import run_steps
+from ...folder_lock import lock_folder
+from ...folders import open_folder
+from ...remote_files import local_path
+from ..dataset_folder import check_files, hash_content, read_job_summary, skip_report
+from .aligners import CtcAligner, WhisperAligner
+from .output import MANIFEST, list_shards, read_shard, write_card, write_corpus, write_manifest
+from .recordings import Aligners, align_parts
+
+
+JOB = "an alignment"
+
+
+@dataclass(frozen=True)
+class AlignmentSummary:
+    """How many rows an alignment gave, how many of them have words with times, and how many have none, by reason.
+    `num_bytes` is the size of the aligned corpus in memory, and `files` has the SHA-256 of each file of the result."""
+
+    num_rows: int
+    num_aligned: int
+    unaligned: dict[str, int]
+    num_bytes: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AlignmentJob:
+    r"""
+    Aligns texts with recordings: the steps of an executor, by names and numbers, which any machine can open.
+
+    Args:
+        source ([`SourceArguments`]):
+            The recordings.
+        output_dir (`str`):
+            Path or URL of the folder for the result: a manifest, `manifest.jsonl`, or a dataset.
+        ctc_model (`str`, *optional*):
+            Folder or repository of an `AutoModelForCTC` with its tokenizer, for recordings with a text.
+        whisper_model (`str`, *optional*):
+            Folder or repository of a Whisper, for recordings without one; without `ctc_model`, for all.
+        ctc_revision, whisper_revision (`str`, *optional*, defaults to `"main"`):
+            Their revisions.
+        language (`str`, *optional*):
+            The language that Whisper hears. By default, it finds out.
+        corpus (`str`, *optional*):
+            Path or URL of a dataset that the recordings were tokenised into. The result is this dataset, with the
+            words of the piece of a recording that a row has.
+        split (`str`, *optional*, defaults to `"train"`):
+            Split of the corpus.
+    """
+
+    source: SourceArguments
+    output_dir: str
+    ctc_model: str | None = None
+    whisper_model: str | None = None
+    ctc_revision: str = "main"
+    whisper_revision: str = "main"
+    language: str | None = None
+    corpus: str | None = None
+    split: str = "train"
+
+    def run(self, executor: ExecutorArguments) -> AlignmentSummary | None:
+        """Align on an executor, or continue. `None` if jobs of Slurm will do it.
+
+        Raises:
+            ValueError: there is no model, the source or the folder does not fit, the job was begun with other
+                recordings or models, or a file of the corpus or of a finished result is damaged.
+            FileExistsError: `output_dir` holds files that no alignment has written.
+            FolderInUseError: another job is writing to `output_dir`.
+        """
+        if self.ctc_model is None and self.whisper_model is None:
+            raise ValueError(
+                "Pass `ctc_model` for recordings with a text, `whisper_model` for those without, or both."
+            )
+        if self.source.layout == "preference_pairs":
+            raise ValueError("The recordings of preference pairs cannot be aligned: the pairs have no words.")
+        if self.corpus is None and self.source.layout in ("dataset", "webdataset"):
+            raise ValueError(
+                f"A manifest names files of audio, and the recordings of a {self.source.layout} are inside of others. "
+                "Tokenise them first, and pass the result as `corpus`."
+            )
+        self._check_vacant()
+        with lock_folder(self.output_dir):
+            source = prepare_source(f"{self._folder}/source.parquet", self.source)
+            claim_folder(self._folder, self._settings(source), JOB)
+            if self.read_summary() is not None:
+                self.finish(None, 0, 1)
+                return self.read_summary()
+            for name in self._shards():
+                read_shard(self.corpus, name)  # a damaged one is found before the work, and not after it
+            with JobProgress(source.parts, self._ledger(), executor.executor == "slurm", desc="Aligning"):
+                is_done = run_steps(self.align, self.finish, executor, f"{self._folder}/logs")
+        return self.read_summary() if is_done else None
+
+    def align(self, data: Any, rank: int, world_size: int) -> None:
+        """Align what is missing of a task's share, on the accelerator of this process or else on the CPU."""
+        source = open_source(f"{self._folder}/source.parquet")
+        check_settings(self._folder, self._settings(source), JOB)
+        if self.read_summary() is None:
+            align_parts(source, self._aligners()[0], self._ledger(), rank, world_size)
+
+    def finish(self, data: Any, rank: int, world_size: int) -> None:
+        """Make the manifest or the dataset, once every recording has been tried."""
+        with lock_folder(self.output_dir):
+            if self.read_summary() is None:
+                self._write_result()
+            else:
+                check_files(self.output_dir, self.read_summary().files, f"{self._folder}/summary.json")
+            self._write_card()
+            files = open_folder(self._folder)
+            if files.exists("chunks"):
+                files.rm("chunks", recursive=True)
+            remove_unfinished(self._folder, "")
+            for name in (*self.read_summary().files, "README.md"):
+                remove_unfinished(*os.path.split(f"{self.output_dir}/{name}"))
+
+    def read_summary(self) -> AlignmentSummary | None:
+        """Summary of the alignment, or `None` while it is not finished."""
+        return read_job_summary(self._folder, AlignmentSummary)
+
+    @property
+    def audio_root(self) -> str:
+        """`str`: What the paths in the manifest are relative to."""
+        root = self.source.audio_root or self.source.source
+        if self.source.layout == "manifest" and self.source.audio_root is None:
+            root = os.path.dirname(root)
+        local = local_path(root)
+        return root.rstrip("/") if local is None else os.path.realpath(local)
+
+    @property
+    def _folder(self) -> str:
+        return f"{self.output_dir}/.alignment/{'manifest' if self.corpus is None else self.split}"
+
+    @property
+    def _report(self) -> str:
+        return "unaligned.jsonl" if self.corpus is None else f"unaligned/{self.split}.jsonl"
+
+    def _shards(self) -> list[str]:
+        """The files of the corpus. A job without a corpus has none."""
+        return [] if self.corpus is None else list_shards(self.corpus, self.split)
+
+    def _check_vacant(self) -> None:
+        """Check that the folder is for this job, and that the corpus is there."""
+        if self.corpus is not None and not self._shards():
+            raise ValueError(
+                f"'{self.corpus}' has no split '{self.split}': there is no 'data/{self.split}-*.parquet'."
+            )
+        if open_folder(self._folder).exists(""):
+            return
+        written = (MANIFEST,) if self.corpus is None else (f"data/{self.split}-*", ".tokenization")
+        if foreign := [path for name in written for path in open_folder(self.output_dir).glob(name)]:
+            raise FileExistsError(
+                f"'{self.output_dir}' holds files that no alignment has written, and that this one would replace "
+                f"or be mixed up with: {foreign[0]}. Choose another folder."
+            )
+
+    def _aligners(self) -> tuple[Aligners, str]:
+        return _load_aligners(
+            self.ctc_model, self.ctc_revision, self.whisper_model, self.whisper_revision, self.language
+        )
+
+    def _settings(self, source: Source) -> dict[str, Any]:
+        """Everything that the words depend on."""
+        return {
+            "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
+            "models": self._aligners()[1],
+            "language": self.language,
+            "corpus": {name: open_folder(self.corpus).size(name) for name in self._shards()},
+        }
+
+    def _ledger(self) -> Ledger:
+        return Ledger(f"{self._folder}/chunks", job_name(read_state(f"{self._folder}/settings.json")))
+
+    def _write_result(self) -> None:
+        source = open_source(f"{self._folder}/source.parquet")
+        ledger = self._ledger()
+        ledger.refresh()
+        keys = ledger.finished(source.parts)
+        num_bytes = 0
+        if self.corpus is None:
+            num_aligned, unaligned = write_manifest(self.output_dir, self.audio_root, ledger, keys)
+        else:
+            num_aligned, unaligned, num_bytes = write_corpus(self.output_dir, self.corpus, self.split, ledger, keys)
+        atomic_write(f"{self.output_dir}/{self._report}", skip_report(unaligned))
+        reasons = dict(Counter(str(item.reason) for item in unaligned).most_common())
+        files = open_folder(self.output_dir)
+        names = (MANIFEST, self._report, f"skipped/{self.split}.jsonl", *self._shards())
+        hashes = {name: hash_content(files.cat_file(name)) for name in names if files.exists(name)}
+        summary = AlignmentSummary(num_aligned + len(unaligned), num_aligned, reasons, num_bytes, hashes)
+        atomic_write(f"{self._folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
+
+    def _write_card(self) -> None:
+        """Write the card of the corpus, with the sizes of the splits that are aligned."""
+        if self.corpus is not None:
+            paths = sorted(open_folder(self.output_dir).glob(".alignment/*/summary.json"))
+            splits = [path.split("/")[1] for path in paths]
+            sizes = {split: replace(self, split=split).read_summary().num_bytes for split in splits}
+            write_card(self.output_dir, self.corpus, sizes)
+
+
+@lru_cache(maxsize=1)
+def _load_aligners(
+    ctc_model: str | None, ctc_revision: str, whisper_model: str | None, whisper_revision: str, language: str | None
+) -> tuple[Aligners, str]:
+    """The models, and a hash of what the words depend on."""
+    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    ctc = whisper = None
+    hash = hashlib.sha256()
+    if ctc_model is not None:
+        ctc = CtcAligner.from_pretrained(ctc_model, ctc_revision, device)
+        hash.update(json.dumps(ctc.tokenizer.get_vocab(), sort_keys=True).encode())
+        update_with_tensors(hash, ctc.model.state_dict())
+    if whisper_model is not None:
+        whisper = WhisperAligner.from_pretrained(whisper_model, whisper_revision, device, language)
+        hash.update(whisper.recognizer.model.generation_config.to_json_string().encode())
+        update_with_tensors(hash, whisper.recognizer.model.state_dict())
+    return Aligners(ctc, whisper), hash.hexdigest()
