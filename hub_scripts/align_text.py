@@ -1,4 +1,4 @@
-r"""Add the words that are spoken, and their times, to recordings or to a tokenised corpus.
+r"""Add the spoken words and their times to recordings or to a tokenised corpus.
 
 ```
 python hub_scripts/align_text.py \
@@ -21,7 +21,7 @@ from slam_hf.corpora.alignment.job import AlignmentJob
 from slam_hf.corpora.alignment.output import MANIFEST
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.execution.arguments import ExecutorArguments
-from slam_hf.remote_files import local_path
+from slam_hf.remote_files import absolute_if_folder, absolute_path
 
 
 @dataclass
@@ -42,7 +42,9 @@ class AlignmentArguments:
     )
     ctc_revision: str = field(default="main", metadata={"help": "Revision of the CTC model's repository."})
     whisper_revision: str = field(default="main", metadata={"help": "Revision of Whisper's repository."})
-    language: str | None = field(default=None, metadata={"help": "What Whisper hears. Default: it finds out."})
+    language: str | None = field(
+        default=None, metadata={"help": "Language of the speech. Default: Whisper finds out."}
+    )
     corpus: str | None = field(
         default=None,
         metadata={"help": "Folder or URL of a dataset that tokenize_corpus.py has made of the source."},
@@ -56,13 +58,13 @@ def main() -> None:
     )
     job = AlignmentJob(
         source_args,
-        output_dir=absolute(args.output_dir),
+        output_dir=absolute_path(args.output_dir),
         ctc_model=args.ctc_model and absolute_if_folder(args.ctc_model),
         whisper_model=args.whisper_model and absolute_if_folder(args.whisper_model),
         ctc_revision=args.ctc_revision,
         whisper_revision=args.whisper_revision,
         language=args.language,
-        corpus=args.corpus and absolute(args.corpus),
+        corpus=args.corpus and absolute_path(args.corpus),
         split=args.split,
     )
     try:
@@ -80,16 +82,6 @@ def main() -> None:
         options = ["--source", os.path.join(args.output_dir, MANIFEST), "--layout", "manifest"]
         options += [] if "://" in job.audio_root else ["--audio_root", job.audio_root]
         print(f"Tokenise them with: tokenize_corpus.py {shlex.join(options)}")
-
-
-def absolute(path: str) -> str:
-    """The path for processes whose current folder is another, or the URL."""
-    local = local_path(path)
-    return path.rstrip("/") if local is None else os.path.abspath(local)
-
-
-def absolute_if_folder(name: str) -> str:
-    return os.path.abspath(name) if os.path.isdir(name) else name
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ python hub_scripts/tokenize_corpus.py \
     --codec path/to/codec --output_dir librispeech-units
 ```
 
-Start it again with the same command to continue after an interruption. On this machine a process runs on each GPU, or
-one on the CPU. `--executor` runs it on a Slurm or Ray cluster, or as Hugging Face Jobs.
+Start it again with the same command to continue after an interruption. On this machine, one process runs on
+each GPU, or one on the CPU. `--executor` runs it on a Slurm or Ray cluster, or as Hugging Face Jobs.
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,7 +25,7 @@ from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.execution.arguments import ExecutorArguments
 from slam_hf.hub.repository_files import stage_corpus, staging_folder
 from slam_hf.hub.upload import publish_folder
-from slam_hf.remote_files import local_path
+from slam_hf.remote_files import absolute_if_folder, absolute_path, local_path
 
 
 @dataclass
@@ -75,16 +74,15 @@ def push(folder: Path, repo_id: str, private: bool) -> None:
 
 def main() -> None:
     source_args, args, executor_args = parse_arguments(__doc__, (SourceArguments, CorpusArguments, ExecutorArguments))
-    folder = local_path(args.output_dir)
-    if args.push_to_hub is not None and folder is None:
+    if args.push_to_hub is not None and local_path(args.output_dir) is None:
         raise ValueError(f"`push_to_hub` takes a folder of this machine, not '{args.output_dir}': copy it first.")
     segmentation = Segmentation(args.max_seconds, args.cut, args.overlap_seconds, args.overlap)
     job = TokenizationJob(
         source_args,
-        codec=os.path.abspath(args.codec) if os.path.isdir(args.codec) else args.codec,
+        codec=absolute_if_folder(args.codec),
         codec_revision=args.codec_revision,
         dtype=args.dtype,
-        output_dir=args.output_dir.rstrip("/") if folder is None else os.path.abspath(folder),
+        output_dir=absolute_path(args.output_dir),
         split=args.split,
         rules=PieceRules(segmentation, args.min_seconds, args.min_peak_dbfs),
         num_workers=args.num_workers,

@@ -1,4 +1,4 @@
-"""Reads files that are elsewhere: `http://`, `https://`, `hf://`, `s3://` and other URLs of `fsspec`."""
+"""Reads remote files: `http://`, `https://`, `hf://`, `s3://` and other URLs of `fsspec`."""
 
 import io
 import os
@@ -28,19 +28,19 @@ DOWNLOAD_WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds to wait before each further try."""
 
 BLOCK_BYTES = 2**18
-"""What is first read of a remote file, where the server gives ranges of it: most utterances are whole then."""
+"""Size of the first read of a remote file, if the server gives ranges. It holds all of most utterances."""
 
 MAX_BLOCK_BYTES = 2**22
-"""What is read at once of a remote file that is read in order: each block is twice as long as the one before."""
+"""Maximum size of a block of a remote file that is read in order. Each block is twice as long as the one before."""
 
 NUM_THREADS = 32
-"""Files that are looked at at the same time: each takes a request, or several."""
+"""Files that are looked at in parallel. Each takes one request or several."""
 
 Result = TypeVar("Result")
 
 
 class AudioDownloadError(ConnectionError):
-    """A server could not be reached or refused a file, in several tries. It may give the file later."""
+    """A server could not be reached, or refused a file, in several tries. It may give the file later."""
 
 
 class RemoteFileError(OSError):
@@ -55,6 +55,17 @@ def local_path(path: str | os.PathLike) -> str | None:
     return None if "://" in text else text
 
 
+def absolute_path(path: str) -> str:
+    """The path for processes whose current folder is another, or the URL."""
+    local = local_path(path)
+    return path.rstrip("/") if local is None else os.path.abspath(local)
+
+
+def absolute_if_folder(name: str) -> str:
+    """The absolute path of a folder, or the name of a repository."""
+    return os.path.abspath(name) if os.path.isdir(name) else name
+
+
 def open_filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL, and the path of the URL in it. An `ImportError` says which package is missing."""
     try:
@@ -67,7 +78,7 @@ def open_filesystem(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def pin_revision(url: str) -> str:
-    """The URL at its present commit, if it leads into a repository on the Hub, which may change during a job."""
+    """The URL with the present commit, if it is in a repository on the Hub: these may change during a job."""
     if not url.startswith("hf://"):
         return url
     try:
@@ -82,7 +93,7 @@ def pin_revision(url: str) -> str:
 
 
 def with_retries(action: Callable[[], Result], name: str, failure: str = "could not be downloaded") -> Result:
-    """Do what may fail because of a network, several times. [`AudioDownloadError`] says that it failed each time.
+    """Call a function that uses the network, again if it fails. [`AudioDownloadError`] says that it failed each time.
     [`RemoteFileError`], `FileNotFoundError` and `ImportError` are raised at once."""
     for wait in (*DOWNLOAD_WAITS, None):
         try:
@@ -91,14 +102,15 @@ def with_retries(action: Callable[[], Result], name: str, failure: str = "could 
             raise
         except Exception as error:  # each library that fetches has its own
             if wait is None:
-                detail = describe_error(error) or type(error).__name__
+                detail = str(error).partition("\n")[0] or type(error).__name__
                 message = f"{name}: {failure} in {1 + len(DOWNLOAD_WAITS)} tries ({detail})."
                 raise AudioDownloadError(f"{message} Start again to continue.") from error
         time.sleep(wait)
 
 
 def _refusal(error: FileNotFoundError) -> ConnectionError | None:
-    """fsspec also says that there is no such file where the server refuses, or cannot be reached: it may give it."""
+    """The error of a server that refused a file or could not be reached, which fsspec also raises as a missing file.
+    The server may give the file later."""
     cause = error.__cause__
     status = getattr(cause, "status", getattr(getattr(cause, "response", None), "status_code", None))
     if status not in (404, 410) and (status is not None or isinstance(cause, OSError)):
@@ -106,17 +118,13 @@ def _refusal(error: FileNotFoundError) -> ConnectionError | None:
     return None
 
 
-def describe_error(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
 class RangedFile(io.RawIOBase):
     """
-    A file of `size` bytes that is read block by block, as `fetch(first, end)` gives its bytes. Blocks grow from
-    `block_bytes` to [`MAX_BLOCK_BYTES`] while the file is read in order: a decoder may also search in it.
+    A file of `size` bytes that is read block by block: `fetch(first, end)` gives its bytes. Blocks grow from
+    `block_bytes` to [`MAX_BLOCK_BYTES`] while the file is read in order, but not while a decoder searches in it.
 
-    Decoders read it in callbacks, which cannot raise. Where `fetch` raises, the file therefore seems to end, and
-    `error` says why: whoever decodes it raises that.
+    Decoders read the file in callbacks, which cannot raise. So where `fetch` raises, the file seems to end, and
+    `error` keeps the error for the caller of the decoder to raise.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int, block_bytes: int, block: bytes = b""):
@@ -175,8 +183,7 @@ class RangedFile(io.RawIOBase):
 
 def open_remote(url: str, name: str, stack: ExitStack, block_bytes: int = BLOCK_BYTES) -> BinaryIO | RangedFile:
     r"""
-    Open a remote file, which the stack closes: as a [`RangedFile`] if the server gives ranges of it, and otherwise
-    as a copy.
+    Open a remote file, which the stack closes: a [`RangedFile`] if the server gives ranges, and otherwise a copy.
 
     Raises:
         RemoteFileError: there is no such file, or it is too large.
@@ -231,7 +238,7 @@ def _get(url: str, first: int, end: int) -> Iterator[Any]:
 
 
 def _version(response: Any) -> tuple[int, str | None]:
-    """Size and tag of the file that the response has a range of."""
+    """Size and tag of the whole file, of which the response has a range."""
     match = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", ""))
     if match is None:
         raise ConnectionError("the server does not say which range of the file it gives")
@@ -239,7 +246,7 @@ def _version(response: Any) -> tuple[int, str | None]:
 
 
 def _read(response: Any, size: int) -> bytes:
-    """The content of a response, which has this size: a server may send more than it was asked for."""
+    """The content of a response, which must have this size: a server may send more than it was asked for."""
     content = b""
     for chunk in response.iter_bytes():
         content += chunk

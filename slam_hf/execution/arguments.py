@@ -1,8 +1,8 @@
-"""Arguments of the scripts whose work may outgrow a machine: where it runs, and in how many tasks."""
+"""Arguments of the scripts that run on an executor: where the work runs, and in how many tasks."""
 
 import inspect
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +13,13 @@ from ..remote_files import local_path
 
 
 TASKS_PER_WORKER = 8
-"""Tasks for each of several workers, unless another number is given: a slow or lost one leaves its to the others."""
+"""Default number of tasks for each of several workers: the others take over the tasks of a slow or lost worker."""
 
-OPTIONS = (
-    *("cpus_per_task", "gpus_per_task", "mem_per_cpu_gb", "time", "partition", "qos", "env_command"),
-    *("flavor", "image", "namespace", "dependencies"),
-)
-"""Arguments that are passed on to the executor under their names."""
+OWN_OPTIONS = {"executor", "workers", "tasks", "executor_config"}
+"""Arguments that are not passed on to the executor under their names."""
 
-DEFAULTS = {"slurm": {"cpus_per_task": 4, "mem_per_cpu_gb": 4}, "ray": {"cpus_per_task": 4, "mem_per_cpu_gb": 4}}
-"""datatrove's are those of text: one CPU with 2 GB."""
+DEFAULTS = {"cpus_per_task": 4, "mem_per_cpu_gb": 4}
+"""Resources of a task on a cluster. datatrove's defaults, one CPU with 2 GB, are for text."""
 
 
 @dataclass
@@ -31,7 +28,7 @@ class ExecutorArguments:
     Where a step runs: on this machine, a Slurm or Ray cluster, or Hugging Face Jobs, by datatrove's executors.
 
     Raises:
-        ValueError: an option is of another executor, or one that this executor needs is missing.
+        ValueError: an option belongs to another executor, or one that this executor needs is missing.
     """
 
     _argument_group_name = "where it runs"
@@ -84,16 +81,17 @@ class ExecutorArguments:
             self.tasks = TASKS_PER_WORKER * self.workers if self.workers > 1 or self.executor != "local" else 1
 
     def check_reach(self, *paths: str) -> None:
-        """Raise `ValueError` if a task could not see one of these paths, because it is on this machine."""
+        """Raise `ValueError` if one of these paths is on this machine, and the tasks run where they cannot read it."""
         for path in paths if self.executor == "jobs" else ():
             if os.path.exists(local_path(path) or ""):
                 raise ValueError(f"Hugging Face Jobs cannot reach '{path}': they need a repository or a URL.")
 
     def options(self, executor_class: type) -> dict[str, Any]:
-        """The arguments of a datatrove executor that depend on where it runs. A `ValueError` names one that it does
-        not take, or that it needs."""
+        """The arguments of a datatrove executor that depend on where it runs. A `ValueError` names an argument that
+        the executor does not take, or one that it needs."""
         options = {} if self.executor_config is None else _read_yaml(self.executor_config)
-        options |= {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        options |= {name: value for name, value in given.items() if name not in OWN_OPTIONS}
         parameters = dict(inspect.signature(executor_class).parameters)
         for name in ("pipeline", "tasks", "workers", "logging_dir", "depends", "skip_completed"):
             del parameters[name]
@@ -107,7 +105,7 @@ class ExecutorArguments:
             raise ValueError(f"`executor {self.executor}` needs `{min(missing)}`.")
         if self.executor == "slurm" and not isinstance(options["time"], str):
             raise ValueError(f"`time` is {options['time']}: YAML needs quotes, such as '12:00:00'.")
-        return DEFAULTS.get(self.executor, {}) | options
+        return (DEFAULTS if self.executor in ("slurm", "ray") else {}) | options
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -20,13 +20,13 @@ START_METHOD = "spawn"
 """A forked process cannot use a GPU that its parent has used."""
 
 MAX_RESTARTS = 3
-"""How often the tasks of killed processes start again, as on Ray."""
+"""How often the tasks of killed processes start again: as often as on Ray."""
 
 
 class LocalExecutor(LocalPipelineExecutor):
-    """datatrove's executor, which would wait forever for a task whose process was killed, and whose processes may
-    not start others, such as those of a DataLoader. Here the tasks that have not ended start again in new processes.
-    One worker is this process itself. An error of a task ends the others, and is raised."""
+    """datatrove's executor would wait forever for a task whose process was killed, and its processes may not start
+    others, such as those of a DataLoader. Here the tasks that have not ended start again in new processes. A single
+    worker is this process itself. An error of a task ends the others, and is raised."""
 
     def run(self) -> None:
         if self.workers == 1:

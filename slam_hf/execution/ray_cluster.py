@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 
 
 class RayExecutor(RayPipelineExecutor):
-    """datatrove's executor, which would wait forever for a task whose process was killed, or whose node was lost while
-    it started. Here Ray starts it again, up to three times. An error of a task is raised."""
+    """datatrove's executor would wait forever for a task whose process was killed, or whose node was lost while the
+    task started. Here Ray starts the task again, up to three times. An error of a task is raised."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Runs a step in many tasks, and then another that closes the work."""
+"""Runs a step in many tasks, and then a closing step."""
 
 import secrets
 import shutil
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
 
 Step = Callable[[Any, int, int], Any]
-"""Called as `step(data, rank, world_size)`. It goes to other processes and machines: an instance of a dataclass with
-paths, names and numbers, whose class is in a module that they can import."""
+"""Called as `step(data, rank, world_size)`. A step is pickled for other processes and machines: it is an instance
+of a dataclass with paths, names and numbers, or its method, from a module that they can import."""
 
 
 def run_steps(step: Step, closing: Step, args: ExecutorArguments, logging_dir: str) -> bool:
     r"""
     Run a step in as many tasks as the arguments say, and then a closing step in one.
 
-    Tasks run at the same time or one after the other, in any order, and one that is lost runs again: a step should do
-    only what is missing, and the closing step should check that nothing is.
+    Tasks run at the same time or one after the other, in any order, and a lost task runs again. So a step should do
+    only what is missing, and the closing step should check that nothing is missing.
 
     Args:
         step (`Callable`):
@@ -39,13 +39,13 @@ def run_steps(step: Step, closing: Step, args: ExecutorArguments, logging_dir: s
             system.
 
     Returns:
-        `bool`: whether the work is done. Jobs of Slurm are only submitted, and the closing step runs after the last
-        task, whether all have succeeded or not.
+        `bool`: whether the work is done. Jobs of Slurm are only submitted. Their closing step runs after the last
+        task, even if some tasks have failed.
 
     Raises:
         ChildProcessError: tasks were killed again and again, or have failed as Hugging Face Jobs. Other errors of a
             step are raised themselves.
-        ValueError: the executor does not take the arguments, or is not available here.
+        ValueError: the executor does not take the arguments, or the executor is not available here.
     """
     # These take 0.7 s to import, which the help of the scripts should not.
     from datatrove.executor import JobsPipelineExecutor, SlurmPipelineExecutor
@@ -73,7 +73,7 @@ def run_steps(step: Step, closing: Step, args: ExecutorArguments, logging_dir: s
     run_dir = f"{logging_dir}/{time.strftime('%Y-%m-%dT%H-%M-%S')}-{secrets.token_hex(3)}"
 
     def make(step: Step, name: str, **more: Any) -> "PipelineExecutor":
-        # What is finished is for the step to know: datatrove's marks outlive the work that they stand for.
+        # The step finds out what is finished: datatrove's marks stay where the work that they stand for was removed.
         return executor_class([step], logging_dir=f"{run_dir}/{name}", skip_completed=False, **options, **more)
 
     tasks = make(step, "tasks", tasks=args.tasks, workers=args.workers)

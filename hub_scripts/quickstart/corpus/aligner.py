@@ -1,7 +1,7 @@
 """The aligner of the corpus: a small CTC network from units to letters, and the times of words that it gives.
 
-The network sees the centroids of the units, the codec's quantised states. So it hears any recording by way of
-`codec.encode`, and the corpus, of which only units are kept, without any audio.
+The network sees the centroids of the units, which are the codec's quantised states. So it takes any recording that
+`codec.encode` has encoded, and the corpus, which keeps only units, without any audio.
 """
 
 import math
@@ -16,6 +16,7 @@ from torch import nn
 
 from slam_hf.corpora.alignment.forced_alignment import align_words
 from slam_hf.corpora.alignment.word_times import UnalignableError, split_words, timed_words
+from slam_hf.encoding.length_groups import group_by_length
 from slam_hf.encoding.recordings import SkipReason
 
 from ..codec.timed_training import train_for
@@ -25,7 +26,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 BLANK, DELIMITER, NUM_TOKENS = 0, 1, len(LETTERS) + 2
 
 OUTPUTS_PER_FRAME = 2
-"""Letters are faster than the codec's 25 frames a second in places: the network has an output for each 20 ms."""
+"""In places there are more letters than the codec's 25 frames a second: the network has an output for each 20 ms."""
 
 WIDTH = 160
 KERNEL_SIZE = 5
@@ -60,7 +61,7 @@ class Aligner(nn.Module):
         self.letters = nn.Linear(WIDTH, NUM_TOKENS)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of shape `(batch, 2 * num_frames, num_tokens)` of units of shape `(batch, num_frames)`."""
+        """Units of shape `(batch, num_frames)` to log-probabilities of shape `(batch, 2 * num_frames, num_tokens)`."""
         states = nn.functional.embedding(frames, self.projection(self.centroids))
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             states = states + nn.functional.gelu(convolution(norm(states).mT)).mT
@@ -69,8 +70,8 @@ class Aligner(nn.Module):
 
     @torch.inference_mode()
     def align(self, units: Sequence[int], durations: Sequence[int], text: str) -> list[dict[str, Any]]:
-        """The words of a text with their times in an utterance, of which the units and their frames are given.
-        [`UnalignableError`] says why a text has none."""
+        """The words of a text with their times in an utterance, given as units and their durations in frames.
+        [`UnalignableError`] says why the text cannot be aligned."""
         words = split_words(text)
         letters = [to_letters(word) for word in words]
         if not words:
@@ -111,9 +112,11 @@ def train_aligner(
             File for the state.
 
     Returns:
-        `dict`: what [`train_for`] says; the loss is in nats a letter.
+        `dict`: the figures of [`train_for`]; the loss is in nats per letter.
     """
-    batches = _make_batches([(repeat_units(r["units"], r["durations"]), to_letters(r["text"])) for r in rows])
+    utterances = [(repeat_units(r["units"], r["durations"]), to_letters(r["text"])) for r in rows]
+    groups = group_by_length([len(units) for units, _ in utterances], BATCH_FRAMES)
+    batches = [[utterances[position] for position in group] for group in groups]
     rng = np.random.default_rng(0)
     queue: list[int] = []
 
@@ -134,13 +137,3 @@ def train_aligner(
 
     optimizer = torch.optim.AdamW(aligner.parameters(), lr=PEAK_RATE, weight_decay=0.01)
     return train_for(minutes, aligner, optimizer, compute_loss, learning_rate, 1.0, checkpoint)
-
-
-def _make_batches(utterances: list[tuple[np.ndarray, list[int]]]) -> list[list[tuple[np.ndarray, list[int]]]]:
-    """Batches of utterances of similar lengths."""
-    batches: list[list[tuple[np.ndarray, list[int]]]] = [[]]
-    for utterance in sorted(utterances, key=lambda utterance: len(utterance[0])):
-        if (len(batches[-1]) + 1) * len(utterance[0]) > BATCH_FRAMES and batches[-1]:
-            batches.append([])
-        batches[-1].append(utterance)
-    return batches

@@ -1,4 +1,4 @@
-"""The stages that make the corpus, the benchmarks and the preference pairs: voices read, the codec gives the units."""
+"""The stages that make the corpus, the benchmarks and the preference pairs: voices read, and the codec encodes."""
 
 import hashlib
 import json
@@ -30,8 +30,8 @@ PARTS = ("sentences", "stories")
 SPLITS = ("train", "validation")
 
 ALIGNER_MINUTES = 5.0
-"""CPU time of training the aligner, on the sentences of the training split. Stories are longer, and CTC's time
-grows with the square of the length."""
+"""CPU time of training the aligner, on the sentences of the training split. Stories are longer, and the time that CTC
+takes grows with the square of the length."""
 
 
 class CorpusStages:
@@ -60,7 +60,7 @@ class CorpusStages:
         return self._write_part("stories")
 
     def word_times(self) -> dict[str, Any]:
-        """Train the aligner, give the words of the corpus their times, and measure these on the validation split."""
+        """Train the aligner, add times to the corpus's words, and measure their errors on the validation split."""
         files = self._corpus_files()
         torch.manual_seed(0)
         aligner = Aligner(self.codec.codebook, self.codec.frame_rate)

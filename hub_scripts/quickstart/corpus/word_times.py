@@ -1,4 +1,4 @@
-"""Gives the words of the corpus their times, and measures how good these are."""
+"""Adds times to the words of the corpus, and measures their errors."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,16 +17,16 @@ PAUSES = frozenset('^$,.;:!?—…"()“” ')
 """Phones of hibari that are not spoken."""
 
 SOUND_LEVEL = 0.01
-"""Where the level of a sentence, whose peak is 1, first rises to this, it begins to sound."""
+"""A sentence begins to sound where its level, relative to its peak, first rises above this."""
 
 TimedSentence = Callable[[str], list[tuple[str, float]]]
 
 WordBounds = tuple[float | None, float | None]
-"""When a word starts and ends by the voice, in seconds, as far as it is known."""
+"""When a word starts and ends according to the voice, in seconds; `None` where that is not known."""
 
 
 def align_rows(aligner: Aligner, rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Rows of a tokenised corpus with times of their words, and how many got none, by reason."""
+    """Rows of a tokenised corpus with the times of their words, and how many rows got none, by reason."""
     aligned, failures = [], Counter()
     for row in rows:
         words = None
@@ -39,7 +39,7 @@ def align_rows(aligner: Aligner, rows: Iterable[dict[str, Any]]) -> tuple[list[d
 
 
 def word_errors(rows: Iterable[dict[str, Any]], truths: Iterable[Sequence[WordBounds]]) -> dict[str, dict[str, float]]:
-    """What [`error_figures`] says of the starts and of the ends of rows' words, compared with those of the voice."""
+    """The [`error_figures`] of the starts and of the ends of words, compared with those of the voice."""
     errors: dict[str, list[float]] = {"starts": [], "ends": []}
     for row, truth in zip(rows, truths, strict=True):
         words = row["aligned_text"] or []
@@ -53,7 +53,7 @@ def word_errors(rows: Iterable[dict[str, Any]], truths: Iterable[Sequence[WordBo
 
 def hibari_bounds(sentences: Sequence[str], time_phones: TimedSentence, lead: float) -> list[WordBounds]:
     """Bounds of the words of a document that hibari reads. Ends before pauses are left out: hibari counts a pause to
-    the phone before it. `lead` is how much earlier than its phones a sentence sounds, in seconds."""
+    the phone before it. A sentence begins to sound `lead` seconds before its first phone."""
     bounds: list[WordBounds] = []
     offset = -lead
     for sentence in sentences:
@@ -76,8 +76,8 @@ def flite_bounds(
         phones (sequence of `(str, float)` pairs):
             Its phones, with their ends in seconds.
         pronounce (`Callable[[str], list[str]]`):
-            Gives the phones of a word alone. Where the first or the last of them is another in the sentence, the start
-            or the end of the word is left out.
+            Gives the phones of a word alone. Where its first or last phone differs in the sentence, the start or the
+            end of the word is left out.
     """
     names, edges = [name for name, _ in phones], [0.0, *(end for _, end in phones)]
     words = [pronounce(word) for word in sentence.split()]
@@ -108,7 +108,8 @@ def spoken_words(phones: Sequence[tuple[str, float]]) -> list[tuple[float, float
 
 
 def error_figures(errors: Sequence[float]) -> dict[str, float]:
-    """Figures of errors in seconds: their number, mean and median size and median in ms, and how many are small."""
+    """Figures of errors in seconds: their number, the mean and median of their sizes and their median in ms, and the
+    shares of small ones."""
     milliseconds = 1000 * np.array(errors)
     sizes = np.abs(milliseconds)
     return {
@@ -122,8 +123,8 @@ def error_figures(errors: Sequence[float]) -> dict[str, float]:
 
 
 def sound_lead(speech: Iterable[tuple[np.ndarray, int, list[tuple[str, float]]]]) -> float:
-    """How much earlier than their first phones sentences sound, in seconds: the median over sentences, each given as
-    samples, their rate and the voice's phones."""
+    """How many seconds before its first phone a sentence begins to sound: the median over sentences, each given as
+    samples, sampling rate and the voice's phones."""
     leads = []
     for samples, sampling_rate, phones in speech:
         window = np.ones(sampling_rate // 100) / (sampling_rate // 100)
