@@ -104,7 +104,7 @@ def test_parts_are_sent_to_another_process_with_one_table(tmp_path, path):
     pickled = pickle.dumps(parts)
 
     assert len(parts) == 300
-    assert len(pickled) < 2 * len(pickle.dumps(parts[0].recordings.table))
+    assert len(pickled) < 2 * len(pickle.dumps(parts[0].table))
     assert [list(part.read(0)) for part in pickle.loads(pickled)] == [list(part.read(0)) for part in parts]
 
 

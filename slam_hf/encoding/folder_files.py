@@ -1,4 +1,4 @@
-"""Lists the files below a local or remote folder, and what tells one version of a file from another."""
+"""Lists the files below a local or remote folder, with what tells one version of a file from another."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ from .recordings import Skipped, SkipReason
 
 
 MAX_TEXT_BYTES = 2**26
-"""Maximum size of a text beside recordings, such as the transcripts of a chapter."""
+"""Maximum size of a text file beside recordings, such as the transcripts of a chapter."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FolderFiles:
             The files, in the order of their paths, which are relative to `root`: size, and time of change or hash.
             Hidden files are not among them.
         irregular (`list[str]`):
-            What is neither a file nor a folder, such as a named pipe, and links to nothing.
+            Paths of other things than files and folders, such as named pipes and broken links.
         unreadable (`list[Skipped]`):
             Folders that cannot be read.
     """
@@ -45,7 +45,7 @@ class FolderFiles:
         return os.path.join(self.root, path) if local_path(self.root) is not None else f"{self.root}/{path}"
 
     def parts(self, path: str) -> tuple[str, ...]:
-        """Names of the folders above one of the files, from the outermost, and its own."""
+        """Names of the folders above one of the files, from the outermost, and the name of the file."""
         located = self.locate(path)
         return tuple((located if "://" in located else os.path.abspath(located)).split("/"))
 
@@ -73,7 +73,7 @@ def printable(path: str) -> str:
 
 
 def read_text(path: str) -> str:
-    """The content of a local or remote file, which is UTF-8. A `ValueError` says that it is not, or cannot be read."""
+    """The content of a local or remote text file in UTF-8. A `ValueError` says that it is too long or not UTF-8."""
     with open_file(path) as file:
         size = file.seek(0, os.SEEK_END)
         if size > MAX_TEXT_BYTES:
@@ -83,7 +83,7 @@ def read_text(path: str) -> str:
 
 
 def read_versions(paths: Iterable[str]) -> dict[str, str | None]:
-    """What tells this version of each local or remote file from others; `None` where that is not known."""
+    """What tells the present version of each local or remote file from others, or `None` where that is not known."""
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         versions = tqdm(pool.map(_read_version, paths), desc="Looking at files", total=len(paths), delay=2.0)
@@ -107,7 +107,7 @@ def _local_version(status: os.stat_result) -> str:
 
 
 def _remote_version(info: dict[str, Any]) -> str:
-    """Each file system has another name for the hash of a file, or for the time of its change."""
+    """Size, and hash or time of change, for which each file system has another name."""
     keys = ("ETag", "etag", "blob_id", "md5Hash", "LastModified", "last_modified", "updated", "mtime")
     return f"{info.get('size')} {next((info[key] for key in keys if info.get(key)), None)}"
 

@@ -1,4 +1,4 @@
-"""What a job depends on, kept beside its output so that it is never continued with anything else."""
+"""The settings that a job depends on, kept beside its output so that no other job continues it."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from .sources import Source
 
 
 def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) -> dict[str, Any]:
-    """Everything that the rows depend on, and so neither paths nor how the work is divided."""
+    """Everything that the rows depend on. Paths and the division of the work are not among it."""
     described = asdict(codec)
     del described["name"], described["revision"]
     return {
@@ -57,13 +57,13 @@ def job_name(settings: dict[str, Any]) -> str:
 
 
 def read_state(path: str | os.PathLike, keys: Collection[str] = ()) -> dict[str, Any]:
-    """Read a JSON file of a job's state. A `ValueError` says that it is damaged, or lacks one of the keys."""
+    """Read a JSON file of a job's state. A `ValueError` says that the file is damaged, or lacks one of the keys."""
     with fsspec.open(os.fspath(path), "rb") as file:
         content = file.read()
     try:
         state = json.loads(content)
         if not isinstance(state, dict) or not set(keys) <= state.keys():
-            raise ValueError(f"it should have {', '.join(keys)}")
+            raise ValueError(f"expected an object{' with ' if keys else ''}{', '.join(keys)}")
     except (RecursionError, ValueError) as error:
         raise ValueError(f"'{path}' is damaged ({error}). Remove it and start the same command again.") from error
     return state

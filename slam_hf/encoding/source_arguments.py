@@ -1,4 +1,4 @@
-"""Names a source by plain values, so that each task of a tokenisation opens it again, on any machine."""
+"""Arguments that name a source by plain values, so that each task can open it, on any machine."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,7 +28,9 @@ class SourceArguments:
     )
     audio_root: str | None = field(
         default=None,
-        metadata={"help": "Folder or URL of the paths in a manifest, which may not leave it. Default: its own."},
+        metadata={
+            "help": "Folder or URL that a manifest's paths are relative to and may not leave. Default: its own."
+        },
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     dataset_split: str = field(default="train", metadata={"help": "Split of the dataset."})
@@ -42,5 +44,5 @@ class SourceArguments:
     id_column: str | None = field(default=None, metadata={"help": "Column of the ids. Default: the rows' positions."})
     chunk_seconds: float = field(
         default=CHUNK_SECONDS,
-        metadata={"help": "Audio in a chunk, in seconds. A job that is killed loses the chunks that are under way."},
+        metadata={"help": "Audio in a chunk, in seconds. A killed job loses its unfinished chunks."},
     )

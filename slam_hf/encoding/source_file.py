@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -17,12 +17,12 @@ from ..audio_files import AudioError, ByteRange, open_file
 from ..remote_files import local_path, pin_revision
 from ..setting_changes import list_changes
 from .dataset_source import open_dataset
-from .folder_files import FolderFiles, list_files, read_versions
+from .folder_files import list_files, read_versions
 from .listing import list_audio_folder, list_librilight, list_librispeech
 from .manifest import read_manifest
 from .recordings import Recording, Skipped, SkipReason
 from .source_arguments import SourceArguments
-from .sources import FilePart, Source, file_source
+from .sources import FilePart, Row, Source, file_source
 from .tar_shards import list_tar_files, list_tar_shards
 from .unit_rows import UNIT_ROW_SCHEMA
 
@@ -50,9 +50,9 @@ def prepare_source(path: str | os.PathLike, args: SourceArguments) -> Source:
     List and probe the input of a job, and write what was found to a file, from which [`open_source`] opens it in any
     process. One process calls this before the others start.
 
-    If the file is there, the input is listed again, which is quick, but probed only if a file was added, removed or
-    changed since, by its size and its time of change or hash. A job may continue if the recordings are the same by
-    name, text, excerpt, size, length and head, wherever they are now.
+    If the file exists, the input is listed again, which is quick. It is probed again only if a file was added, removed
+    or changed, as its size and its time of change or hash tell. A job may continue if the recordings have the same
+    names, texts, excerpts, sizes, lengths and heads, wherever they are now.
 
     Args:
         path (`str` or `os.PathLike`):
@@ -103,12 +103,9 @@ def open_source(path: str | os.PathLike) -> Source:
     return _open(*stored)
 
 
-Listing = Callable[[], list[Recording | Skipped]]
-
-
-def _survey(args: SourceArguments) -> tuple[Any, Listing | None]:
-    """What the listing depends on, which is found quickly, and the function that lists the recordings. There is none
-    for a dataset."""
+def _survey(args: SourceArguments) -> tuple[Any, Callable[[], list[Recording | Skipped]] | None]:
+    """What the listing depends on, which is found quickly, and the function that lists the recordings: `None` for a
+    dataset."""
     match args.layout:
         case "dataset" | "preference_pairs":
             return asdict(args), None
@@ -120,12 +117,13 @@ def _survey(args: SourceArguments) -> tuple[Any, Listing | None]:
             folder = list_tar_files(args.source)
             return [asdict(folder), args.text_column], lambda: list_tar_shards(folder, args.text_column)
     listings = {"folder": list_audio_folder, "librispeech": list_librispeech, "librilight": list_librilight}
-    folder: FolderFiles = list_files(args.source)
+    folder = list_files(args.source)
     return asdict(folder), lambda: listings[args.layout](folder)
 
 
 def _absolute(args: SourceArguments) -> SourceArguments:
-    """The arguments for processes whose current folder is another, and for the time of the whole job."""
+    """The arguments with absolute paths, for processes whose current folder is another, and with URLs at their present
+    commits."""
 
     def absolute(path: str | None) -> str | None:
         if path is None or local_path(path) is None:
@@ -156,29 +154,24 @@ def _open(state: dict[str, Any], table: pa.Table) -> Source:
         return source
     parts, first = [], 0
     for num_rows, seconds in state["parts"]:
-        parts.append(FilePart(_Rows(table, first, num_rows), seconds))
+        parts.append(_TablePart(table, first, num_rows, seconds))
         first += num_rows
     return Source(parts, state["identity"], state["chunk_seconds"])
 
 
-class _Rows(Sequence[Recording | Skipped]):
-    """Recordings in a part of a table, made when they are read: a hundred times as many would fit in memory. All parts
-    share the table, which is sent once to another process; each slice of it would be sent with all of it."""
+@dataclass(frozen=True)
+class _TablePart:
+    """Rows of a table as recordings, which are made when they are read: a hundred times as many rows fit in memory.
+    All parts share the table, which goes to another process once. Each slice of it would take all of it along."""
 
-    def __init__(self, table: pa.Table, first: int, num_rows: int):
-        self.table = table
-        self.first = first
-        self.num_rows = num_rows
+    table: pa.Table
+    first: int
+    num_rows: int
+    seconds: float
 
-    def __len__(self) -> int:
-        return self.num_rows
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            start, stop, step = index.indices(self.num_rows)
-            rows = self.table.slice(self.first + start, max(0, stop - start)).to_pylist()
-            return [_from_row(row) for row in rows[::step]]
-        return self[range(self.num_rows)[index] :][0]
+    def read(self, start: int) -> Iterator[Row]:
+        rows = self.table.slice(self.first + start, max(0, self.num_rows - start))
+        return ([_from_row(row)] for row in rows.to_pylist())
 
 
 def _to_row(item: Recording | Skipped) -> dict[str, Any]:
@@ -201,7 +194,7 @@ def _from_row(row: dict[str, Any]) -> Recording | Skipped:
 
 
 def _write(path: str | os.PathLike, state: dict[str, Any], parts: Sequence[FilePart]) -> None:
-    rows: Iterator[dict[str, Any]] = (_to_row(item) for part in parts for item in part.recordings)
+    rows = (_to_row(item) for part in parts for item in part.recordings)
     content = io.BytesIO()
     schema = _SCHEMA.with_metadata({_STATE_KEY: json.dumps(state).encode()})
     with pq.ParquetWriter(content, schema, write_page_checksum=True) as writer:

@@ -24,13 +24,13 @@ MAX_HEADER_BYTES = 2**16
 """Maximum size of a header with a long name or with attributes, which is read into memory."""
 
 MAX_PADDING_BYTES = 2**20
-"""Maximum size of the zeros after the end of an archive. A download that stopped may have left many more."""
+"""Maximum size of the zeros after the end of an archive. An interrupted download may leave many more."""
 
 MAX_TEXT_BYTES = 2**24
 """Maximum size of the text of a sample."""
 
 BLOCK_BYTES = 2**20
-"""What is read at once of a remote archive. Files that are longer are skipped over."""
+"""Size of a block of a remote archive. Longer files in it are skipped over without being read."""
 
 TEXT_EXTENSIONS = ("txt", "text", "transcript")
 
@@ -48,14 +48,14 @@ class _Member:
 
     @property
     def sample(self) -> str:
-        """What the files of a sample have in common: their names up to the first dot, as WebDataset defines it."""
+        """The name up to the first dot, which the files of a sample have in common, as WebDataset defines it."""
         match = _SAMPLE_KEY.fullmatch(self.name)
         return self.name if match is None else match["key"]
 
 
 def list_tar_files(root: str | os.PathLike) -> FolderFiles:
-    """The files below a local or remote folder of tar archives, or a single archive. A `ValueError` says that it is
-    compressed."""
+    """The files below a local or remote folder of tar archives, or a single archive. A `ValueError` says that the
+    archive is compressed."""
     name = os.fsdecode(root)
     if name.endswith(_COMPRESSED):
         raise ValueError(f"{name!r} is compressed, and can only be read from its start: decompress it.")
@@ -120,7 +120,7 @@ def _list_shard(path: str, shard: str, text_column: str) -> list[Recording | Ski
 
 
 def _read_members(file: BinaryIO, shard: str, skipped: list[Recording | Skipped]) -> Iterator[_Member]:
-    """The regular files in an archive. What is left out, and where damage begins, is added to `skipped`."""
+    """The regular files in an archive. Files that are left out, and the place of damage, are added to `skipped`."""
     num_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     headers, last = _Headers(file), None
@@ -162,7 +162,7 @@ def _why_left_out(info: tarfile.TarInfo) -> tuple[SkipReason, str] | None:
 
 
 class _Headers:
-    """An archive as tarfile reads its headers: at most [`MAX_HEADER_BYTES`] for each file in it."""
+    """Gives tarfile the headers of an archive: at most [`MAX_HEADER_BYTES`] for each file in it."""
 
     def __init__(self, file: BinaryIO):
         self.tell, self.seek, self.file = file.tell, file.seek, file
@@ -176,7 +176,7 @@ class _Headers:
 
 
 class _Header(tarfile.TarInfo):
-    """A header. tarfile takes a damaged one for the end of the archive."""
+    """A header that raises an error if it is damaged. tarfile would take it for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
@@ -211,7 +211,7 @@ def _extension(name: str) -> str:
 
 
 def _read_text(file: BinaryIO, members: list[_Member], text_column: str) -> dict[str, Any]:
-    """`text` and `aligned_text` of a sample. A `ValueError` says what is wrong with them."""
+    """`text` and `aligned_text` of a sample. A `ValueError` names the file that cannot be read."""
     found: dict[str, Any] = {}
     for member in members:
         extension = _extension(member.name).removeprefix(".")
