@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import fsspec
+import psutil
 import pytest
 import torch
 
@@ -87,6 +88,38 @@ def test_a_killed_worker_does_not_stop_the_others(tmp_path, capfd):
     # Their DataLoaders do not import everything again in each process.
     assert {text.split()[2] for text in out.values()} == {multiprocessing.get_start_method()}
     assert "Traceback" not in capfd.readouterr().err
+
+
+@dataclass(frozen=True)
+class StopTheOther:
+    """The last task stops the worker that waits for more, as if it were killed at the moment when the work is done."""
+
+    folder: str
+
+    def __call__(self, data, rank, world_size):
+        Path(self.folder, f"{rank}-{os.getpid()}").touch()
+        while not (other := list(Path(self.folder).glob(f"{1 - rank}-*"))):  # each has a worker of its own
+            time.sleep(0.01)
+        if rank == 1:
+            time.sleep(0.5)
+            os.kill(int(other[0].name.removeprefix("0-")), signal.SIGSTOP)
+
+
+@pytest.mark.usefixtures("_fork")
+def test_a_worker_that_does_not_end_is_not_waited_for(tmp_path):
+    args = ExecutorArguments(workers=2, tasks=2)
+    steps = (StopTheOther(str(tmp_path)), Close(str(tmp_path)), args, f"{tmp_path}/logs")
+    process = multiprocessing.get_context("fork").Process(target=run_steps, args=steps)
+    process.start()
+    process.join(timeout=60)
+    is_hung = process.is_alive()
+    if is_hung:
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+        process.kill()
+
+    assert not is_hung and process.exitcode == 0
+    assert (tmp_path / "closed").exists()
 
 
 @pytest.mark.usefixtures("_fork")

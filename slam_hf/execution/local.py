@@ -51,10 +51,10 @@ class LocalExecutor(LocalPipelineExecutor):
             try:
                 for task in as_completed([pool.submit(self._run_for_rank, rank) for rank in ranks]):
                     task.result()
-            except BaseException:
+            finally:
+                # A pool asks its workers to end, and would wait for ever if one is killed while it listens.
                 for process in set(multiprocessing.active_children()) - others:
-                    process.terminate()
-                raise
+                    process.kill()
 
 
 def _prepare_worker(parent: int, numbers: Any, num_workers: int) -> None:
