@@ -15,9 +15,9 @@ class DiskFullError(OSError):
 def atomic_write(path: str | os.PathLike, content: bytes) -> None:
     """Write a file so that, whenever the process is killed, it either has all its content or is as it was before.
 
-    Its folder is created where it is missing. A killed process may leave a hidden file beside it, which
-    [`remove_unfinished`] removes. [`DiskFullError`] is raised when the disk or the quota is full. In an object store,
-    which the URL of a file leads to, every file is written so.
+    A missing folder is created. A killed process may leave a hidden file beside it, which [`remove_unfinished`]
+    removes. [`DiskFullError`] is raised when the disk or the quota is full. `path` may also be the URL of a file in an
+    object store, which writes every file like this.
     """
     local = local_path(path)
     if local is None:

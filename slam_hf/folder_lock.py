@@ -26,13 +26,13 @@ class FolderInUseError(OSError):
 
 @contextmanager
 def lock_folder(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold a folder for the job of this process, until the `with` block is left or the process dies. It is created
-    where it is missing. Of several processes of one job, the main one holds it, and may lock it again.
+    """Hold a folder for the job of this process, until the `with` block is left or the process dies. A missing folder
+    is created. If a job has several processes, the main one holds the folder, and may lock it again.
 
     The lock is on the file `.lock` in the folder. It is a POSIX record lock, which forked workers do not inherit and
-    which NFS passes on to other hosts. Where the file system has no locks, as object stores, a warning is logged
-    instead. A folder that another process holds is a [`FolderInUseError`], a path that leads through a file a
-    `NotADirectoryError`.
+    which NFS passes on to other hosts. Where the file system has no locks, as in object stores, a warning is
+    logged instead. [`FolderInUseError`] is raised if another process holds the folder, and `NotADirectoryError` if
+    the path leads through a file.
     """
     local = local_path(folder)
     key = os.fspath(folder) if local is None else str(Path(local).resolve())

@@ -1,4 +1,4 @@
-"""This process among others: those of `accelerate launch` or `torchrun`, and the one that started it."""
+"""The processes of a job: those of `accelerate launch` or `torchrun`, and the parent of a worker."""
 
 import os
 import threading
@@ -21,8 +21,8 @@ def get_process_state() -> PartialState:
 
 
 def exit_with_parent(parent: int) -> None:
-    """End this process soon after its parent, the process of this number. A worker whose parent is killed would go on,
-    or wait forever for somebody to take its results."""
+    """End this process soon after its parent, which has the number `parent`. A worker whose parent was killed would
+    otherwise go on, or wait forever for somebody to take its results."""
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 

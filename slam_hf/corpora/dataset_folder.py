@@ -31,7 +31,7 @@ SHARD_SECONDS = 100 * 3600.0
 
 
 def job_folder(output_dir: str | os.PathLike, split: str) -> str:
-    """Where the state of a split's tokenisation is kept: hidden, so that it is not part of the dataset."""
+    """Folder for the state of a split's tokenisation: hidden, so that it is not part of the dataset."""
     return f"{os.fspath(output_dir)}/.tokenization/{split}"
 
 
@@ -51,8 +51,8 @@ def read_job_summary(folder: str, summary_class: type[Summary]) -> Summary | Non
 
 
 def check_vacant(output_dir: str | os.PathLike, split: str) -> None:
-    """Raise `FileExistsError` if a tokenisation would replace other files than its own, and `ValueError` if the split
-    has no name that `load_dataset` takes."""
+    """Raise `FileExistsError` if a tokenisation would replace files that are not its own, and `ValueError` if
+    `load_dataset` does not take the name of the split."""
     if not re.fullmatch(r"\w+(\.\w+)*", split):
         raise ValueError(f"A split needs a name of letters and digits, such as 'train', not {split!r}.")
     files = open_folder(output_dir)
@@ -121,8 +121,8 @@ def finish_split(
 
 
 def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescription) -> None:
-    """Write the card of the splits that are finished, and remove what is no longer needed of one of them. A
-    `ValueError` names a file of it that is damaged."""
+    """Write the card of all finished splits, and remove what this split no longer needs. A `ValueError` names a
+    damaged file of the split."""
     files, output_dir = open_folder(output_dir), os.fspath(output_dir)
     state, written = f"{job_folder(output_dir, split)}/summary.json", read_summary(output_dir, split).files
     # The summary of an earlier version names no files.
@@ -139,8 +139,8 @@ def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescrip
 
 
 def check_files(output_dir: str, written: dict[str, str | None], state: str) -> None:
-    """Raise a `ValueError` that names a file which does not have the hash that it was written with. `None` is the hash
-    of a file that the job, whose state is in the file `state`, has not written."""
+    """Raise a `ValueError` that names a file whose hash is not the one that it was written with. `None` stands for the
+    hash of a file that the job did not write. `state` is the file with the state of the job."""
     files = open_folder(output_dir)
     for name, hash in sorted(written.items()):
         if not files.isfile(name) or hash_content(files.cat_file(name)) != hash:
@@ -155,7 +155,7 @@ def hash_content(content: bytes) -> str:
 
 
 def _read_pairs(ledger: Ledger, key: ChunkKey) -> tuple[pa.Table, list[Skipped]]:
-    """The pairs of a chunk, and all that is left out of it."""
+    """The pairs of a chunk, and everything that is left out of it."""
     skipped = ledger.records[key].skipped
     pairs, incomplete = pair_rows(ledger.read_rows(key).to_pylist(), skipped)
     return pa.Table.from_pylist(pairs, schema=PREFERENCE_FEATURES.arrow_schema), [*skipped, *incomplete]

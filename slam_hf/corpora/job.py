@@ -1,4 +1,4 @@
-"""Turns recordings into a tokenised corpus: the whole job, from a source to a dataset folder."""
+"""Tokenises recordings: the whole job, from a source to a dataset folder."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -76,7 +76,7 @@ def tokenize_corpus(
 @dataclass(frozen=True)
 class TokenizationJob:
     r"""
-    [`tokenize_corpus`] by names and numbers, which any machine can open: the steps of an executor.
+    The job of [`tokenize_corpus`] on an executor, described by names and numbers so that any machine can run it.
 
     Args:
         source ([`SourceArguments`]):
@@ -102,8 +102,8 @@ class TokenizationJob:
     num_workers: int = 2
 
     def run(self, executor: ExecutorArguments) -> SplitSummary | None:
-        """Tokenise on an executor. `None` if jobs of Slurm will do it. Beside the errors of [`tokenize_corpus`] and of
-        [`run_steps`], a `ValueError` says that the input has changed since the job was begun."""
+        """Tokenise on an executor. Returns `None` if the work was submitted to Slurm. The errors are those of
+        [`tokenize_corpus`] and [`run_steps`]; a `ValueError` also says that the input has changed since the start."""
         executor.check_reach(self.source.source, self.codec)
         with lock_folder(self.output_dir):
             check_vacant(self.output_dir, self.split)
@@ -167,7 +167,7 @@ class _Corpus:
         return make_settings(self.source, self.codec, self.rules)
 
     def ledger(self) -> Ledger:
-        """What the disk or object store has now: the folder may have been moved away since it was last read."""
+        """A new ledger, which finds the folder as it is now: it may have been moved away."""
         return Ledger(f"{self.folder}/chunks", job_name(self.settings))
 
     def begin(self) -> None:

@@ -148,8 +148,8 @@ def dataset_source(
 
 
 def open_dataset(args: SourceArguments) -> Source:
-    """Make a source of the dataset that the arguments name, stored or streamed. `datasets` prepares a stored one once
-    on each machine, whichever process comes first."""
+    """Make a source of the dataset that the arguments name, stored or streamed. The first process on each machine lets
+    `datasets` prepare a stored one."""
     builder = load_dataset_builder(args.source, args.dataset_config, data_dir=args.data_dir)
     identity = _identify(builder, args.dataset_split)
     stream = builder.as_streaming_dataset(args.dataset_split) if args.streaming else None
@@ -165,7 +165,7 @@ def open_dataset(args: SourceArguments) -> Source:
 
 
 def _identify(builder: DatasetBuilder, split: str) -> dict[str, str]:
-    """The version of a dataset: the commit of its files on the Hub, or when they were changed."""
+    """The version of a dataset: the commit of its files on the Hub, or the times of their last changes."""
     files = builder.config.data_files
     if split not in files:
         raise ValueError(f"{builder.dataset_name} has no split {split!r}. Choose a whole one: {', '.join(files)}.")
@@ -222,7 +222,7 @@ def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Da
 
 
 def _without_types(stream: IterableDataset) -> IterableDataset:
-    """The rows of a stream as they are stored or generated: with types, `datasets` encodes and decodes the audio."""
+    """The rows of a stream as they are stored: with types, `datasets` would encode and decode the audio."""
     stream = stream.with_format(None)  # a copy
     stream.info.features = None
     return stream

@@ -1,4 +1,4 @@
-"""What a job has encoded so far: its finished chunks."""
+"""Keeps the finished chunks of a job."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ _RECORD_KEY = b"slam_hf.chunk"
 
 
 class ChunkKey(NamedTuple):
-    """Which chunk of which part."""
+    """Numbers of a part and of a chunk in it."""
 
     part: int
     chunk: int
@@ -45,8 +45,8 @@ class PendingPart(NamedTuple):
 class ChunkRecord:
     """What the ledger knows of a chunk besides its rows.
 
-    `next_row` is the row of the part that the next chunk begins with, `seconds` the length of the encoded audio,
-    `num_frames` the number of its frames and `num_units` that of the units that they were merged into.
+    `next_row` is the row of the part that the next chunk begins with, and `seconds` the length of the encoded audio.
+    Its `num_frames` frames were merged into `num_units` units.
     """
 
     next_row: int
@@ -59,10 +59,10 @@ class ChunkRecord:
 
 
 class Ledger:
-    """The finished chunks of a job, one Parquet file each, which holds the rows and, in its metadata, the
-    [`ChunkRecord`]: one rename makes both appear together. The name of a file has the hash of its content, so that a
-    damaged chunk is noticed: it is removed, and encoded again. Chunks of a job of another name count as damaged. If
-    two tasks have encoded the same chunk, it is one file, or, where their units differ, the first of two counts."""
+    """The finished chunks of a job. A Parquet file has the rows of a chunk and, in its metadata, the [`ChunkRecord`]:
+    both appear together. Its name has the hash of its content, which shows damage: a damaged chunk is removed and
+    encoded again. Chunks of a job of another name count as damaged. If two tasks encode the same chunk, they write the
+    same file, or, where their units differ, two files, of which the first counts."""
 
     def __init__(self, folder: str | os.PathLike, job: str = ""):
         self.folder = os.fspath(folder)
@@ -77,7 +77,7 @@ class Ledger:
             self._files.makedirs("", exist_ok=True)
 
     def add(self, key: ChunkKey, rows: pa.Table, record: ChunkRecord) -> None:
-        """Write a finished chunk. The folder must be there: one that has gone was moved away, with earlier chunks."""
+        """Write a finished chunk. `FileNotFoundError`: the folder is gone, and the earlier chunks with it."""
         if local_path(self.folder) is not None and not self._files.isdir(""):
             raise FileNotFoundError(f"'{self.folder}' was moved or removed while the job was running. Start again.")
         metadata = {_RECORD_KEY: json.dumps({"job": self.job, "key": key, **asdict(record)}).encode()}
@@ -87,7 +87,7 @@ class Ledger:
         self.records[key], self._names[key] = record, name
 
     def refresh(self, parts: Container[int] | None = None) -> None:
-        """Learn of the chunks that other processes, or an earlier run, have finished: all, or those of some parts."""
+        """Read which chunks other processes, or an earlier run, have finished, in all parts or in some."""
         names = {}
         for match in filter(None, map(_CHUNK_NAME.fullmatch, self._list())):
             key = ChunkKey(int(match[1]), int(match[2]))
@@ -106,7 +106,7 @@ class Ledger:
                 self.records[key], self._names[key] = record, name
 
     def pending(self, parts: Sequence[Part]) -> list[PendingPart]:
-        """What remains to be done, as far as this ledger knows."""
+        """The parts that are not finished, as far as this ledger has read."""
         pending = []
         for part in range(len(parts)):
             keys = self._finished(part)
@@ -163,8 +163,8 @@ class Ledger:
             return []
 
     def _read_record(self, name: str, key: ChunkKey) -> ChunkRecord | None:
-        """The record of a chunk, or `None` where the file is damaged or that of another chunk: then it is removed, at
-        once, for another task may be about to write it again."""
+        """The record of a chunk, or `None` if the file is damaged or of another chunk. Then it is removed at once,
+        because another task may be about to write it again."""
         record = None
         with suppress(FileNotFoundError):  # another process has removed a damaged chunk
             record = self._parse(self._files.cat_file(name), name, key)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _COLUMNS = frozenset({"path", "offset", "duration", "id", "text", "aligned_text"})
 
-# Other protocols of fsspec read local files, or files in others.
+# Other protocols of fsspec read local files, or files inside other files.
 _REMOTE_PROTOCOLS = ("http://", "https://", "hf://", "s3://", "gs://", "gcs://", "az://", "abfs://")
 
 
@@ -103,7 +103,7 @@ class _Files:
 
 
 def _read_rows(path: str) -> Iterator[tuple[int, Any]]:
-    """Rows, each with the number of its last line. A row that cannot be parsed is a `ValueError` that says why."""
+    """Rows, each with the number of its last line. In place of a row that cannot be parsed comes a `ValueError`."""
     suffix = PurePath(path).suffix
     if suffix not in (".jsonl", ".json", ".csv", ".tsv"):
         raise ValueError(f"'{path}': expected a manifest that ends in .jsonl, .json, .csv or .tsv.")

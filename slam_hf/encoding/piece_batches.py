@@ -20,12 +20,11 @@ from .sources import Part, Row, load_seconds
 
 
 WAIT_SECONDS = 5 * 3600.0
-"""Audio that is read while the last pieces of a chunk wait for others of their length, to fill a batch: for a GPU,
-seconds of work, which a killed job loses."""
-
+"""Seconds of audio that are read while the last pieces of a chunk wait for others of their length, to fill a batch.
+For a GPU these are seconds of work, which a killed job loses."""
 
 PIECES_AHEAD = 16
-"""Pieces that each DataLoader worker has ready: about three minutes of audio, which is several batches of a GPU."""
+"""Pieces that each DataLoader worker reads ahead: about three minutes of audio, which are several batches of a GPU."""
 
 
 @dataclass(frozen=True)

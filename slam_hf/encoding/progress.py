@@ -15,11 +15,11 @@ from .sources import Part
 
 
 MIN_PAUSE = 1.0
-"""Seconds between two looks at the ledger, or more."""
+"""Minimum number of seconds between two reads of the ledger."""
 
 
 class HoursBar(tqdm):
-    """Progress bar in hours of audio, those that earlier runs have encoded included."""
+    """Progress bar in hours of audio, including those that earlier runs have encoded."""
 
     def __init__(
         self, seconds_before: float, total_seconds: float | None = None, disable: bool = False, desc: str = "Encoding"
@@ -53,8 +53,8 @@ class HoursBar(tqdm):
 
 
 class JobProgress:
-    """Shows how much of a job is in the ledger, in a `with` block: whichever processes encode it, one bar has it all.
-    Where the length of the parts is not known, it is estimated from their numbers of rows."""
+    """Shows how much of a job is in the ledger, in a `with` block: one bar for all processes that encode. Where the
+    length of the parts is not known, it is estimated from their numbers of rows."""
 
     def __init__(self, parts: Sequence[Part], ledger: Ledger, disable: bool = False, desc: str = "Encoding"):
         self.parts = parts
@@ -87,7 +87,7 @@ class JobProgress:
             with suppress(OSError):  # of the network, which the tasks report
                 self.ledger.refresh()
             self.bar.show(self.seconds_done, self.total_seconds)
-            # Of a large job, counting takes seconds: at most a fiftieth of the time is spent on it.
+            # Counting the chunks of a large job takes seconds: at most a fiftieth of the time is spent on it.
             pause = max(MIN_PAUSE, 50 * (time.monotonic() - started))
 
     @property

@@ -13,7 +13,7 @@ PAIR_CLIPS = ("prompt", "chosen", "rejected")
 
 
 class SkipReason(StrEnum):
-    """Why a recording, or a piece of one, is not in the corpus, or why its words have no times."""
+    """Why a recording, or a piece of one, is left out of the corpus, or why its words have no times."""
 
     MALFORMED = "malformed"
     WRONGLY_NAMED = "wrongly named"

@@ -30,12 +30,12 @@ def encode_parts(
     r"""
     Encode what the ledger lacks of one task's share of a source.
 
-    The shares of all tasks are the whole source. The tasks need not know of each other: they may run at the same time
-    or not, on any machines that see the folder of the ledger, and be started again. Once all have ended,
-    `ledger.finished(source.parts)` has everything.
+    The shares of all tasks are the whole source. The tasks do not communicate: they may run at the same time or one
+    after the other, on any machines that see the folder of the ledger, and be started again. Once all have ended,
+    `ledger.finished(source.parts)` has all chunks.
 
-    The codec gives the units, on the device that it is on, in batches as it wants them; `num_workers` processes decode
-    and resample ahead of it.
+    The codec encodes on the device that it is on, in batches of the shapes that it asks for. `num_workers` processes
+    decode and resample ahead of it.
 
     Raises:
         ChildProcessError: one of these processes was killed.
@@ -68,8 +68,8 @@ def encode_parts(
 
 
 def share_parts(parts: Sequence[Part], rank: int, world_size: int) -> range:
-    """The numbers of a task's parts: neighbours, with about the same amount of audio for each task. Where the length
-    of a part is not known, their numbers of rows count; where that is not known either, all count the same."""
+    """The numbers of a task's parts: neighbours, with about the same amount of audio for each task. If the length
+    of a part is unknown, the numbers of rows count instead; if one of these is unknown, all parts count the same."""
     loads = [part.seconds for part in parts]
     if None in loads:
         loads = [part.num_rows for part in parts]
@@ -86,8 +86,8 @@ def _encode_batches(
 ) -> Iterator[tuple[Batch | ChunkEnd | OSError | ValueError, list[np.ndarray] | None]]:
     """The items in order; batches come with the unit of each frame of their pieces, arrays of shape `(num_frames,)`.
 
-    A GPU is waited for once the next batch is under way, so that it does not idle between two batches, or while a
-    chunk is written.
+    A GPU starts the next batch before the units of the last one are waited for, so that it does not idle between two
+    batches, or while a chunk is written.
     """
     waiting: deque[tuple[Any, Callable[[], list[np.ndarray]] | None]] = deque()
     max_running = 0 if codec.device.type == "cpu" else 1
@@ -102,10 +102,10 @@ def _encode_batches(
 
 @torch.inference_mode()
 def _start_batch(codec: HubertUnitCodec, batch: Batch) -> Callable[[], list[np.ndarray]]:
-    """Start to encode a batch. What it returns waits for the units."""
+    """Start to encode a batch. Returns a function that waits for the units."""
     waveforms = [torch.from_numpy(piece.waveform) for piece in batch]
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
-    padded = pad_sequence(waveforms, batch_first=True)  # in the memory of the host, from where the codec takes it
+    padded = pad_sequence(waveforms, batch_first=True)  # on the host: the codec moves it to its device
     codes = codec.encode(padded, torch.arange(padded.shape[1]) < lengths[:, None]).audio_codes[:, 0]
     is_on_gpu = codes.device.type == "cuda"
     codes = codes.to("cpu", non_blocking=is_on_gpu)

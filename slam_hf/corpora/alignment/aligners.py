@@ -1,4 +1,4 @@
-"""What times the words of a recording: a CTC model, where its text is known, and Whisper, where it is not."""
+"""Models that give the times of words: a CTC model for recordings with a text, and Whisper for those without."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -28,14 +28,14 @@ APOSTROPHES = str.maketrans("’ʼ`´", "''''")
 
 
 class TimedPiece(NamedTuple):
-    """A piece of a recording: when it starts, in seconds, and its waveform of shape `(samples,)`."""
+    """A piece of a recording: its start in seconds, and its waveform of shape `(samples,)`."""
 
     start: float
     waveform: np.ndarray
 
 
 class TimedText(NamedTuple):
-    """A text and its words with their times, as `text` and `aligned_text` of a row have them, and the seconds of the
+    """A text and its words with their times, for `text` and `aligned_text` of a row, and the length in seconds of the
     audio that they were found in."""
 
     text: str
@@ -51,8 +51,8 @@ class CtcAligner:
         model (`PreTrainedModel`):
             Any of `AutoModelForCTC`, on the device to use.
         tokenizer (`PreTrainedTokenizerBase`):
-            The model's. With a vocabulary of letters, of either case, the letters of a text are looked up in it, and
-            punctuation that it lacks is passed over; a fast tokenizer splits the text into its own tokens.
+            The model's. If its vocabulary is letters, of either case, a text is spelled in them, without punctuation
+            that the vocabulary lacks; a fast tokenizer splits the text into its own tokens.
         feature_extractor (`SequenceFeatureExtractor`):
             The model's.
 
@@ -100,8 +100,7 @@ class CtcAligner:
 
         Args:
             pieces (iterable of [`TimedPiece`]):
-                The recording, cut at silences where it is long: the model hears each piece alone. They are at
-                `sampling_rate`.
+                The recording at `sampling_rate`, cut at silences where it is long. The model hears each piece alone.
             text (`str`):
                 The transcript.
 
@@ -150,8 +149,8 @@ class CtcAligner:
         return stride / self.sampling_rate
 
     def _spell(self, word: str) -> list[int]:
-        """Ids of a word's letters. A letter that the vocabulary has in the other case only is taken in that, and one
-        with an accent that it lacks, without; one that it lacks altogether gives the unknown token."""
+        """Ids of a word's letters. A letter that the vocabulary lacks is spelled in the other case or without its
+        accent. If a letter, digit or symbol cannot be spelled at all, the word has no ids."""
         ids: list[int] = []
         for character in unicodedata.normalize("NFC", word.translate(APOSTROPHES)):
             plain = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
@@ -165,7 +164,7 @@ class CtcAligner:
         return ids
 
     def _subwords(self, words: list[str]) -> list[list[int]]:
-        """Ids of the subwords of each word, which a fast tokenizer tells with the characters that they stand for."""
+        """Ids of the subwords of each word, by the characters that a fast tokenizer maps them to."""
         encoded = self.tokenizer("".join(words), add_special_tokens=False, return_offsets_mapping=True)
         ends = np.cumsum([len(word) for word in words])
         tokens: list[list[int]] = [[] for _ in words]
@@ -176,7 +175,7 @@ class CtcAligner:
 
 class WhisperAligner:
     r"""
-    Transcribes recordings, and tells when each word was spoken: Whisper's word timestamps.
+    Transcribes recordings with the times of their words: Whisper's word timestamps.
 
     Args:
         recognizer (`AutomaticSpeechRecognitionPipeline`):
@@ -192,7 +191,7 @@ class WhisperAligner:
         if getattr(recognizer.model.generation_config, "alignment_heads", None) is None:
             raise ValueError(
                 f"'{recognizer.model.name_or_path}' gives no word timestamps: its generation configuration has no "
-                "`alignment_heads`. Choose a Whisper of OpenAI's."
+                "`alignment_heads`. Choose one of OpenAI's Whisper models."
             )
         self.recognizer = recognizer
         self.options = {} if language is None else {"language": language}

@@ -11,7 +11,7 @@ from .word_times import UnalignableError
 
 
 MAX_CELLS = 2**31
-"""Maximum size of an alignment, frames by tokens, each of which takes a byte: an hour of speech has six times that."""
+"""Maximum size of an alignment, frames times tokens, in bytes. An hour of speech would take six times as much."""
 
 
 def align_words(

@@ -47,7 +47,7 @@ class AlignmentSummary:
 @dataclass(frozen=True)
 class AlignmentJob:
     r"""
-    Aligns texts with recordings: the steps of an executor, by names and numbers, which any machine can open.
+    Aligns texts with recordings on an executor, described by names and numbers so that any machine can run it.
 
     Args:
         source ([`SourceArguments`]):
@@ -61,10 +61,10 @@ class AlignmentJob:
         ctc_revision, whisper_revision (`str`, *optional*, defaults to `"main"`):
             Their revisions.
         language (`str`, *optional*):
-            The language that Whisper hears. By default, it finds out.
+            The language of the speech. By default, Whisper finds out.
         corpus (`str`, *optional*):
-            Path or URL of a dataset that the recordings were tokenised into. The result is this dataset, with the
-            words of the piece of a recording that a row has.
+            Path or URL of a dataset that the recordings were tokenised into. The result is this dataset with the
+            words of each row, which may be a piece of a recording.
         split (`str`, *optional*, defaults to `"train"`):
             Split of the corpus.
     """
@@ -80,7 +80,7 @@ class AlignmentJob:
     split: str = "train"
 
     def run(self, executor: ExecutorArguments) -> AlignmentSummary | None:
-        """Align on an executor, or continue. `None` if jobs of Slurm will do it.
+        """Align on an executor, or continue. Returns `None` if the work was submitted to Slurm.
 
         Raises:
             ValueError: there is no model, the source or the folder does not fit, the job was begun with other
@@ -107,7 +107,7 @@ class AlignmentJob:
                 self.finish(None, 0, 1)
                 return self.read_summary()
             for name in self._shards():
-                read_shard(self.corpus, name)  # a damaged one is found before the work, and not after it
+                read_shard(self.corpus, name)  # reports a damaged one before the work
             with JobProgress(source.parts, self._ledger(), executor.executor == "slurm", desc="Aligning"):
                 is_done = run_steps(self.align, self.finish, executor, f"{self._folder}/logs")
         return self.read_summary() if is_done else None

@@ -1,4 +1,4 @@
-"""Gives recordings the times of their words, chunk by chunk: a job that can be killed at any moment."""
+"""Aligns recordings with their words, chunk by chunk, in a job that can be killed at any moment."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,9 +78,9 @@ def align_parts(source: Source, aligners: Aligners, ledger: Ledger, rank: int = 
     r"""
     Align what the ledger lacks of one task's share of a source.
 
-    The shares of all tasks are the whole source. The tasks need not know of each other. Once all have ended,
-    `ledger.finished(source.parts)` has a row for each recording; what could not be aligned has no words, and is among
-    what its chunk has skipped, with the reason.
+    The shares of all tasks are the whole source. The tasks do not communicate. Once all have ended, the chunks of
+    `ledger.finished(source.parts)` have a row for each recording. A recording that could not be aligned has no words,
+    and the `skipped` of its chunk has the reason.
     """
     share = share_parts(source.parts, rank, world_size)
     ledger.create()

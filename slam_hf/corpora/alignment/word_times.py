@@ -19,8 +19,8 @@ def split_words(text: str) -> list[str]:
     r"""
     Split a text into words that give the text when they are joined: all but the first begin with a space.
 
-    What has neither a letter nor a digit, such as a dash between spaces, belongs to the word before it, or to the
-    first word. Consecutive white space counts as one space.
+    A part without letters and digits, such as a dash between spaces, belongs to the word before it, or to the first
+    word. Consecutive white space counts as one space.
 
     Args:
         text (`str`):
