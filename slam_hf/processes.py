@@ -1,6 +1,7 @@
 """The processes of a job: those of `accelerate launch` or `torchrun`, and the parent of a worker."""
 
 import os
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -21,8 +22,9 @@ def get_process_state() -> PartialState:
 
 
 def exit_with_parent(parent: int) -> None:
-    """End this process soon after its parent, which has the number `parent`. A worker whose parent was killed would
-    otherwise go on, or wait forever for somebody to take its results."""
+    """End this process soon after its parent, which has the number `parent`, and not on Ctrl-C, which also reaches the
+    parent. A worker whose parent was killed would otherwise go on, or wait forever for its results to be taken."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 

@@ -114,6 +114,14 @@ def test_another_split_may_have_another_source_but_not_another_codec(tmp_path, s
         claim_folder(tmp_path / "validation", {**settings, "codec": {**settings["codec"], "num_units": 100}})
 
 
+def test_the_splits_of_a_job_without_a_codec_may_have_other_settings(tmp_path):
+    claim_folder(tmp_path / "train", {"models": "a"}, "an alignment")
+    claim_folder(tmp_path / "test", {"models": "b"}, "an alignment")
+
+    with pytest.raises(ValueError, match="/train' holds an alignment that was .*:\n  models: was 'a', is now 'b'$"):
+        claim_folder(tmp_path / "train", {"models": "b"}, "an alignment")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b'"codec"', b"\xff\xfe", b"[" * 100_000])
 def test_damaged_settings_are_named(tmp_path, settings, content):
     claim_folder(tmp_path / "test", settings)

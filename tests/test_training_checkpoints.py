@@ -100,8 +100,9 @@ def test_a_renamed_checkpoint_is_passed_over(two_checkpoints, capsys):
     assert "checkpoint-12/trainer_state.json' is of step 10, not of step 12." in capsys.readouterr().out
 
 
-def test_damaged_checksums_are_named(two_checkpoints):
-    (two_checkpoints / "checkpoint-10" / CHECKSUMS_NAME).write_text("[")
+@pytest.mark.parametrize("content", ["[", "[" * 100_000, "1"])
+def test_damaged_checksums_are_named(two_checkpoints, content):
+    (two_checkpoints / "checkpoint-10" / CHECKSUMS_NAME).write_text(content)
     with pytest.raises(ValueError, match="checksums.json' is damaged"):
         check_checkpoint(two_checkpoints / "checkpoint-10", world_size=1)
 

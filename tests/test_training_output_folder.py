@@ -104,8 +104,9 @@ def test_a_checkpoint_elsewhere_has_the_settings_of_its_run(tmp_path):
     interrupt(tmp_path / "new", seed=1, resume_from_checkpoint=checkpoint)
 
 
-def test_damaged_settings_are_named(tmp_path):
-    (tmp_path / SETTINGS_NAME).write_text("[")
+@pytest.mark.parametrize("content", ["[", "[" * 100_000, "1"])
+def test_damaged_settings_are_named(tmp_path, content):
+    (tmp_path / SETTINGS_NAME).write_text(content)
     with pytest.raises(ValueError, match="training_settings.json' is damaged"):
         interrupt(tmp_path)
 

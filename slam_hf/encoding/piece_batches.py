@@ -2,7 +2,6 @@
 
 import math
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -176,7 +175,6 @@ def make_loader(pieces: ChunkPieces, num_workers: int) -> torch.utils.data.DataL
 
 
 def _prepare_worker(parent: int, worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which ends its workers
     # fsspec's event loop thread does not survive the fork.
     fsspec.asyn.reset_lock()
     exit_with_parent(parent)

@@ -34,9 +34,10 @@ def claim_folder(folder: str | os.PathLike, settings: dict[str, Any], job: str =
     parent, split = os.path.split(os.fspath(folder))
     for path in sorted(open_folder(parent).glob("*/settings.json")):
         name = path.partition("/")[0]
-        shared = {key: value for key, value in settings.items() if key == "codec"}
-        if expected := settings if name == split else shared:
-            check_settings(f"{parent}/{name}", expected, job)
+        if name == split:
+            check_settings(f"{parent}/{name}", settings, job)
+        elif "codec" in settings:
+            check_settings(f"{parent}/{name}", {"codec": settings["codec"]}, job)
     atomic_write(f"{parent}/{split}/settings.json", json.dumps(settings, indent=2).encode())
 
 

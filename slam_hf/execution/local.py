@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -52,7 +51,7 @@ class LocalExecutor(LocalPipelineExecutor):
                 for task in as_completed([pool.submit(self._run_for_rank, rank) for rank in ranks]):
                     task.result()
             finally:
-                # A pool asks its workers to end, and would wait for ever if one is killed while it listens.
+                # A pool asks its workers to end, and would wait forever if one is killed while it waits for work.
                 for process in set(multiprocessing.active_children()) - others:
                     process.kill()
 
@@ -60,7 +59,6 @@ class LocalExecutor(LocalPipelineExecutor):
 def _prepare_worker(parent: int, numbers: Any, num_workers: int) -> None:
     """Give this process its share of the machine."""
     exit_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, which ends its workers
     logger.disable("datatrove")
     disable_progress_bar()  # of loading weights
     # Not the method that this process was started by: each process of a DataLoader would import everything again.
