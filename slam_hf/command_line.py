@@ -104,8 +104,11 @@ def run(main: Callable[[], None], hint: str = "") -> None:
     except BrokenPipeError:  # `head` reads no more of the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except (ImportError, OSError, ValueError) as error:
-        if os.environ.get("SLAM_HF_TRACEBACK"):
+    except Exception as error:
+        is_known = isinstance(error, ImportError | OSError | ValueError)
+        # Clients of object stores have errors of their own, for credentials and connections.
+        is_known |= type(error).__module__.partition(".")[0] in ("azure", "botocore", "google")
+        if not is_known or os.environ.get("SLAM_HF_TRACEBACK"):
             raise
         raise SystemExit(f"Error: {error}") from None
     except KeyboardInterrupt:

@@ -159,6 +159,12 @@ def test_a_users_mistake_ends_with_one_line():
     assert stop(KeyboardInterrupt(), "Start it again.") == "Interrupted. Start it again."
 
 
+def test_an_object_store_without_credentials_ends_with_one_line():
+    exceptions = pytest.importorskip("botocore.exceptions")
+
+    assert stop(exceptions.NoCredentialsError()) == "Error: Unable to locate credentials"
+
+
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
     with pytest.raises(KeyError):
         run(lambda: {}["x"])

@@ -21,6 +21,7 @@ from test_corpora_alignment_aligners import make_model, make_tokenizer
 from test_corpora_job import DAMAGES
 from transformers import Wav2Vec2FeatureExtractor
 
+from slam_hf.corpora.alignment import job as job_module
 from slam_hf.corpora.alignment.job import AlignmentJob
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.ledger import Ledger
@@ -432,6 +433,13 @@ def test_what_cannot_be_aligned_is_refused_before_anything_is_written(job, chang
     with pytest.raises(ValueError, match=message):
         replace(job, **changes).run(EXECUTOR)
     assert not Path(job.output_dir).exists()
+
+
+def test_options_of_another_executor_are_refused_before_the_input_is_listed(job, monkeypatch):
+    monkeypatch.setattr(job_module, "prepare_source", None)
+
+    with pytest.raises(ValueError, match="^`executor local` does not take `partition`: remove it.$"):
+        job.run(ExecutorArguments(partition="gpu"))
 
 
 def test_files_that_no_alignment_has_written_are_not_replaced(job):

@@ -75,6 +75,17 @@ def test_a_finished_job_is_not_started_again(make_job, expected, tmp_path, monke
     assert read_files(tmp_path / "expected") == expected
 
 
+def test_options_and_codec_are_checked_before_the_input_is_listed(make_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_module, "prepare_source", None)
+    job = make_job(tmp_path / "units")
+
+    with pytest.raises(ValueError, match="^`executor local` does not take `partition`: remove it.$"):
+        job.run(ExecutorArguments(partition="gpu"))
+    (tmp_path / "codec" / "config.json").unlink()
+    with pytest.raises(ValueError, match="^'.*/codec' holds a model of type None"):
+        job.run(ExecutorArguments())
+
+
 def test_what_is_in_the_ledger_is_not_encoded_again_and_what_is_not_is(make_job, expected, tmp_path, monkeypatch):
     job = make_job(tmp_path / "units")
     encoded, fails_after = [], 3

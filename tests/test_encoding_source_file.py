@@ -196,6 +196,22 @@ def test_another_input_is_refused(folder, path, change):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("layout", "detail"),
+    [
+        ("librispeech", r" \(the first of \d+: '0\.wav', not at <speaker>/.*\)"),
+        ("librilight", r" \(the first of \d+: '0\.wav', not at <speaker>/.*\)"),
+        ("webdataset", ""),
+    ],
+)
+def test_a_source_without_recordings_leaves_the_folder_to_the_right_one(folder, path, layout, detail):
+    with pytest.raises(ValueError, match=rf"^'.*' has no recordings for `layout {layout}`{detail}\.$"):
+        prepare_source(path, SourceArguments(str(folder), layout))
+
+    assert not path.exists()
+    assert sum(part.num_rows for part in prepare_source(path, SourceArguments(str(folder))).parts) > 0
+
+
 def test_other_arguments_are_refused(folder, path):
     prepare_source(path, SourceArguments(str(folder)))
 

@@ -17,7 +17,7 @@ from ..encoding.source_file import open_source, prepare_source
 from ..encoding.sources import Source
 from ..encoding.worker import encode_parts
 from ..execution.arguments import ExecutorArguments
-from ..execution.steps import run_steps
+from ..execution.steps import choose_executor, run_steps
 from ..folder_lock import lock_folder
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processing_speech_lm import load_codec
@@ -107,6 +107,9 @@ class TokenizationJob:
         executor.check_reach(self.source.source, self.codec)
         with lock_folder(self.output_dir):
             check_vacant(self.output_dir, self.split)
+            if read_summary(self.output_dir, self.split) is None:
+                choose_executor(executor, f"{job_folder(self.output_dir, self.split)}/logs")
+            _load(self.codec, self.codec_revision, self.dtype)  # it takes less time than the list to find it missing
             corpus = self._open(prepare_source(self._source_file, self.source))
             corpus.begin()
             if corpus.is_finished():

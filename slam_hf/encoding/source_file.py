@@ -64,7 +64,7 @@ def prepare_source(path: str | os.PathLike, args: SourceArguments) -> Source:
         [`Source`], as [`open_source`] gives it.
 
     Raises:
-        ValueError: the file holds another input, or is damaged; or the arguments name no input.
+        ValueError: the file holds another input, or is damaged; or the source does not exist or has no recordings.
         AudioDownloadError: a server could not be reached, or refused a file, in several tries.
     """
     args = _absolute(args)
@@ -76,7 +76,9 @@ def prepare_source(path: str | os.PathLike, args: SourceArguments) -> Source:
     if list_recordings is None:
         source, state = open_dataset(args), {"dataset": asdict(args), "parts": []}
     else:
-        source = file_source(list_recordings(), args.chunk_seconds)
+        recordings = list_recordings()
+        _check_any(recordings, args)
+        source = file_source(recordings, args.chunk_seconds)
         state = {"dataset": None, "parts": [[part.num_rows, part.seconds] for part in source.parts]}
     state |= {"survey": survey, "identity": source.identity, "chunk_seconds": source.chunk_seconds}
     state = json.loads(json.dumps(state))
@@ -134,6 +136,16 @@ def _absolute(args: SourceArguments) -> SourceArguments:
     return replace(
         args, source=absolute(args.source), audio_root=absolute(args.audio_root), data_dir=absolute(args.data_dir)
     )
+
+
+def _check_any(recordings: Sequence[Recording | Skipped], args: SourceArguments) -> None:
+    """Stop before the folder of the job is claimed for a source, or for a layout, that was named by mistake."""
+    if any(isinstance(item, Recording) for item in recordings):
+        return
+    first = ""
+    if recordings:
+        first = f" (the first of {len(recordings):,}: '{recordings[0].id}', {recordings[0].detail})"
+    raise ValueError(f"'{args.source}' has no recordings for `layout {args.layout}`{first}.")
 
 
 def _check_same(path: str | os.PathLike, earlier: dict[str, Any], now: dict[str, Any]) -> None:

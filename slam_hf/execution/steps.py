@@ -18,6 +18,33 @@ Step = Callable[[Any, int, int], Any]
 of a dataclass with paths, names and numbers, or its method, from a module that they can import."""
 
 
+def choose_executor(args: ExecutorArguments, logging_dir: str) -> tuple[type["PipelineExecutor"], dict[str, Any]]:
+    """The executor of these arguments, and its options. [`run_steps`] raises the errors; a job calls this before its
+    input is listed, which may take long, to raise them at once."""
+    # These take 0.7 s to import, which the help of the scripts should not.
+    from datatrove.executor import JobsPipelineExecutor, SlurmPipelineExecutor
+    from datatrove.utils.logging import logger
+
+    from .local import LocalExecutor
+
+    logger.disable("datatrove")
+    match args.executor:
+        case "local":
+            executor_class = LocalExecutor
+        case "slurm":
+            executor_class = SlurmPipelineExecutor
+            if shutil.which("sbatch") is None:
+                raise ValueError("There is no `sbatch` here: start on a machine of the Slurm cluster.")
+        case "ray":
+            _connect_to_ray()
+            from .ray_cluster import RayExecutor as executor_class
+        case "jobs":
+            executor_class = JobsPipelineExecutor
+            if "://" not in logging_dir:
+                raise ValueError(f"Hugging Face Jobs cannot reach '{logging_dir}': write to hf:// or s3://.")
+    return executor_class, args.options(executor_class)
+
+
 def run_steps(step: Step, closing: Step, args: ExecutorArguments, logging_dir: str) -> bool:
     r"""
     Run a step in as many tasks as the arguments say, and then a closing step in one.
@@ -47,29 +74,9 @@ def run_steps(step: Step, closing: Step, args: ExecutorArguments, logging_dir: s
             step are raised themselves.
         ValueError: the executor does not take the arguments, or the executor is not available here.
     """
-    # These take 0.7 s to import, which the help of the scripts should not.
-    from datatrove.executor import JobsPipelineExecutor, SlurmPipelineExecutor
     from datatrove.io import get_datafolder
-    from datatrove.utils.logging import logger
 
-    from .local import LocalExecutor
-
-    logger.disable("datatrove")
-    match args.executor:
-        case "local":
-            executor_class = LocalExecutor
-        case "slurm":
-            executor_class = SlurmPipelineExecutor
-            if shutil.which("sbatch") is None:
-                raise ValueError("There is no `sbatch` here: start on a machine of the Slurm cluster.")
-        case "ray":
-            _connect_to_ray()
-            from .ray_cluster import RayExecutor as executor_class
-        case "jobs":
-            executor_class = JobsPipelineExecutor
-            if "://" not in logging_dir:
-                raise ValueError(f"Hugging Face Jobs cannot reach '{logging_dir}': write to hf:// or s3://.")
-    options = args.options(executor_class)
+    executor_class, options = choose_executor(args, logging_dir)
     run_dir = f"{logging_dir}/{time.strftime('%Y-%m-%dT%H-%M-%S')}-{secrets.token_hex(3)}"
 
     def make(step: Step, name: str, **more: Any) -> "PipelineExecutor":

@@ -19,7 +19,7 @@ from ...encoding.source_arguments import SourceArguments
 from ...encoding.source_file import open_source, prepare_source
 from ...encoding.sources import Source
 from ...execution.arguments import ExecutorArguments
-from ...execution.steps import run_steps
+from ...execution.steps import choose_executor, run_steps
 from ...folder_lock import lock_folder
 from ...folders import open_folder
 from ...remote_files import local_path
@@ -101,6 +101,8 @@ class AlignmentJob:
             )
         self._check_vacant()
         with lock_folder(self.output_dir):
+            if self.read_summary() is None:
+                choose_executor(executor, f"{self._folder}/logs")
             source = prepare_source(f"{self._folder}/source.parquet", self.source)
             claim_folder(self._folder, self._settings(source), JOB)
             if self.read_summary() is not None:
