@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
@@ -154,6 +154,9 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
                     safe_open(path, framework="pt").__exit__(None, None, None)
             except Exception as damage:
                 raise ValueError(f"'{path}' is damaged or cut short: {damage}.") from error
+        is_no_name = isinstance(error.__cause__ or error, HFValidationError)
+        if is_no_name and folder and not os.path.exists(folder):
+            raise OSError(f"There is no folder '{folder}', and it is not the name of a repository.") from error
         # Without a network, the error of the Hub does not say what was wanted, which may be a mistyped folder.
         if isinstance(error, OSError) and folder and not os.path.exists(folder) and str(folder) not in str(error):
             reason = str(error).partition("\n")[0]

@@ -139,6 +139,13 @@ def test_a_model_that_is_neither_here_nor_reachable_is_named(tmp_path):
         raise OSError("Not connected.")
 
 
+def test_a_missing_folder_that_cannot_be_a_repository_is_named(tmp_path):
+    name = str(tmp_path / "mistyped")
+
+    with pytest.raises(OSError, match=r"^There is no folder '.*/mistyped', and it is not the name of a repository\.$"):
+        HubertUnitCodec.from_pretrained(name)
+
+
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_experts_implementation_internal"])
 def test_a_configuration_does_not_choose_the_code_of_attention(key):
     config = {"vocab_size": 52, key: "someone/kernel", "base_config": {"model_type": "llama", key: "someone/kernel"}}
