@@ -226,6 +226,14 @@ def test_a_finished_alignment_is_checked(job, of_corpus):
             finished.run(EXECUTOR)
 
 
+def test_what_other_machines_cannot_read_is_refused(job, ctc_model):
+    args = ExecutorArguments("jobs", 1, dependencies=["slam-hf"])
+    with pytest.raises(ValueError, match="Hugging Face Jobs cannot reach '.*list.jsonl': they need a repository"):
+        job.run(args)
+    with pytest.raises(ValueError, match=f"Hugging Face Jobs cannot reach '{ctc_model}': they need a repository"):
+        replace(job, source=SourceArguments("s3://bucket/list.jsonl", layout="manifest")).run(args)
+
+
 def test_a_damaged_corpus_is_found_before_the_work(of_corpus, monkeypatch):
     shard = next(Path(of_corpus.corpus).glob("data/*.parquet"))
     content = bytearray(shard.read_bytes())

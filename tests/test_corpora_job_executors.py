@@ -154,6 +154,19 @@ def test_the_job_is_not_closed_while_a_chunk_is_missing(make_job, tmp_path, monk
     assert not (tmp_path / "units" / "README.md").exists()
 
 
+def test_a_job_whose_codec_has_changed_meanwhile_is_not_closed(make_job, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenizationJob, "finish", lambda job, data, rank, world_size: None)
+        with suppress(AttributeError):  # there is no summary
+            make_job(tmp_path / "units").run(ExecutorArguments())
+    chunks = list_chunks(tmp_path / "units")
+
+    with pytest.raises(ValueError, match="codec.dtype: was 'float32', is now 'bfloat16'"):
+        make_job(tmp_path / "units", dtype="bfloat16").finish(None, 0, 1)
+
+    assert list_chunks(tmp_path / "units") == chunks != []
+
+
 def test_the_output_may_be_in_an_object_store(make_job, expected, bucket_folder, caplog):
     job = make_job(bucket_folder, num_workers=1)
     job.run(ExecutorArguments(tasks=2))

@@ -131,7 +131,9 @@ class TokenizationJob:
     def finish(self, data: Any, rank: int, world_size: int) -> None:
         """Make the dataset, once every row is encoded."""
         with lock_folder(self.output_dir):
-            self._open(open_source(self._source_file)).finish()
+            corpus = self._open(open_source(self._source_file))
+            check_settings(corpus.folder, corpus.settings)  # chunks of another codec would count as damaged
+            corpus.finish()
 
     @property
     def _source_file(self) -> str:

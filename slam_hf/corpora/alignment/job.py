@@ -99,6 +99,8 @@ class AlignmentJob:
                 f"A manifest names files of audio, and the recordings of a {self.source.layout} are inside of others. "
                 "Tokenise them first, and pass the result as `corpus`."
             )
+        paths = (self.source.source, self.ctc_model, self.whisper_model, self.corpus)
+        executor.check_reach(*(path for path in paths if path is not None))
         self._check_vacant()
         with lock_folder(self.output_dir):
             if self.read_summary() is None:
