@@ -79,6 +79,7 @@ def _picture(comparisons: Sequence[Comparison]) -> "Figure":
             axes.plot([change.value for change in changes], heights, "o", color=f"C{number}", label=name)
         axes.axvline(0, color="grey", linewidth=0.8)
         axes.set_xlabel(f"change in {unit}")
+        axes.locator_params(axis="x", nbins=6)  # more labels would run into each other
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
     panels[0].set_yticks(range(len(comparisons)), [comparison.finding.name for comparison in comparisons])
     panels[0].invert_yaxis()
