@@ -30,7 +30,7 @@ def describe_model(model: PreTrainedModel, name_or_path: str | None = None) -> d
 
 def hash_model(model: PreTrainedModel) -> str:
     """SHA-256 of a model's configuration and weights, the same for a model in memory and for its saved files."""
-    incidental = ("transformers_version", "auto_map")
+    incidental = ("transformers_version", "auto_map", "tokenizer_class")  # not in the files of published models
     config = {key: value for key, value in model.config.to_diff_dict().items() if key not in incidental}
     if "base_config" in config:  # a trainer sets `use_cache`, and only `from_pretrained` sets `dtype`
         config.pop("use_cache", None)
