@@ -65,9 +65,9 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
 def generate_with_cache(
     model: SpeechLMForCausalLM, prompts: torch.Tensor, count: int, **options: str | int
 ) -> torch.Tensor:
-    """The new tokens of all prompts, of shape `(prompts, count)`."""
+    """The new tokens of all prompts, of shape `(prompts, count)`. The end of a sequence is a token like any other."""
     tokens = model.generate(
-        prompts, attention_mask=torch.ones_like(prompts), min_new_tokens=count, max_new_tokens=count, **options
+        prompts, attention_mask=torch.ones_like(prompts), eos_token_id=-1, max_new_tokens=count, **options
     )
     return tokens[:, prompts.shape[1] :]
 
