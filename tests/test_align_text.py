@@ -12,8 +12,7 @@ import soundfile
 import tokenize_corpus
 from datasets import load_dataset
 from loopback_hub import run_with_hub
-from test_corpora_alignment_aligners import make_model, make_tokenizer, save_tiny_whisper
-from transformers import Wav2Vec2FeatureExtractor
+from test_corpora_alignment_aligners import save_tiny_ctc, save_tiny_whisper
 
 
 def run(monkeypatch, script, *options: str):
@@ -23,11 +22,7 @@ def run(monkeypatch, script, *options: str):
 
 @pytest.fixture
 def ctc_model(tmp_path):
-    (tmp_path / "ctc").mkdir()
-    tokenizer = make_tokenizer(tmp_path / "ctc")
-    for part in (make_model(len(tokenizer)), tokenizer, Wav2Vec2FeatureExtractor()):
-        part.save_pretrained(tmp_path / "ctc")
-    return str(tmp_path / "ctc")
+    return save_tiny_ctc(tmp_path / "ctc")
 
 
 @pytest.fixture

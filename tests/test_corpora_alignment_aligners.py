@@ -284,6 +284,15 @@ def test_a_whisper_without_alignment_heads_is_refused():
         WhisperAligner(recognizer)
 
 
+def save_tiny_ctc(folder: Path) -> str:
+    """Save a CTC model with random weights, whose tokens are letters."""
+    folder.mkdir()
+    tokenizer = make_tokenizer(folder)
+    for part in (make_model(len(tokenizer)), tokenizer, Wav2Vec2FeatureExtractor()):
+        part.save_pretrained(folder)
+    return str(folder)
+
+
 def save_tiny_whisper(folder: Path) -> str:
     """Save a Whisper with random weights, whose tokens are bytes."""
     tokens = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"]

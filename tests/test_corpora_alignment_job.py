@@ -17,9 +17,8 @@ import pytest
 import soundfile
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
-from test_corpora_alignment_aligners import make_model, make_tokenizer
+from test_corpora_alignment_aligners import make_model, save_tiny_ctc
 from test_corpora_job import DAMAGES
-from transformers import Wav2Vec2FeatureExtractor
 
 from slam_hf.corpora.alignment import job as job_module
 from slam_hf.corpora.alignment.job import AlignmentJob
@@ -68,11 +67,7 @@ def recordings(tmp_path):
 
 @pytest.fixture
 def ctc_model(tmp_path):
-    (tmp_path / "ctc").mkdir()
-    tokenizer = make_tokenizer(tmp_path / "ctc")
-    for part in (make_model(len(tokenizer)), tokenizer, Wav2Vec2FeatureExtractor()):
-        part.save_pretrained(tmp_path / "ctc")
-    return str(tmp_path / "ctc")
+    return save_tiny_ctc(tmp_path / "ctc")
 
 
 @pytest.fixture
