@@ -19,10 +19,10 @@ from slam_hf import SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import CommandArguments, ContinuationArguments, EvaluationArguments
 from slam_hf.evaluation.continuations import evaluate_continuations
-from slam_hf.evaluation.fingerprints import describe_model
 from slam_hf.evaluation.pairs import check_benchmark, evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.evaluation.tasks import TASKS
+from slam_hf.fingerprints import describe_model
 from slam_hf.folder_lock import lock_folder
 from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.processes import get_process_state

@@ -16,8 +16,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
-from slam_hf import SpeechLMForCausalLM
-from slam_hf.evaluation import fingerprints
+from slam_hf import SpeechLMForCausalLM, fingerprints
 from slam_hf.evaluation.arguments import EvaluationArguments
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.training.run_record import RunRecord, save_run_records

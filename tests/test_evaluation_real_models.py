@@ -14,7 +14,7 @@ from quickstart.codec.whisper import convert_whisper
 from torchaudio.functional import resample
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from slam_hf.evaluation.transcription import load_recogniser, transcribe_waveforms
+from slam_hf.judging.transcription import load_recogniser, transcribe_waveforms
 from slam_hf.metrics.auto_bleu.auto_bleu import auto_bleu
 from slam_hf.metrics.genppl.genppl import GenPPL
 

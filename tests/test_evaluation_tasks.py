@@ -11,10 +11,10 @@ from test_evaluate_model import run_script
 
 from slam_hf import SpeechLMForCausalLM
 from slam_hf.evaluation.benchmarks import read_storycloze
-from slam_hf.evaluation.fingerprints import describe_model
 from slam_hf.evaluation.report import Evaluation, save_evaluation
 from slam_hf.evaluation.results_table import read_summaries, to_markdown
 from slam_hf.evaluation.tasks import SCORES, TASKS, Task, pair_tasks
+from slam_hf.fingerprints import describe_model
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.training.arguments import PretrainArguments
 

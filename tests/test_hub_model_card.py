@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoProcessor, EncodecFeatureExtr
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.corpora.dataset_card import render_dataset_card
-from slam_hf.evaluation.fingerprints import describe_model
 from slam_hf.evaluation.report import Evaluation, save_evaluation
+from slam_hf.fingerprints import describe_model
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.model_card import ModelDescription, make_metadata, make_model_card, render_model_card
 from slam_hf.hub.remote_code import export_remote_code

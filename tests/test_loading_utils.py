@@ -17,7 +17,7 @@ from slam_hf import (
 )
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
 from slam_hf.corpora.alignment.aligners import CtcAligner, WhisperAligner
-from slam_hf.evaluation.transcription import load_recogniser
+from slam_hf.judging.transcription import load_recogniser
 from slam_hf.loading_utils import SafeLoadingMixin, naming_damaged_files
 
 

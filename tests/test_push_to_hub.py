@@ -19,8 +19,8 @@ from slam_hf import HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.recordings import Recording
 from slam_hf.encoding.sources import file_source
-from slam_hf.evaluation.fingerprints import describe_model
 from slam_hf.evaluation.report import Evaluation, save_evaluation
+from slam_hf.fingerprints import describe_model
 from slam_hf.hub.repository_files import MODEL_FILES, OPTIONAL_FILES
 
 

@@ -10,8 +10,8 @@ from huggingface_hub import DatasetCard
 from slam_hf import HubertUnitTokenizer
 from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.evaluation.benchmark_folder import read_benchmark
-from slam_hf.evaluation.fingerprints import hash_rows
 from slam_hf.evaluation.units import join_units
+from slam_hf.fingerprints import hash_rows
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.public_names import public_name
 from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, resolve_path

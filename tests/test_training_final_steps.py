@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, EncodecFeatureExtractor, pipeline
 from trl import ModelConfig
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
-from slam_hf.evaluation.fingerprints import hash_model
+from slam_hf.fingerprints import hash_model
 from slam_hf.training import final_steps
 from slam_hf.training.arguments import PretrainArguments
 from slam_hf.training.final_steps import (

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..fingerprints import hash_rows
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..tokenization_hubert_unit import UnitTokenizer
 from .arguments import EvaluationArguments
 from .benchmarks import Pair
-from .fingerprints import hash_rows
 from .tasks import TASKS, Modality, Task, pair_tasks
 from .units import (
     Utterances,

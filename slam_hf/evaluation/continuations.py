@@ -22,6 +22,8 @@ from transformers import (
 
 from ..audio_utils import load_audio
 from ..encoding.codec_identity import describe_codec
+from ..fingerprints import describe_model, hash_model, hash_rows
+from ..judging.transcription import load_recogniser, transcribe_waveforms
 from ..loading_utils import naming_damaged_files
 from ..metrics.genppl.genppl import negative_log_likelihoods
 from ..modeling_speech_lm import SpeechLMForCausalLM
@@ -30,12 +32,10 @@ from ..processes import get_process_state
 from ..processing_speech_lm import SpeechLMProcessor
 from ..public_names import public_name
 from .arguments import ContinuationArguments, EvaluationArguments
-from .fingerprints import describe_model, hash_model, hash_rows
 from .journal import Journal
 from .pairs import load_pipeline, own_processor
 from .report import Evaluation
 from .tasks import TASKS
-from .transcription import load_recogniser, transcribe_waveforms
 from .units import hash_files, list_audio
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoProcessor, pipeline
 
 from ..encoding.codec_identity import describe_codec
+from ..fingerprints import describe_model, hash_rows
 from ..loading_utils import naming_damaged_files
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
@@ -20,7 +21,6 @@ from .arguments import EvaluationArguments
 from .benchmark_folder import check_vocabulary, gather_utterances, read_benchmark
 from .benchmarks import Pair
 from .candidates import Candidate, make_candidate
-from .fingerprints import describe_model, hash_rows
 from .report import Evaluation
 from .scoring import score_pairs
 from .tasks import CONDITIONAL_SCORES, TASKS, Task

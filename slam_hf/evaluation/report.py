@@ -14,7 +14,7 @@ import slam_hf
 from ..atomic_write import atomic_write
 from ..encoding.codec_identity import CodecDescription
 from ..encoding.ledger import to_parquet
-from .fingerprints import hash_code
+from ..fingerprints import hash_code
 from .tasks import CONDITIONAL_SCORES, TASKS
 
 

@@ -27,9 +27,9 @@ from ..encoding.segmentation import Segmentation
 from ..encoding.sources import Row, Source, file_source
 from ..encoding.unit_rows import parse_piece_id
 from ..encoding.worker import encode_parts
+from ..fingerprints import hash_rows
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processes import get_process_state
-from .fingerprints import hash_rows
 
 
 MAX_UTTERANCE_SECONDS = 600.0

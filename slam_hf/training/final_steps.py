@@ -14,8 +14,8 @@ from trl import ModelConfig
 from ..audio_utils import load_audio
 from ..evaluation.pairs import check_benchmark
 from ..evaluation.tasks import TASKS
-from ..evaluation.transcription import load_recogniser, transcribe_waveforms
 from ..evaluation.units import read_tokenized
+from ..judging.transcription import load_recogniser, transcribe_waveforms
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PAPER_SAMPLING
 from ..processing_speech_lm import SpeechLMProcessor

@@ -3,7 +3,7 @@ import copy
 import torch
 
 from slam_hf import SpeechLMForCausalLM
-from slam_hf.evaluation.fingerprints import describe_model, hash_code, hash_model, hash_rows
+from slam_hf.fingerprints import describe_model, hash_code, hash_model, hash_rows
 
 
 def test_the_hash_of_a_model_depends_on_its_weights_and_its_configuration(tiny_model, tmp_path):

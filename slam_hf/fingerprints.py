@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 import slam_hf
 
-from ..encoding.codec_identity import update_with_tensors
-from ..public_names import public_name
+from .encoding.codec_identity import update_with_tensors
+from .public_names import public_name
 
 
 def describe_model(model: PreTrainedModel, name_or_path: str | None = None) -> dict[str, str | None]:
