@@ -27,6 +27,10 @@ class UnitHifiGanConfig(PreTrainedConfig):
             Number of speakers to choose from; 0 for a vocoder of one voice.
         num_styles (`int`, *optional*, defaults to 0):
             Number of speaking styles to choose from; 0 for a vocoder of one style.
+        speaker_names (`list[str]`, *optional*):
+            A name for each speaker, which `speaker_id` may be in place of a number.
+        style_names (`list[str]`, *optional*):
+            A name for each style, which `style_id` may be in place of a number.
         duration_hidden_dim (`int`, *optional*, defaults to 128):
             Width of the duration predictor; 0 for a vocoder without one.
         duration_kernel_size (`int`, *optional*, defaults to 3):
@@ -61,6 +65,8 @@ class UnitHifiGanConfig(PreTrainedConfig):
     unit_embed_dim: int = 128
     num_speakers: int = 0
     num_styles: int = 0
+    speaker_names: list[str] | tuple[str, ...] | None = None
+    style_names: list[str] | tuple[str, ...] | None = None
     duration_hidden_dim: int = 128
     duration_kernel_size: int = 3
     duration_dropout: float | int = 0.5
@@ -103,6 +109,10 @@ class UnitHifiGanConfig(PreTrainedConfig):
             )
         if self.sampling_rate < 1:
             raise ValueError(f"`sampling_rate` must be positive; got {self.sampling_rate}.")
+        for kind, count in (("speaker", self.num_speakers), ("style", self.num_styles)):
+            names = getattr(self, f"{kind}_names")
+            if names is not None and (len(names) != count or len(set(names)) < count):
+                raise ValueError(f"`{kind}_names` must hold {count} different names, `num_{kind}s`; got {names}.")
 
     @property
     def spkr_embed_dim(self) -> int:

@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig
 from .loading_utils import SafeLoadingMixin, check_finite
 from .masked_hubert import hubert_states
-from .modeling_unit_hifigan import UnitHifiGan
+from .modeling_unit_hifigan import UnitHifiGan, Voice
 from .padding_utils import copy_to, pad_rows, split_clips, split_durations, split_units
 from .public_names import public_name
 
@@ -276,8 +276,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         self,
         audio_codes: torch.LongTensor,
         durations: torch.LongTensor | None = None,
-        speaker_id: int | torch.LongTensor | None = None,
-        style_id: int | torch.LongTensor | None = None,
+        speaker_id: Voice | None = None,
+        style_id: Voice | None = None,
         batched: bool | None = None,
     ) -> HubertUnitCodecDecoderOutput:
         r"""
@@ -288,10 +288,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 Units, padded on the right with -1. Deduplicated, unless `durations` are given.
             durations (`torch.LongTensor` of shape `(batch_size, num_units)`, *optional*):
                 Frames that each unit lasts; predicted where they are not given.
-            speaker_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Speaker; defaults to the first one where the vocoder has several.
-            style_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Style; defaults to the first one where the vocoder has several.
+            speaker_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each sequence, *optional*):
+                Speaker, by its number or name; defaults to the first one where the vocoder has several.
+            style_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each sequence, *optional*):
+                Style, by its number or name; defaults to the first one where the vocoder has several.
             batched (`bool`, *optional*):
                 Whether sequences go through the vocoder in batches, in place of one by one. Defaults to `True` on an
                 accelerator and `False` on a CPU.
@@ -303,16 +303,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             ValueError: the codec has no vocoder, or the vocoder no duration predictor and there are no `durations`;
                 a sequence is empty or holds a number that is not a unit; or a shape, speaker or style does not fit.
         """
-        if self.vocoder is None:
-            raise ValueError(
-                "This codec has no vocoder and cannot make audio: build it with `HubertUnitCodec.from_parts(..., "
-                "vocoder=..., vocoder_config=...)`, from a vocoder that was trained on these units."
-            )
         sequences = split_units(copy_to(audio_codes, self.device), self.config.num_units)
+        speakers, styles = self.find_voices(speaker_id, style_id, len(sequences))
         if durations is not None:
             durations = split_durations(copy_to(durations, self.device), sequences)
-        speakers = _repeat(speaker_id, len(sequences))
-        styles = _repeat(style_id, len(sequences))
         with _without_tf32():
             if self._is_batched(batched):
                 waveforms, num_frames = self._decode_batches(sequences, durations, speakers, styles)
@@ -329,6 +323,18 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         return HubertUnitCodecDecoderOutput(
             audio_values=waveforms[:, None], lengths=copy_to(torch.tensor(lengths), waveforms.device)
         )
+
+    def find_voices(
+        self, speaker_id: Voice | None, style_id: Voice | None, count: int
+    ) -> tuple[list[int | None], list[int | None]]:
+        """The numbers of the speakers and of the styles of `count` sequences, as [`UnitHifiGan.find_voices`] gives
+        them. A `ValueError` also says that the codec has no vocoder."""
+        if self.vocoder is None:
+            raise ValueError(
+                "This codec has no vocoder and cannot make audio: build it with `HubertUnitCodec.from_parts(..., "
+                "vocoder=..., vocoder_config=...)`, from a vocoder that was trained on these units."
+            )
+        return self.vocoder.find_voices(speaker_id, style_id, count)
 
     def forward(
         self, input_values: torch.FloatTensor, padding_mask: torch.Tensor | None = None
@@ -526,11 +532,6 @@ def _full_float32(device: torch.device) -> Iterator[None]:
     """Disable TF32 and autocast, which would change units and durations."""
     with _without_tf32(), torch.autocast(device.type, enabled=False):
         yield
-
-
-def _repeat(index: int | torch.Tensor | None, count: int) -> list[int | None]:
-    """One index for each of `count` sequences."""
-    return [None] * count if index is None else torch.as_tensor(index).expand(count).tolist()
 
 
 __all__ = ["HubertUnitCodec"]

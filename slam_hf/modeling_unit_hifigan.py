@@ -4,6 +4,9 @@ The generator and the duration predictor are those of SeamlessM4T in transformer
 (https://github.com/facebookresearch/speech-resynthesis); what is new here is the conditioning around them.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -13,6 +16,10 @@ from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import Seamles
 
 from .configuration_hubert_unit_codec import UnitHifiGanConfig
 from .padding_utils import copy_to
+
+
+Voice = int | str | Sequence[int | str] | torch.LongTensor
+"""A speaker or a style: its number or its name, for all rows of a batch or one for each."""
 
 
 class ResidualBlock2(nn.Module):
@@ -75,8 +82,8 @@ class UnitHifiGan(PreTrainedModel):
         self,
         units: torch.LongTensor,
         durations: torch.LongTensor,
-        speaker_id: int | torch.LongTensor | None = None,
-        style_id: int | torch.LongTensor | None = None,
+        speaker_id: Voice | None = None,
+        style_id: Voice | None = None,
     ) -> torch.Tensor:
         r"""
         The waveform of units with given durations, differentiable in the weights.
@@ -86,10 +93,10 @@ class UnitHifiGan(PreTrainedModel):
                 Units, without padding: convolutions would see it.
             durations (`torch.LongTensor` of shape `(batch_size, num_units)`):
                 Frames that each unit lasts. Every row must last equally long.
-            speaker_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Speaker; defaults to the first one where the vocoder has several.
-            style_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Style; defaults to the first one where the vocoder has several.
+            speaker_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each row, *optional*):
+                Speaker, by its number or name; defaults to the first one where the vocoder has several.
+            style_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each row, *optional*):
+                Style, by its number or name; defaults to the first one where the vocoder has several.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, num_frames * hop_length)`: samples between -1 and 1.
@@ -109,8 +116,8 @@ class UnitHifiGan(PreTrainedModel):
         self,
         frames: torch.LongTensor,
         num_frames: torch.LongTensor,
-        speaker_id: int | torch.LongTensor | None = None,
-        style_id: int | torch.LongTensor | None = None,
+        speaker_id: Voice | None = None,
+        style_id: Voice | None = None,
     ) -> torch.Tensor:
         r"""
         The waveforms of a padded batch, each as if it were alone.
@@ -120,10 +127,10 @@ class UnitHifiGan(PreTrainedModel):
                 The unit of each frame, padded on the right with any unit.
             num_frames (`torch.LongTensor` of shape `(batch_size,)`):
                 Frames of each row.
-            speaker_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Speaker; defaults to the first one where the vocoder has several.
-            style_id (`int` or `torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Style; defaults to the first one where the vocoder has several.
+            speaker_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each row, *optional*):
+                Speaker, by its number or name; defaults to the first one where the vocoder has several.
+            style_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each row, *optional*):
+                Style, by its number or name; defaults to the first one where the vocoder has several.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, longest * hop_length)`: samples between -1 and 1, and zeros
@@ -139,17 +146,42 @@ class UnitHifiGan(PreTrainedModel):
     def _embed(
         self,
         frames: torch.LongTensor,
-        speaker_id: int | torch.LongTensor | None,
-        style_id: int | torch.LongTensor | None,
+        speaker_id: Voice | None,
+        style_id: Voice | None,
     ) -> torch.Tensor:
         """Embeddings of units, with those of speaker and style, of shape `(batch_size, width, num_frames)`."""
         embeds = self.unit_embedding(frames)
-        conditions = [
-            _embed_condition(self.speaker_embedding, speaker_id, "speaker_id", embeds),
-            _embed_condition(self.style_embedding, style_id, "style_id", embeds),
-        ]
-        embeds = torch.cat([embeds, *(condition for condition in conditions if condition is not None)], dim=-1)
+        embeddings = (self.speaker_embedding, self.style_embedding)
+        for embedding, ids in zip(embeddings, self.find_voices(speaker_id, style_id, len(frames)), strict=True):
+            if embedding is not None:
+                condition = embedding(copy_to(torch.tensor(ids), embeds.device))
+                embeds = torch.cat([embeds, condition[:, None].expand(-1, embeds.shape[1], -1)], dim=-1)
         return embeds.transpose(1, 2)
+
+    def find_voices(
+        self, speaker_id: Voice | None, style_id: Voice | None, count: int
+    ) -> tuple[list[int | None], list[int | None]]:
+        r"""
+        The numbers of the speakers and of the styles of a batch.
+
+        Args:
+            speaker_id, style_id (`int`, `str`, or a list or `torch.LongTensor` of them, *optional*):
+                One for all rows or one for each, by number or name. Defaults to the first one.
+            count (`int`):
+                Number of rows.
+
+        Returns:
+            `tuple[list[int | None], list[int | None]]`: a number for each row, or `None` if the vocoder has no
+            speakers or no styles.
+
+        Raises:
+            ValueError: the vocoder does not have a speaker or a style, or there is not one for each row.
+        """
+        config = self.config
+        return (
+            _find_voices(speaker_id, count, config.num_speakers, config.speaker_names, "speaker"),
+            _find_voices(style_id, count, config.num_styles, config.style_names, "style"),
+        )
 
     @torch.no_grad()
     def predict_durations(
@@ -180,18 +212,28 @@ class UnitHifiGan(PreTrainedModel):
         return (log_durations.exp() - 1).round().clamp(min=1).long()
 
 
-def _embed_condition(
-    embedding: nn.Embedding | None, index: int | torch.LongTensor | None, name: str, embeds: torch.Tensor
-) -> torch.Tensor | None:
-    """The embedding of a speaker or style, repeated to `(batch_size, num_frames, width)` like `embeds`."""
-    if embedding is None:
-        if index is not None:
-            raise ValueError(f"This vocoder was made without `{name}`: leave it out.")
-        return None
-    index = torch.as_tensor(0 if index is None else index).expand(len(embeds))
-    if not 0 <= int(index.min()) <= int(index.max()) < embedding.num_embeddings:
-        raise ValueError(f"`{name}` must be from 0 to {embedding.num_embeddings - 1}, got {index.tolist()}.")
-    return embedding(copy_to(index, embeds.device))[:, None].expand(-1, embeds.shape[1], -1)
+def _find_voices(
+    voice: Voice | None, count: int, num_voices: int, names: Sequence[str] | None, kind: str
+) -> list[int | None]:
+    """The numbers of `count` speakers or styles, each given by its number or name, or `None` for the first one."""
+    voices = voice.tolist() if isinstance(voice, torch.Tensor | np.ndarray | np.generic) else voice
+    voices = list(voices) if isinstance(voices, list | tuple) else [voices]
+    if len(voices) == 1:
+        voices *= count
+    if len(voices) != count:
+        raise ValueError(f"`{kind}_id` must be one {kind}, or one for each of {count} sequences; got {len(voices)}.")
+    if num_voices == 0:
+        if any(voice is not None for voice in voices):
+            raise ValueError(f"This vocoder was made without `{kind}_id`: leave it out.")
+        return voices
+    names = list(names or [])
+    numbers = {name: number for number, name in enumerate(names)} | {None: 0}
+    ids = [numbers.get(voice, voice) for voice in voices]
+    for index in ids:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < num_voices:
+            known = f"from 0 to {num_voices - 1}" + (f", or one of {', '.join(map(repr, names))}" if names else "")
+            raise ValueError(f"`{kind}_id` must be {known}; got {index!r}.")
+    return ids
 
 
 class _ZerosAfterTheEnd(TorchFunctionMode):

@@ -111,6 +111,9 @@ class AudioToAudioPipeline(Pipeline):
                 Whether the audio holds the prompt, resynthesised from its units, before the continuation.
             return_full_text (`bool`, *optional*, defaults to `True`):
                 Whether the generated text holds the text of the prompt before the continuation.
+            speaker_id, style_id (`int`, `str`, or a list with one for each recording, *optional*):
+                Who speaks, and in which style, by number or by a name that the codec's card lists; for codecs whose
+                vocoder has several voices or styles. Defaults to the first one. The prompt, too, is in this voice.
             seed (`int`, *optional*):
                 Seed of the sampling. The same seed, inputs and batch size give the same continuations.
             batch_size (`int`, *optional*, defaults to 1):
@@ -139,6 +142,13 @@ class AudioToAudioPipeline(Pipeline):
             OSError, ValueError: a recording cannot be read or encoded. The message names it, and gives its index
                 among several. Or the model has no text, and the prompt or `output_modality` has.
         """
+        for name in ("speaker_id", "style_id"):
+            voices = kwargs.get(name)
+            is_list = isinstance(voices, list | tuple)
+            if is_list and not (isinstance(inputs, list | tuple) and len(voices) == len(inputs)):
+                raise ValueError(
+                    f"`{name}` is a list of {len(voices)}: it needs one for each in a list of recordings."
+                )
         if isinstance(inputs, list | tuple):
             recordings = [_Recording(source, index) for index, source in enumerate(inputs)]
             return super().__call__(recordings, **kwargs) if recordings else []
@@ -164,6 +174,8 @@ class AudioToAudioPipeline(Pipeline):
         return_full_audio: bool | None = None,
         return_full_text: bool | None = None,
         output_modality: Literal["speech", "text"] | None = None,
+        speaker_id: int | str | list[int | str] | None = None,
+        style_id: int | str | list[int | str] | None = None,
         seed: int | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -174,7 +186,9 @@ class AudioToAudioPipeline(Pipeline):
         if output_modality not in (None, "speech", "text"):
             raise ValueError(f"`output_modality` is 'speech' or 'text', and not {output_modality!r}.")
         both = _given(output_modality=output_modality)
-        preprocess_params = _given(prompt_duration=prompt_duration, trim_silence=trim_silence)
+        preprocess_params = _given(
+            prompt_duration=prompt_duration, trim_silence=trim_silence, speaker_id=speaker_id, style_id=style_id
+        )
         forward_params = _given(min_new_seconds=min_new_seconds, return_full_audio=return_full_audio, seed=seed)
         postprocess_params = _given(return_full_text=return_full_text)
         return preprocess_params | both, forward_params | both | generate_kwargs, postprocess_params
@@ -185,10 +199,15 @@ class AudioToAudioPipeline(Pipeline):
         prompt_duration: float | None = None,
         trim_silence: bool = True,
         output_modality: Literal["speech", "text"] | None = None,
+        speaker_id: int | str | list[int | str] | None = None,
+        style_id: int | str | list[int | str] | None = None,
     ) -> dict[str, torch.Tensor]:
         place = ""
         if isinstance(source, _Recording):
-            place, source = f"Recording {source.index}: ", source.source
+            place, index, source = f"Recording {source.index}: ", source.index, source.source
+            speaker_id, style_id = (
+                voice[index] if isinstance(voice, list | tuple) else voice for voice in (speaker_id, style_id)
+            )
         sampling_rate = self.processor.audio_tokenizer.sampling_rate
         parts, prompt = source if isinstance(source, list | tuple) else [source], []
         try:
@@ -204,7 +223,12 @@ class AudioToAudioPipeline(Pipeline):
                 prompt.append(waveform)
             if output_modality is None and prompt and isinstance(prompt[-1], str):
                 output_modality = "speech"
-            return dict(self.processor([prompt], sampling_rate, output_modality=output_modality))
+            voices = {}
+            if output_modality != "text" and self.processor.audio_tokenizer.vocoder is not None:
+                found = self.processor.audio_tokenizer.find_voices(speaker_id, style_id, 1)
+                named = zip(("speaker_id", "style_id"), found, strict=True)
+                voices = {name: torch.tensor(ids) for name, ids in named if ids[0] is not None}
+            return dict(self.processor([prompt], sampling_rate, output_modality=output_modality)) | voices
         except (ValueError, TypeError) as error:
             name = repr(source["text"][:40]) if _is_text(source) else describe(source)
             raise ValueError(f"{place}{'' if name in str(error) else f'{name}: '}{error}") from error
@@ -221,6 +245,7 @@ class AudioToAudioPipeline(Pipeline):
         **generate_kwargs: Any,
     ) -> dict[str, torch.Tensor]:
         input_ids = model_inputs["input_ids"]
+        voices = {name: model_inputs.pop(name) for name in ("speaker_id", "style_id") if name in model_inputs}
         options = self._prepare_generate_kwargs(generate_kwargs)
         settings = self._get_set_generation_params(options)
         eos = settings.get("eos_token_id")
@@ -258,7 +283,9 @@ class AudioToAudioPipeline(Pipeline):
             lengths = [self._text_length(ids, eos, settings.get("stop_strings")) for ids in continuations.tolist()]
             outputs["text_lengths"] = torch.tensor(lengths)
         else:  # all at once, before the pipeline takes the batch apart
-            waveforms = self.processor.batch_decode(sequences if return_full_audio else continuations)
+            per_prompt = len(sequences) // len(input_ids)
+            voices = {name: ids.repeat_interleave(per_prompt) for name, ids in voices.items()}
+            waveforms = self.processor.batch_decode(sequences if return_full_audio else continuations, **voices)
             outputs["waveforms"] = pad_sequence(list(map(torch.from_numpy, waveforms)), batch_first=True)
             outputs["lengths"] = torch.tensor(list(map(len, waveforms)))
         by_prompt = {name: rows.unflatten(0, (len(input_ids), -1)) for name, rows in outputs.items()}

@@ -19,6 +19,7 @@ from .configuration_hubert_unit_codec import HubertUnitCodecConfig, make_feature
 from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import ACCESS, naming_damaged_files
 from .modeling_hubert_unit_codec import HubertUnitCodec
+from .modeling_unit_hifigan import Voice
 from .public_names import PREFIX
 from .tokenization_hubert_unit import HubertUnitTokenizer, UnitTokenizer
 from .tokenization_speech_text import SpeechTextTokenizer
@@ -233,24 +234,37 @@ class SpeechLMProcessor(ProcessorMixin):
         codes, lengths = encoded.audio_codes[:, 0].cpu(), encoded.lengths.tolist()
         return [codec.deduplicate(row[:length])[0] for row, length in zip(codes, lengths, strict=True)]
 
-    def decode(self, input_ids: torch.LongTensor | np.ndarray | list[int]) -> np.ndarray:
+    def decode(
+        self,
+        input_ids: torch.LongTensor | np.ndarray | list[int],
+        speaker_id: int | str | None = None,
+        style_id: int | str | None = None,
+    ) -> np.ndarray:
         r"""
         Make the waveform of a sequence of ids. The vocoder predicts the durations; `<S>` and `<PAD>` are left out.
 
         Args:
             input_ids (`torch.LongTensor`, `np.ndarray` or `list[int]` of shape `(length,)`):
                 The sequence.
+            speaker_id (`int` or `str`, *optional*):
+                Who speaks, by number or name; defaults to the first one where the vocoder has several.
+            style_id (`int` or `str`, *optional*):
+                In which style, by number or name; defaults to the first one where the vocoder has several.
 
         Returns:
             `np.ndarray` of shape `(samples,)`, float32, at the codec's sampling rate.
 
         Raises:
-            ValueError: there is no codec, it has no vocoder, or an id is outside the vocabulary.
+            ValueError: there is no codec, it has no vocoder, an id is outside the vocabulary, or the vocoder does not
+                have the speaker or the style.
         """
-        return self.batch_decode([input_ids])[0]
+        return self.batch_decode([input_ids], speaker_id, style_id)[0]
 
-    def batch_decode(self, input_ids: torch.LongTensor | list[Any]) -> list[np.ndarray]:
-        """Make the waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] does, at once."""
+    def batch_decode(
+        self, input_ids: torch.LongTensor | list[Any], speaker_id: Voice | None = None, style_id: Voice | None = None
+    ) -> list[np.ndarray]:
+        """Make the waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] does, at once.
+        `speaker_id` and `style_id` are for all of them, or lists with one for each."""
         codec = self._require_codec()
         if isinstance(input_ids, torch.Tensor):
             input_ids = input_ids.cpu()
@@ -258,7 +272,9 @@ class SpeechLMProcessor(ProcessorMixin):
         waveforms = [np.zeros(0, dtype=np.float32)] * len(units)
         if spoken := [index for index, sequence in enumerate(units) if len(sequence)]:
             batch = pad_sequence([units[index] for index in spoken], batch_first=True, padding_value=-1)
-            decoded = codec.decode(batch)
+            voices = codec.find_voices(speaker_id, style_id, len(units))
+            speakers, styles = ([ids[index] for index in spoken] for ids in voices)
+            decoded = codec.decode(batch, speaker_id=speakers, style_id=styles)
             audio, lengths = decoded.audio_values[:, 0].float().cpu().numpy(), decoded.lengths.tolist()
             for index, waveform, length in zip(spoken, audio, lengths, strict=True):
                 waveforms[index] = waveform[:length].copy()  # not a view of all of them

@@ -65,6 +65,21 @@ def tiny_codec():
 
 
 @pytest.fixture(scope="session")
+def voices_codec(tiny_codec):
+    """`tiny_codec` with an untrained vocoder of the speakers anna and ben, who speak in the styles calm and loud."""
+    from slam_hf import HubertUnitCodec
+    from slam_hf.modeling_unit_hifigan import UnitHifiGan
+
+    config = type(tiny_codec.config.vocoder_config)(
+        **tiny_codec.config.vocoder_config.to_dict()
+        | {"num_speakers": 2, "speaker_names": ["anna", "ben"], "num_styles": 2, "style_names": ["calm", "loud"]}
+        | {"initializer_range": 0.3}
+    )
+    torch.manual_seed(0)
+    return HubertUnitCodec.from_parts(tiny_codec.encoder, tiny_codec.codebook, layer=3, vocoder=UnitHifiGan(config))
+
+
+@pytest.fixture(scope="session")
 def tiny_model():
     """A speech language model over the units of `tiny_codec`, with random weights."""
     from transformers import Qwen2Config

@@ -41,6 +41,24 @@ def test_a_codec_without_vocoder_only_encodes(tmp_path, tiny_codec):
     assert "No license was given" in card.text
 
 
+def test_the_voices_are_named(tmp_path, voices_codec):
+    text = render_codec_card(save(voices_codec, tmp_path), "user/my-codec").text
+    assert ", 2 voices, 2 styles, predicts durations |" in text
+    assert "- `speaker_id` (a number or a name; the first is the default): `anna`, `ben`.\n" in text
+    assert "- `style_id` (a number or a name; the first is the default): `calm`, `loud`.\n" in text
+    assert "`codec.decode(units[None], speaker_id='ben')` chooses one" in text
+
+
+def test_voices_without_names_have_numbers(tmp_path, tiny_codec, voices_codec):
+    config = type(voices_codec.config).from_dict(voices_codec.config.to_dict())
+    config.vocoder_config.speaker_names, config.vocoder_config.num_styles = None, 0
+    config.vocoder_config.style_names = None
+    text = render_codec_card(save(HubertUnitCodec(config), tmp_path), "user/my-codec").text
+    assert "the first is the default): `0` to `1`.\n" in text
+    assert "`codec.decode(units[None], speaker_id=1)`" in text
+    assert "## Voices" not in render_codec_card(save(tiny_codec, tmp_path / "one"), "user/my-codec").text
+
+
 def test_remote_code_is_shown_where_it_is_there(tmp_path, tiny_codec):
     folder = save(tiny_codec, tmp_path)
     export_remote_code(folder)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -73,6 +74,33 @@ def test_speaker_and_style_follow_the_unit_in_the_input():
     assert torch.equal(first, vocoder(units, torch.ones_like(units), speaker_id=0, style_id=0))
 
 
+def test_voices_have_numbers_and_names():
+    vocoder = make_vocoder(num_speakers=3, speaker_names=["anna", "ben", "10"], num_styles=2)
+    for speaker, style, expected in (
+        (None, None, ([0, 0], [0, 0])),
+        ("ben", 1, ([1, 1], [1, 1])),
+        (["10", "anna"], [1, 0], ([2, 0], [1, 0])),
+        ([2, None], torch.tensor(1), ([2, 0], [1, 1])),
+        (torch.tensor([1, 2]), np.int64(1), ([1, 2], [1, 1])),
+    ):
+        assert vocoder.find_voices(speaker, style, 2) == expected
+    assert make_vocoder().find_voices(None, [None, None], 2) == ([None, None], [None, None])
+    for speaker, message in (
+        ("carla", "from 0 to 2, or one of 'anna', 'ben', '10'; got 'carla'"),
+        (10, "got 10"),
+        (True, "got True"),
+        (["anna", "ben", "10"], "or one for each of 2 sequences; got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vocoder.find_voices(speaker, None, 2)
+
+
+@pytest.mark.parametrize("names", [["anna"], ["anna", "anna"]])
+def test_each_speaker_has_a_name_of_its_own(names):
+    with pytest.raises(Exception, match="`speaker_names` must hold 2 different names"):
+        UnitHifiGanConfig(num_speakers=2, speaker_names=names)
+
+
 def test_rows_must_last_equally_long():
     with pytest.raises(ValueError, match=r"equally many frames, got \[3, 4\]"):
         make_vocoder()(torch.tensor([[3, 1], [3, 1]]), torch.tensor([[1, 2], [2, 2]]))
@@ -106,9 +134,10 @@ def test_vocoder_without_a_duration_predictor_asks_for_durations():
 
 
 def test_saved_vocoder_is_the_same(tmp_path):
-    vocoder = make_vocoder(num_speakers=3, num_styles=2, resblock_type=2)
+    vocoder = make_vocoder(num_speakers=3, num_styles=2, resblock_type=2, speaker_names=["a", "b", "c"])
     vocoder.save_pretrained(tmp_path)
     loaded = UnitHifiGan.from_pretrained(tmp_path)
+    assert loaded.find_voices("c", None, 1) == ([2], [0])
     units = torch.tensor([[3, 1, 7]])
     durations = vocoder.predict_durations(units)
     assert torch.equal(durations, loaded.predict_durations(units))

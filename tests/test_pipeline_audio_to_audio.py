@@ -183,6 +183,31 @@ def test_audio_is_the_whole_or_the_continuation(speak, tiny_codec, recordings):
     assert len(whole["audio"]) > len(rest["audio"])
 
 
+def test_each_recording_may_have_a_voice(checkpoint, voices_codec, recordings):
+    speak = pipeline("audio-to-audio", model=checkpoint, codec=voices_codec)
+    options = {"prompt_duration": 0.5, "min_new_seconds": 0, **GREEDY}
+
+    def decode(result, speaker, style):
+        units = torch.tensor([[*result["prompt_units"], *result["units"]]])
+        return voices_codec.decode(units, speaker_id=speaker, style_id=style).audio_values[0, 0].detach().numpy()
+
+    first, second = speak(recordings, batch_size=2, speaker_id=["ben", 0], style_id="loud", **options)
+    assert np.array_equal(first["audio"], decode(first, 1, 1))
+    assert np.array_equal(second["audio"], decode(second, 0, 1))
+    results = speak(recordings[0], speaker_id="ben", num_return_sequences=2, num_beams=2, **options)
+    assert [np.array_equal(result["audio"], decode(result, 1, 0)) for result in results] == [True, True]
+    assert np.array_equal(speak(recordings[0], **options)["audio"], decode(first, 0, 0))
+    with pytest.raises(ValueError, match="one of 'anna', 'ben'; got 'carla'"):
+        speak(recordings[0], speaker_id="carla", **options)
+    with pytest.raises(ValueError, match="`speaker_id` is a list of 1: it needs one for each in a list"):
+        speak(recordings, speaker_id=["ben"], **options)
+
+
+def test_a_voice_is_refused_by_a_codec_of_one_voice(speak, recordings):
+    with pytest.raises(ValueError, match="made without `speaker_id`"):
+        speak(recordings[0], speaker_id=0, **GREEDY)
+
+
 def test_sampling_is_that_of_the_paper_and_repeats_with_its_seed(speak, recordings):
     assert speak._generation_defaults == {
         "do_sample": True,

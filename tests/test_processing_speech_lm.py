@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -49,6 +50,24 @@ def test_ids_become_audio(processor, tiny_codec):
         assert waveform.dtype == np.float32
         assert np.array_equal(waveform, reference)
     assert processor.decode([1, 1]).shape == (0,)
+
+
+def test_each_sequence_may_have_a_voice(processor, voices_codec):
+    processor = copy.copy(processor)
+    processor.audio_tokenizer = voices_codec
+    units = [[3, 7, 28], [], [10, 5]]
+    ids = [[unit + 2 for unit in sequence] for sequence in units]
+    waveforms = processor.batch_decode(ids, speaker_id=["ben", "anna", 0], style_id="loud")
+    for waveform, sequence, speaker in zip(waveforms, units, (1, 0, 0), strict=True):
+        if sequence:
+            durations = voices_codec.vocoder.predict_durations(torch.tensor([sequence]))
+            expected = voices_codec.vocoder(torch.tensor([sequence]), durations, speaker, 1)[0]
+            assert np.array_equal(waveform, expected.detach().numpy())
+    assert len(waveforms[1]) == 0
+    assert np.array_equal(processor.decode(ids[0], "ben", "loud"), waveforms[0])
+    assert not np.array_equal(processor.decode(ids[0]), waveforms[0])
+    with pytest.raises(ValueError, match="one of 'anna', 'ben'; got 'carla'"):
+        processor.decode(ids[0], "carla")
 
 
 def test_processor_names_its_codec(processor, tiny_codec, tmp_path):

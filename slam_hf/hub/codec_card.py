@@ -1,14 +1,15 @@
 """Cards of unit codecs."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
-from ..configuration_hubert_unit_codec import HubertUnitCodecConfig
+from ..configuration_hubert_unit_codec import HubertUnitCodecConfig, UnitHifiGanConfig
 from ..public_names import check_license
-from .markdown import TEMPLATES, count_parameters, front_matter
+from .markdown import TEMPLATES, Markdown, code, count_parameters, front_matter
 
 
 def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> ModelCard:
@@ -45,7 +46,8 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
         durations = "predicts durations" if vocoder.duration_hidden_dim else "needs durations"
         voices = f"{vocoder.num_speakers:,} voices" if vocoder.num_speakers > 1 else "one voice"
         size = count_parameters(folder, "vocoder.")
-        figures["vocoder"] = f"unit HiFi-GAN, {size:,} parameters, {voices}, {durations}"
+        styles = f", {vocoder.num_styles:,} styles" if vocoder.num_styles > 1 else ""
+        figures["vocoder"] = f"unit HiFi-GAN, {size:,} parameters, {voices}{styles}, {durations}"
     tags = ["speech", "speech-units", "slam-hf"]
     data = ModelCardData(license=license, library_name="transformers", pipeline_tag="audio-to-audio", tags=tags)
     content = TEMPLATES.get_template("codec_card.md").render(
@@ -54,8 +56,19 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
         title=repo_id.split("/")[-1],
         config=config,
         figures=[("codec", "value"), *figures.items()],
+        voices=[] if vocoder is None else list(_describe_voices(vocoder)),
         can_decode=vocoder is not None and vocoder.duration_hidden_dim > 0,
         has_remote_code=bool(getattr(config, "auto_map", None)),
         license=license,
     )
     return ModelCard(content)
+
+
+def _describe_voices(vocoder: UnitHifiGanConfig) -> Iterator[tuple[str, str, str]]:
+    """The argument of `decode` that chooses among several speakers or styles, an example of its value, and a list of
+    what there is, the default first."""
+    for kind in ("speaker", "style"):
+        count, names = getattr(vocoder, f"num_{kind}s"), getattr(vocoder, f"{kind}_names")
+        if count > 1:
+            listed = ", ".join(map(code, names)) if names else f"`0` to `{count - 1}`"
+            yield f"{kind}_id", repr(names[-1]) if names else str(count - 1), Markdown(listed)
