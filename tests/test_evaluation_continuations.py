@@ -6,22 +6,8 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Split
-from transformers import (
-    EncodecFeatureExtractor,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
-    Wav2Vec2Config,
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForCTC,
-    Wav2Vec2Processor,
-    pipeline,
-)
+from tiny_judges import save_recogniser, save_text_lm
+from transformers import EncodecFeatureExtractor, pipeline
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
@@ -30,43 +16,7 @@ from slam_hf.evaluation.tasks import TASKS
 from slam_hf.metrics.auto_bleu.auto_bleu import auto_bleu
 
 
-LETTERS = list("abcdefghij")
 DTYPES = ["float32", "bfloat16"]
-
-
-def save_recogniser(folder) -> None:
-    """A tiny wav2vec 2.0 that hears random letters."""
-    folder.mkdir()
-    (folder / "vocab.json").write_text(json.dumps({token: id for id, token in enumerate(["<pad>", "|", *LETTERS])}))
-    tokenizer = Wav2Vec2CTCTokenizer(
-        folder / "vocab.json", unk_token="<pad>", pad_token="<pad>", bos_token=None, eos_token=None
-    )
-    feature_extractor = Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=16000, return_attention_mask=False)
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        vocab_size=12,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=[8] * 7,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-        pad_token_id=0,
-        initializer_range=0.5,
-    )
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
-    Wav2Vec2Processor(feature_extractor, tokenizer).save_pretrained(folder)
-
-
-def save_text_lm(folder) -> None:
-    """A tiny GPT-2 over letters."""
-    backend = Tokenizer(WordLevel({token: id for id, token in enumerate(["<begin>", " ", *LETTERS])}, unk_token=" "))
-    backend.pre_tokenizer = Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<begin>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=12, n_positions=512, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
-    GPT2LMHeadModel(config).save_pretrained(folder)
 
 
 @pytest.fixture

@@ -12,20 +12,13 @@ import soundfile
 import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
-from transformers import (
-    AutomaticSpeechRecognitionPipeline,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutomaticSpeechRecognitionPipeline
 
 from ..audio_utils import load_audio
 from ..encoding.codec_identity import describe_codec
 from ..fingerprints import describe_model, hash_model, hash_rows
+from ..judging.local import TextLM
 from ..judging.transcription import load_recogniser, transcribe_waveforms
-from ..loading_utils import naming_damaged_files
-from ..metrics.genppl.genppl import negative_log_likelihoods
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processes import get_process_state
@@ -37,9 +30,6 @@ from .pairs import load_pipeline, own_processor
 from .report import Evaluation
 from .tasks import TASKS
 from .units import hash_files, list_audio
-
-
-TextLM = tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]
 
 
 def evaluate_continuations(
@@ -86,7 +76,9 @@ def evaluate_continuations(
     # What the judgement needs is loaded before the long work.
     task.import_metric()
     needs_text_lm = "negative_log_likelihood" in task.inputs.values()
-    text_lm = _load_text_lm(continuation_args) if needs_text_lm else None
+    text_lm = (
+        TextLM.from_pretrained(continuation_args.text_lm, continuation_args.start_token) if needs_text_lm else None
+    )
     speak = load_pipeline(args, model, own_processor(args, model, processor))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     described = described or describe_model(model, args.model)
@@ -103,9 +95,8 @@ def evaluate_continuations(
     journal_dir, audio_dir = Path(args.output_dir, ".journal", identity), Path(args.output_dir, "audio")
     records = continue_recordings(files, speak, transcribe, continuation_args, journal_dir, audio_dir, args.task)
     if text_lm is not None:
-        judge, _, start_token = text_lm
-        settings["text_lm"] = describe_model(judge) | {"start_token": start_token}
-        judge.to(model.device)
+        settings["text_lm"] = text_lm.description
+        text_lm.model.to(model.device)
         _add_losses(records, text_lm, continuation_args.batch_size)
     return Evaluation(
         task=args.task,
@@ -246,15 +237,6 @@ def _continue_batch(
     return records
 
 
-def _load_text_lm(args: ContinuationArguments) -> TextLM:
-    with naming_damaged_files(args.text_lm):
-        tokenizer = AutoTokenizer.from_pretrained(args.text_lm)
-        model = AutoModelForCausalLM.from_pretrained(args.text_lm, dtype=torch.float32).eval()
-    start_token = args.start_token or tokenizer.bos_token
-    negative_log_likelihoods([], model, tokenizer, start_token)  # checks the start token
-    return model, tokenizer, start_token
-
-
 def _add_losses(records: Sequence[dict[str, Any]], text_lm: TextLM, batch_size: int) -> None:
     """Add to records the mean negative log-likelihood per token of their transcripts, `None` for empty ones."""
     state = get_process_state()
@@ -262,7 +244,7 @@ def _add_losses(records: Sequence[dict[str, Any]], text_lm: TextLM, batch_size: 
     share = rows[state.process_index :: state.num_processes]
     for prefix in ("", "continuation_"):
         texts = [records[row][f"{prefix}transcript"] for row in share]
-        losses = negative_log_likelihoods(texts, *text_lm, batch_size)
+        losses = text_lm.losses(texts, batch_size)
         for row, value in gather_object(list(zip(share, losses, strict=True))):
             records[row][f"{prefix}negative_log_likelihood"] = value
 

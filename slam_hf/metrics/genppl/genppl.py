@@ -1,5 +1,7 @@
 """GenPPL: perplexity of transcripts of generated speech under a text language model."""
 
+from itertools import takewhile
+
 import datasets
 import evaluate
 import numpy as np
@@ -111,8 +113,10 @@ def negative_log_likelihoods(
     tokenizer: PreTrainedTokenizerBase,
     start_token: str | None = None,
     batch_size: int = 16,
+    contexts: list[str] | None = None,
 ) -> list[float | None]:
-    """Mean negative log-likelihood per token of each text after the start token, in nats; `None` for an empty text."""
+    """Mean negative log-likelihood per token of each text after the start token and its context, whose own tokens are
+    not scored, in nats; `None` for an empty text."""
     start_token = start_token or tokenizer.bos_token
     if start_token is None:
         raise ValueError(
@@ -122,19 +126,27 @@ def negative_log_likelihoods(
     start_id = tokenizer.convert_tokens_to_ids(start_token)
     if start_id is None or tokenizer.convert_ids_to_tokens(start_id) != start_token:
         raise ValueError(f"{start_token!r} is no token of the text LM's tokenizer.")
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] if text.strip() else [] for text in texts]
+    contexts = [""] * len(texts) if contexts is None else contexts
+    ids, firsts = [], []
+    for context, text in zip(contexts, texts, strict=True):
+        before, whole = tokenizer([context, context + text], add_special_tokens=False)["input_ids"]
+        ids.append(whole if text.strip() else [])
+        # A token may begin in the context and end in the text.
+        firsts.append(sum(1 for _ in takewhile(lambda ids: ids[0] == ids[1], zip(before, whole, strict=False))))
     losses: list[float | None] = [None] * len(texts)
-    longest_first = sorted((row for row in range(len(ids)) if ids[row]), key=lambda row: -len(ids[row]))
+    longest_first = sorted((row for row in range(len(ids)) if ids[row][firsts[row] :]), key=lambda row: -len(ids[row]))
     for start in range(0, len(longest_first), batch_size):
         rows = longest_first[start : start + batch_size]
         sequences = [torch.tensor([start_id, *ids[row]], device=model.device) for row in rows]
         input_ids = pad_sequence(sequences, batch_first=True)
         labels = pad_sequence([sequence[1:] for sequence in sequences], batch_first=True, padding_value=-100)
+        for label, row in zip(labels, rows, strict=True):
+            label[: firsts[row]] = -100
         attention_mask = pad_sequence([torch.ones_like(sequence) for sequence in sequences], batch_first=True)
         logits = model(input_ids, attention_mask=attention_mask).logits[:, :-1].float()
         sums = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1).tolist()
         for row, total in zip(rows, sums, strict=True):
-            losses[row] = total / len(ids[row])
+            losses[row] = total / (len(ids[row]) - firsts[row])
     return losses
 
 
