@@ -84,6 +84,6 @@ def load_model(name: str) -> SpeechLMForCausalLM:
 
 if __name__ == "__main__":
     run(
-        lambda: main(*parse_arguments(__doc__, (CommandArguments, ContinuationArguments))),
+        lambda: main(*parse_arguments(__doc__, (CommandArguments, ContinuationArguments), launches=True)),
         hint="Start the same command again to continue.",
     )

@@ -14,8 +14,15 @@ from transformers import HfArgumentParser
 from transformers.utils import logging
 
 
+LAUNCHES = "With options of `accelerate launch`, such as --num_processes 2, several processes run it."
+
+
 def parse_arguments(
-    doc: str, dataclasses: Sequence[type], libraries: Sequence[type] = (), args: Sequence[str] | None = None
+    doc: str,
+    dataclasses: Sequence[type],
+    libraries: Sequence[type] = (),
+    args: Sequence[str] | None = None,
+    launches: bool = False,
 ) -> tuple[Any, ...]:
     r"""
     Parse the command line of a script.
@@ -30,6 +37,10 @@ def parse_arguments(
             `--help_all` lists them: there are hundreds.
         args (sequence of `str`, *optional*):
             The command line. Defaults to that of the process.
+        launches (`bool`, *optional*, defaults to `False`):
+            Whether several processes can run the script, as for those with `libraries`. With options of
+            `accelerate launch` among its own, such as `--num_processes 2`, it is started again by accelerate, and this
+            process ends with it.
 
     Returns:
         `tuple`: an instance of each dataclass.
@@ -40,21 +51,23 @@ def parse_arguments(
     args = list(sys.argv[1:] if args is None else args)
     options = help_options(doc)
     if not libraries:
+        if launches:
+            options["epilog"] = LAUNCHES
         parser = HfArgumentParser(dataclasses, **options)
-        _check_known(parser, args)
+        _check_known(parser, args, launches)
         return parser.parse_args_into_dataclasses(args)
     from .training.arguments import RecipeParser
 
     if "--help" in args or "-h" in args:
         names = " and ".join(f"{library.__module__.split('.')[0]}.{library.__name__}" for library in libraries)
-        options["epilog"] = f"All arguments of {names} are accepted too: --help_all lists them."
+        options["epilog"] = f"All arguments of {names} are accepted too: --help_all lists them. {LAUNCHES}"
         parser = HfArgumentParser(dataclasses, **options)
     else:
         parser = RecipeParser([*dataclasses, *libraries], **options)
     # The parser takes `--config` out of the command line before the other arguments.
     parser.add_argument("--config", default=argparse.SUPPRESS, help="A recipe: a YAML file with these arguments.")
     parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
-    _check_known(parser, args)
+    _check_known(parser, args, launches=True)
     return parser.parse_args_and_config(args)
 
 
@@ -66,19 +79,53 @@ def help_options(doc: str) -> dict[str, Any]:
         "formatter_class": _HelpFormatter,
         "usage": argparse.SUPPRESS,
         "allow_abbrev": False,
+        "prog": os.environ.get("SLAM_HF_PROG"),  # of the command that started the script
     }
 
 
-def _check_known(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
+def _check_known(parser: argparse.ArgumentParser, args: Sequence[str], launches: bool) -> None:
     namespace, unknown = parser.parse_known_args(args)
     if not unknown:
         return
+    if launches:
+        unknown = _launch(args, unknown)
     name = unknown[0].partition("=")[0]
     if not name.startswith("-"):
         raise ValueError(f"'{name}' does not belong to an option.")
     nearest = get_close_matches(name, [f"--{known}" for known in vars(namespace)], n=1)
     hint = f"Did you mean {nearest[0]}?" if nearest else "See --help."
     raise ValueError(f"There is no option {name}. {hint}")
+
+
+def _launch(args: Sequence[str], unknown: Sequence[str]) -> list[str]:
+    """
+    Run the script by `accelerate launch` with the options that the script does not know, and end the process as the
+    script ends. If accelerate does not know an option either, the rest is returned.
+    """
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    script = sys.modules["__main__"].__file__
+    parser = launch_command_parser()
+    options, others = parser.parse_known_args([*unknown, script])
+    if others or options.training_script != script:
+        return others or [options.training_script]
+    ways = ("cpu", "multi_gpu", "tpu", "use_deepspeed", "use_fsdp", "use_megatron_lm")
+    is_open = options.config_file is None and not any(getattr(options, way) for way in ways)
+    # Without a GPU, accelerate starts one process, unless this switch asks for several.
+    several = ["--multi_gpu"] if is_open and (options.num_processes or 1) > 1 else []
+    left, own = iter(unknown), []
+    option = next(left, None)
+    for arg in args:  # `unknown` is a part of `args`, in the same order
+        if arg == option:
+            option = next(left, None)
+        else:
+            own.append(arg)
+    try:
+        launch_command(parser.parse_args(["--quiet", *several, *unknown, script, *own]))
+    except ChildFailedError as error:  # the script has said why
+        raise SystemExit(error.get_first_failure()[1].exitcode) from None
+    raise SystemExit
 
 
 def run(main: Callable[[], None], hint: str = "") -> None:

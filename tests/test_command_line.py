@@ -178,3 +178,48 @@ def test_a_console_that_lacks_a_character_gets_another(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="cp1252"))
     run(lambda: print("sBLIMP ↑", flush=True))
     assert shown.getvalue().split() == [b"sBLIMP", b"?"]
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """What `accelerate launch` is called with. The script is `train.py`."""
+    calls = []
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", calls.append)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "train.py"), raising=False)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("launch_options", "expected"),
+    [
+        (["--num_processes", "2"], {"num_processes": 2, "multi_gpu": True}),
+        (["--num_processes=1"], {"num_processes": 1, "multi_gpu": False}),
+        (["--use_fsdp", "--num-processes", "4"], {"num_processes": 4, "multi_gpu": False, "use_fsdp": True}),
+        (["--config_file", "ddp.yaml", "--num_processes", "2"], {"config_file": "ddp.yaml", "multi_gpu": False}),
+    ],
+)
+@pytest.mark.parametrize("is_last", [True, False])
+def test_options_of_accelerate_launch_the_script(launched, launch_options, expected, is_last, tmp_path):
+    own = ["--name", "2", "--max_steps", "7", "--output_dir", str(tmp_path)]
+    args = [*own, *launch_options] if is_last else [*launch_options, *own]
+    with pytest.raises(SystemExit) as stopped:
+        parse_arguments(DOC, [Arguments], [TrainingArguments], args)
+    assert stopped.value.code is None
+    (options,) = launched
+    assert (options.training_script, options.training_script_args) == (str(tmp_path / "train.py"), own)
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+def test_a_script_for_one_process_is_not_launched(launched):
+    with pytest.raises(ValueError, match="There is no option --num_processes"):
+        parse_arguments(DOC, [Arguments], args=["--num_processes", "2"])
+    with pytest.raises(SystemExit):
+        parse_arguments(DOC, [Arguments], args=["--num_processes", "2"], launches=True)
+    assert len(launched) == 1
+
+
+def test_a_mistyped_option_is_not_launched(launched):
+    args = ["--num_processes", "2", "--nmae", "b"]
+    with pytest.raises(ValueError, match="There is no option --nmae. Did you mean --name"):
+        parse_arguments(DOC, [Arguments], [TrainingArguments], args)
+    assert not launched
