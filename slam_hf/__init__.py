@@ -4,6 +4,7 @@ Importing this package registers its classes with the Auto classes and the pipel
 builders with `load_dataset`.
 """
 
+from .audio_streamer import AudioIteratorStreamer
 from .audio_utils import load_audio
 from .auto import register_all
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig
@@ -20,6 +21,7 @@ from .tokenization_speech_text import SpeechTextTokenizer
 __version__ = "0.1.0"
 
 __all__ = [
+    "AudioIteratorStreamer",
     "AudioToAudioPipeline",
     "HubertUnitCodec",
     "HubertUnitCodecConfig",

@@ -129,6 +129,26 @@ class UnitHifiGanConfig(PreTrainedConfig):
         """`int`: Samples per frame."""
         return math.prod(self.upsample_rates)
 
+    @property
+    def context(self) -> tuple[int, int]:
+        """`tuple[int, int]`: How many frames before a frame, and how many after it, its samples depend on."""
+        # From the samples of frame 0 back through the layers: the first and the last position that they depend on.
+        first, last = 0 - 3, self.hop_length - 1 + 3  # the last convolution, of kernel size 7
+        blocks = list(zip(self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True))
+        for rate, kernel in zip(reversed(self.upsample_rates), reversed(self.upsample_kernel_sizes), strict=True):
+            followed = 1 if self.resblock_type == 1 else 0  # by a convolution without dilation
+            reach = max(sum((size - 1) * (dilation + followed) // 2 for dilation in row) for size, row in blocks)
+            padding = (kernel - rate) // 2
+            first = math.ceil((first - reach + padding - kernel + 1) / rate)
+            last = (last + reach + padding) // rate
+        return 3 - first, last + 3  # the first convolution, of kernel size 7
+
+    @property
+    def duration_context(self) -> tuple[int, int]:
+        """`tuple[int, int]`: How many units before a unit, and how many after it, its duration depends on."""
+        before = (self.duration_kernel_size - 1) // 2
+        return 2 * before, 2 * (self.duration_kernel_size - 1 - before)
+
 
 @strict
 class HubertUnitCodecConfig(PreTrainedConfig):

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,10 +59,13 @@ class HubertUnitCodecDecoderOutput(ModelOutput):
             The waveforms, padded with zeros.
         lengths (`torch.LongTensor` of shape `(batch_size,)`):
             Samples of each waveform.
+        durations (`torch.LongTensor` of shape `(batch_size, num_units)`):
+            Frames that each unit lasts, padded with 0.
     """
 
     audio_values: torch.FloatTensor | None = None
     lengths: torch.LongTensor | None = None
+    durations: torch.LongTensor | None = None
 
 
 @dataclass
@@ -297,7 +301,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 accelerator and `False` on a CPU.
 
         Returns:
-            [`HubertUnitCodecDecoderOutput`]: `audio_values` and `lengths`.
+            [`HubertUnitCodecDecoderOutput`]: `audio_values`, `lengths` and `durations`.
 
         Raises:
             ValueError: the codec has no vocoder, or the vocoder no duration predictor and there are no `durations`;
@@ -307,34 +311,59 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         speakers, styles = self.find_voices(speaker_id, style_id, len(sequences))
         if durations is not None:
             durations = split_durations(copy_to(durations, self.device), sequences)
+        else:
+            predict = self._predict_durations if self._is_batched(batched) else partial(map, self.predict_durations)
+            durations = list(predict(sequences))
         with _without_tf32():
             if self._is_batched(batched):
                 waveforms, num_frames = self._decode_batches(sequences, durations, speakers, styles)
                 lengths = [count * self.config.hop_length for count in num_frames]
             else:
-                if durations is None:
-                    with _full_float32(self.device):
-                        durations = [self.vocoder.predict_durations(units[None])[0] for units in sequences]
                 rows = [
                     self.vocoder(units[None], frames[None], speaker, style)[0]
                     for units, frames, speaker, style in zip(sequences, durations, speakers, styles, strict=True)
                 ]
                 waveforms, lengths = pad_sequence(rows, batch_first=True), list(map(len, rows))
         return HubertUnitCodecDecoderOutput(
-            audio_values=waveforms[:, None], lengths=copy_to(torch.tensor(lengths), waveforms.device)
+            audio_values=waveforms[:, None],
+            lengths=copy_to(torch.tensor(lengths), waveforms.device),
+            durations=pad_sequence(durations, batch_first=True),
         )
+
+    @torch.no_grad()
+    def predict_durations(self, units: torch.LongTensor) -> torch.LongTensor:
+        r"""
+        How long [`~HubertUnitCodec.decode`] makes each unit last.
+
+        Args:
+            units (`torch.LongTensor` of shape `(num_units,)`):
+                Deduplicated units of one sequence.
+
+        Returns:
+            `torch.LongTensor` of shape `(num_units,)`: frames per unit, at least one.
+
+        Raises:
+            ValueError: the codec has no vocoder, or the vocoder no duration predictor.
+        """
+        self.check_vocoder()
+        with _full_float32(self.device):
+            return self.vocoder.predict_durations(copy_to(units, self.device)[None])[0]
 
     def find_voices(
         self, speaker_id: Voice | None, style_id: Voice | None, count: int
     ) -> tuple[list[int | None], list[int | None]]:
         """The numbers of the speakers and of the styles of `count` sequences, as [`UnitHifiGan.find_voices`] gives
         them. A `ValueError` also says that the codec has no vocoder."""
+        self.check_vocoder()
+        return self.vocoder.find_voices(speaker_id, style_id, count)
+
+    def check_vocoder(self) -> None:
+        """Raise `ValueError` if the codec has no vocoder."""
         if self.vocoder is None:
             raise ValueError(
                 "This codec has no vocoder and cannot make audio: build it with `HubertUnitCodec.from_parts(..., "
                 "vocoder=..., vocoder_config=...)`, from a vocoder that was trained on these units."
             )
-        return self.vocoder.find_voices(speaker_id, style_id, count)
 
     def forward(
         self, input_values: torch.FloatTensor, padding_mask: torch.Tensor | None = None
@@ -430,14 +459,12 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     def _decode_batches(
         self,
         sequences: list[torch.LongTensor],
-        durations: list[torch.LongTensor] | None,
+        durations: list[torch.LongTensor],
         speakers: list[int | None],
         styles: list[int | None],
     ) -> tuple[torch.Tensor, list[int]]:
         """Waveforms of shape `(num_sequences, num_samples)`, padded with zeros, and the frames of each."""
         device = self.device
-        if durations is None:
-            durations = self._predict_durations(sequences)
         num_frames = torch.stack([row.sum() for row in durations]).tolist()
         frames = [
             units.repeat_interleave(row, output_size=total)

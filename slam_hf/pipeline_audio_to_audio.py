@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedConfig
+from transformers.generation.streamers import BaseStreamer
 from transformers.pipelines.base import Pipeline
 
+from .audio_streamer import AudioIteratorStreamer, TextChunkStreamer
 from .audio_utils import describe, load_audio
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .processing_speech_lm import check_codec, load_codec
@@ -83,7 +85,9 @@ class AudioToAudioPipeline(Pipeline):
         check_codec(codec, self.tokenizer.num_units)
         processor.audio_tokenizer = codec.to(self.device)
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> dict[str, Any] | list[Any] | Iterator[Any]:
+    def __call__(
+        self, inputs: Any, stream: bool = False, chunk_duration: float = 0.5, **kwargs: Any
+    ) -> dict[str, Any] | list[Any] | Iterator[Any]:
         r"""
         Continue recordings; with a model of text and speech also texts, in speech or in text.
 
@@ -116,6 +120,13 @@ class AudioToAudioPipeline(Pipeline):
                 vocoder has several voices or styles. Defaults to the first one. The prompt, too, is in this voice.
             seed (`int`, *optional*):
                 Seed of the sampling. The same seed, inputs and batch size give the same continuations.
+            stream (`bool`, *optional*, defaults to `False`):
+                Whether to return an iterator of chunks of the continuation, each made as soon as its units are there.
+                Generation starts with the first chunk, is never more than 100 tokens ahead, and stops when the
+                iterator is closed or deleted, as after a `break`. It takes one recording, and gives one continuation.
+            chunk_duration (`float`, *optional*, defaults to 0.5):
+                Minimum duration of a chunk of audio, in seconds. A chunk also waits for the units after it, on which
+                it depends: see [`StreamingDecoder`]. Longer chunks cost less.
             batch_size (`int`, *optional*, defaults to 1):
                 Recordings to continue together. On a GPU, batches are decoded with a static cache by a compiled model:
                 compiling takes a while in the first batch. `disable_compile=True` switches it off.
@@ -129,6 +140,8 @@ class AudioToAudioPipeline(Pipeline):
             - **sampling_rate** (`int`) -- Its sampling rate, in Hz.
             - **units** (`np.ndarray` of shape `(units,)`) -- The units of the continuation.
             - **prompt_units** (`np.ndarray` of shape `(units,)`) -- The deduplicated units of the prompt.
+            - **durations** (`np.ndarray` of shape `(units,)`) -- How many frames each unit in the audio lasts: those
+              of the prompt, unless the audio is without it, and then those of the continuation.
 
             With `output_modality="text"`, as from the any-to-any pipeline of transformers:
 
@@ -138,9 +151,14 @@ class AudioToAudioPipeline(Pipeline):
 
             A list for a list, an iterator for an iterator.
 
+            With `stream=True` an iterator of chunks. Those of speech have the same entries, each with what is in the
+            audio of the chunk; joined, they are the result without `stream`. Those of text have the next part of the
+            `generated_text`.
+
         Raises:
             OSError, ValueError: a recording cannot be read or encoded. The message names it, and gives its index
-                among several. Or the model has no text, and the prompt or `output_modality` has.
+                among several. Or the model has no text, and the prompt or `output_modality` has. Or `stream` is asked
+                for several continuations.
         """
         for name in ("speaker_id", "style_id"):
             voices = kwargs.get(name)
@@ -149,12 +167,49 @@ class AudioToAudioPipeline(Pipeline):
                 raise ValueError(
                     f"`{name}` is a list of {len(voices)}: it needs one for each in a list of recordings."
                 )
+        if stream:
+            return self._stream(inputs, chunk_duration, **kwargs)
         if isinstance(inputs, list | tuple):
             recordings = [_Recording(source, index) for index, source in enumerate(inputs)]
             return super().__call__(recordings, **kwargs) if recordings else []
         if _is_many(inputs):
             inputs = (_Recording(source, index) for index, source in enumerate(inputs))
         return super().__call__(inputs, **kwargs)
+
+    def _stream(
+        self,
+        inputs: Any,
+        chunk_duration: float,
+        batch_size: int | None = None,  # of a single recording
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Check what is asked for and encode the prompt. The iterator that is returned generates."""
+        if isinstance(inputs, list | tuple) and len(inputs) == 1:
+            [inputs] = inputs
+        elif _is_many(inputs):
+            raise ValueError("`stream=True` continues one recording, and this is several: stream them one by one.")
+        defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        preprocess_params, forward_params, postprocess_params = (
+            default | given for default, given in zip(defaults, self._sanitize_parameters(**kwargs), strict=True)
+        )
+        return_full_audio = forward_params.pop("return_full_audio", True)
+        model_inputs = self._ensure_tensor_on_device(self.preprocess(inputs, **preprocess_params), self.device)
+        voices = _pop_voices(model_inputs)
+        options, settings = self._generation_options(model_inputs["input_ids"], **forward_params)
+        if (settings.get("num_return_sequences") or 1) > 1:
+            raise ValueError("`stream=True` gives one continuation: leave out `num_return_sequences`.")
+        if forward_params.get("output_modality") == "text":
+            skip_prompt = not postprocess_params.get("return_full_text", True)
+            streamer = TextChunkStreamer(self.tokenizer, _end_ids(settings), skip_prompt)
+        else:
+            streamer = AudioIteratorStreamer(self.processor, not return_full_audio, chunk_duration, **voices)
+
+        def generate(streamer: BaseStreamer) -> None:
+            with self.device_placement():
+                self.model.generate(**model_inputs, **options, streamer=streamer)
+
+        return streamer.run(generate)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
@@ -235,23 +290,19 @@ class AudioToAudioPipeline(Pipeline):
         except OSError as error:
             raise type(error)(f"{place}{error}") from error
 
-    def _forward(
+    def _generation_options(
         self,
-        model_inputs: dict[str, torch.Tensor],
+        input_ids: torch.LongTensor,
         min_new_seconds: float = 2.0,
-        return_full_audio: bool = True,
         output_modality: Literal["speech", "text"] | None = None,
         seed: int | None = None,
         **generate_kwargs: Any,
-    ) -> dict[str, torch.Tensor]:
-        input_ids = model_inputs["input_ids"]
-        voices = {name: model_inputs.pop(name) for name in ("speaker_id", "style_id") if name in model_inputs}
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The options of `generate()`, and the generation parameters that are set by them or by the model."""
         options = self._prepare_generate_kwargs(generate_kwargs)
         settings = self._get_set_generation_params(options)
-        eos = settings.get("eos_token_id")
-        eos = set(eos if isinstance(eos, list) else [eos])
         if self.tokenizer.has_text:
-            banned = set(self.tokenizer.ids_outside(output_modality or "speech")) - eos
+            banned = set(self.tokenizer.ids_outside(output_modality or "speech")) - _end_ids(settings)
             banned |= {*range(len(self.tokenizer), self.model.config.vocab_size)}  # rows that pad the vocabulary
             banned |= set(settings.get("suppress_tokens") or [])
             options = self._prepare_generate_kwargs(options, suppress_tokens=sorted(banned))
@@ -275,18 +326,33 @@ class AudioToAudioPipeline(Pipeline):
             options["logits_processor"] = [*(options.get("logits_processor") or []), _DrawWithSeed(seed, self.device)]
         if settings.get("stop_strings"):
             options.setdefault("tokenizer", self.tokenizer)
+        return options, settings
+
+    def _forward(
+        self,
+        model_inputs: dict[str, torch.Tensor],
+        return_full_audio: bool = True,
+        output_modality: Literal["speech", "text"] | None = None,
+        **forward_params: Any,
+    ) -> dict[str, torch.Tensor]:
+        input_ids = model_inputs["input_ids"]
+        voices = _pop_voices(model_inputs)
+        options, settings = self._generation_options(input_ids, output_modality=output_modality, **forward_params)
         output = self.model.generate(**model_inputs, **options)
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         continuations = sequences[:, input_ids.shape[1] :]
         outputs = {"continuations": continuations}
         if output_modality == "text":
-            lengths = [self._text_length(ids, eos, settings.get("stop_strings")) for ids in continuations.tolist()]
+            eos, stop_strings = _end_ids(settings), settings.get("stop_strings")
+            lengths = [self._text_length(ids, eos, stop_strings) for ids in continuations.tolist()]
             outputs["text_lengths"] = torch.tensor(lengths)
         else:  # all at once, before the pipeline takes the batch apart
             per_prompt = len(sequences) // len(input_ids)
             voices = {name: ids.repeat_interleave(per_prompt) for name, ids in voices.items()}
-            waveforms = self.processor.batch_decode(sequences if return_full_audio else continuations, **voices)
-            outputs["waveforms"] = pad_sequence(list(map(torch.from_numpy, waveforms)), batch_first=True)
+            heard = sequences if return_full_audio else continuations
+            waveforms, durations = self.processor.batch_decode(heard, **voices, return_durations=True)
+            for name, rows in {"waveforms": waveforms, "durations": durations}.items():
+                outputs[name] = pad_sequence(list(map(torch.from_numpy, rows)), batch_first=True)
             outputs["lengths"] = torch.tensor(list(map(len, waveforms)))
         by_prompt = {name: rows.unflatten(0, (len(input_ids), -1)) for name, rows in outputs.items()}
         return {**model_inputs, **by_prompt}
@@ -339,15 +405,16 @@ class AudioToAudioPipeline(Pipeline):
             results = self._texts(model_outputs, return_full_text)
             return results if len(results) > 1 else results[0]
         prompt = model_outputs["input_ids"][0]
-        rows = (model_outputs[name][0] for name in ("continuations", "waveforms", "lengths"))
+        rows = (model_outputs[name][0] for name in ("continuations", "waveforms", "lengths", "durations"))
         results = [
             {
                 "audio": waveform[:length].numpy().copy(),
                 "sampling_rate": self.processor.audio_tokenizer.sampling_rate,
                 "units": self.tokenizer.decode_units(continuation),
                 "prompt_units": self.tokenizer.decode_units(prompt),
+                "durations": frames[frames > 0].numpy(),
             }
-            for continuation, waveform, length in zip(*rows, strict=True)
+            for continuation, waveform, length, frames in zip(*rows, strict=True)
         ]
         if any(len(result["units"]) == 0 for result in results):
             warnings.warn(
@@ -425,6 +492,17 @@ def _without_silent_end(waveform: np.ndarray, frame: int) -> np.ndarray:
     loudness = np.sqrt(np.square(frames).mean(axis=1))
     loud = np.flatnonzero(loudness > SILENCE * np.quantile(loudness, 0.95))
     return waveform[: (loud[-1] + 2) * frame] if len(loud) else waveform
+
+
+def _pop_voices(model_inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Take out the speaker and the style, which the codec needs, and not the model."""
+    return {name: model_inputs.pop(name) for name in ("speaker_id", "style_id") if name in model_inputs}
+
+
+def _end_ids(settings: Mapping[str, Any]) -> set[int]:
+    """The tokens that end a sequence, of generation parameters."""
+    eos = settings.get("eos_token_id")
+    return set(eos if isinstance(eos, list) else [eos])
 
 
 def _is_text(part: Any) -> bool:

@@ -225,7 +225,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def _encode_audio(self, waveforms: list[np.ndarray], sampling_rate: int | None) -> list[torch.LongTensor]:
         """The deduplicated units of waveforms."""
-        codec = self._require_codec()
+        codec = self.require_codec()
         if sampling_rate is None:
             raise ValueError("Pass `sampling_rate`, that of the waveforms in Hz.")
         waveforms = [np.asarray(waveform) for waveform in waveforms]
@@ -261,26 +261,35 @@ class SpeechLMProcessor(ProcessorMixin):
         return self.batch_decode([input_ids], speaker_id, style_id)[0]
 
     def batch_decode(
-        self, input_ids: torch.LongTensor | list[Any], speaker_id: Voice | None = None, style_id: Voice | None = None
-    ) -> list[np.ndarray]:
+        self,
+        input_ids: torch.LongTensor | list[Any],
+        speaker_id: Voice | None = None,
+        style_id: Voice | None = None,
+        return_durations: bool = False,
+    ) -> list[np.ndarray] | tuple[list[np.ndarray], list[np.ndarray]]:
         """Make the waveforms of a batch of sequences, each as [`~SpeechLMProcessor.decode`] does, at once.
-        `speaker_id` and `style_id` are for all of them, or lists with one for each."""
-        codec = self._require_codec()
+        `speaker_id` and `style_id` are for all of them, or lists with one for each. With `return_durations` also how
+        many frames each unit of each sequence lasts, int64."""
+        codec = self.require_codec()
         if isinstance(input_ids, torch.Tensor):
             input_ids = input_ids.cpu()
         units = [torch.from_numpy(self.tokenizer.decode_units(sequence)) for sequence in input_ids]
         waveforms = [np.zeros(0, dtype=np.float32)] * len(units)
+        durations = [np.zeros(0, dtype=np.int64)] * len(units)
         if spoken := [index for index, sequence in enumerate(units) if len(sequence)]:
             batch = pad_sequence([units[index] for index in spoken], batch_first=True, padding_value=-1)
             voices = codec.find_voices(speaker_id, style_id, len(units))
             speakers, styles = ([ids[index] for index in spoken] for ids in voices)
             decoded = codec.decode(batch, speaker_id=speakers, style_id=styles)
             audio, lengths = decoded.audio_values[:, 0].float().cpu().numpy(), decoded.lengths.tolist()
-            for index, waveform, length in zip(spoken, audio, lengths, strict=True):
+            frames = decoded.durations.cpu().numpy()
+            for index, waveform, length, row in zip(spoken, audio, lengths, frames, strict=True):
                 waveforms[index] = waveform[:length].copy()  # not a view of all of them
-        return waveforms
+                durations[index] = row[: len(units[index])].copy()
+        return (waveforms, durations) if return_durations else waveforms
 
-    def _require_codec(self) -> HubertUnitCodec:
+    def require_codec(self) -> HubertUnitCodec:
+        """The codec; `ValueError` if there is none, or if it does not fit the tokenizer or the feature extractor."""
         codec = self.audio_tokenizer
         if codec is None:
             raise ValueError(

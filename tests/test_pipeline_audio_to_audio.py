@@ -3,6 +3,7 @@ import io
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import CompileConfig, EncodecFeatureExtractor, PreTrainedToken
 
 import slam_hf  # noqa: F401 (registers the pipeline)
 from slam_hf import (
+    AudioIteratorStreamer,
     AudioToAudioPipeline,
     HubertUnitCodec,
     HubertUnitTokenizer,
@@ -433,6 +435,87 @@ def test_a_seed_is_refused_where_it_would_not_be_kept(speak, recordings):
         speak(recordings[0], prompt_duration=2.0, seed=0, max_new_tokens=8, prompt_lookup_num_tokens=2)
 
 
+STREAMED = {"prompt_duration": 1.0, "chunk_duration": 0.2, "stream": True}
+
+
+@pytest.mark.parametrize("return_full_audio", [True, False])
+@pytest.mark.parametrize(
+    "options", [{"seed": 5, "max_new_tokens": 60}, {**GREEDY, "repetition_penalty": 1.3, "max_new_tokens": 5}]
+)
+def test_a_stream_joins_to_the_result(speak, recordings, return_full_audio, options):
+    options = {**options, "return_full_audio": return_full_audio}
+    result = speak(recordings[0], prompt_duration=1.0, **options)
+    chunks = list(speak(recordings[0], **STREAMED, **options))
+    joined = {name: np.concatenate([np.atleast_1d(chunk[name]) for chunk in chunks]) for name in result}
+    assert len(chunks) > 1
+    assert set(joined.pop("sampling_rate")) == {16_000}
+    np.testing.assert_allclose(joined.pop("audio"), result["audio"], rtol=0, atol=1e-6)
+    if not return_full_audio:
+        assert len(joined.pop("prompt_units")) == 0
+    assert all(values.tolist() == result[name].tolist() for name, values in joined.items())
+    num_units = len(result["units"]) + (len(result["prompt_units"]) if return_full_audio else 0)
+    assert len(result["durations"]) == num_units
+    assert 640 * result["durations"].sum() == len(result["audio"])
+
+
+def test_a_stream_ends_as_the_result_does(speak, recordings):
+    ends = ({"min_new_seconds": 0.4}, {"stop_strings": "<Un3>", "min_new_seconds": 0}, {"eos_token_id": 7})
+    for end in ends:
+        options = {**end, "seed": 1, "max_new_tokens": 40, "return_full_audio": False}
+        result = speak(recordings[0], prompt_duration=1.0, **options)
+        chunks = list(speak(recordings[0], **STREAMED, **options))
+        assert np.concatenate([chunk["units"] for chunk in chunks]).tolist() == result["units"].tolist()
+
+
+def test_the_first_sound_is_the_prompt_before_anything_is_generated(speak, recordings, monkeypatch):
+    forward, steps = speak.model.lm.forward, []
+    monkeypatch.setattr(speak.model.lm, "forward", lambda *args, **kwargs: steps.append(1) or forward(*args, **kwargs))
+    chunks = speak(recordings[0], max_new_tokens=200, min_new_tokens=200, **STREAMED | {"prompt_duration": 3.0})
+    assert steps == []
+    first = next(chunks)
+    assert len(first["prompt_units"]) > 0
+    assert len(first["units"]) == 0
+    chunks.close()
+    assert len(steps) < 200
+
+
+def test_several_streams_of_one_pipeline_at_once(speak, recordings):
+    seeds, options = range(3), {"max_new_tokens": 30, "min_new_seconds": 0.4, "return_full_audio": False}
+    expected = [speak(recordings[0], prompt_duration=1.0, seed=s, **options)["units"].tolist() for s in seeds]
+    streams = [speak(recordings[0], seed=seed, **STREAMED, **options) for seed in seeds]
+    units = [[] for _ in seeds]
+    for chunks in zip_longest(*streams):  # in turn, in one thread
+        for seed, chunk in enumerate(chunks):
+            units[seed] += [] if chunk is None else chunk["units"].tolist()
+    assert units == expected
+
+
+def test_a_streamer_of_the_caller_works_too(speak, recordings):
+    options = {"prompt_duration": 1.0, "seed": 2, "max_new_tokens": 50}
+    streamer = AudioIteratorStreamer(speak.processor, skip_prompt=True)
+    with ThreadPoolExecutor() as pool:
+        result = pool.submit(speak, recordings[0], streamer=streamer, return_full_audio=False, **options)
+        audio = np.concatenate([chunk["audio"] for chunk in streamer])
+    np.testing.assert_allclose(audio, result.result()["audio"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "message"),
+    [
+        (["one.flac", "two.flac"], {}, "`stream=True` continues one recording, and this is several"),
+        (iter(["one.flac"]), {}, "`stream=True` continues one recording, and this is several"),
+        ([], {}, "`stream=True` continues one recording, and this is several"),
+        ("missing.flac", {}, "missing.flac"),
+        (None, {"num_return_sequences": 2}, "`stream=True` gives one continuation: leave out `num_return_sequences`"),
+        (None, {"chunk_duration": -1.0}, "`chunk_duration` is in seconds and must be positive"),
+        (None, {"prompt_duration": 0.0}, "`prompt_duration` is in seconds and must be positive"),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused_at_once(speak, recordings, inputs, options, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        speak(recordings[0] if inputs is None else inputs, **STREAMED | options)
+
+
 def text_model(num_units: int, seed: int = 0) -> tuple[SpeechLMForCausalLM, SpeechTextTokenizer]:
     """A model of letters and units, with random weights. As in Llama 3 and Qwen, id 0 is `!`, and pads."""
     letters = {letter: index for index, letter in enumerate("! abcdefghijklmnopqrstuvwxyz.")}
@@ -563,6 +646,25 @@ def test_padding_after_the_end_of_a_text_is_not_text(speak_and_write):
     stopped = speak_and_write(prompts, batch_size=3, stop_strings=[end], **options)
     with_end = [text[: len(part) + 1] for text, part in zip(texts, expected, strict=True)]
     assert [result["generated_text"] for result in stopped] == with_end
+
+
+@pytest.mark.parametrize("return_full_text", [True, False])
+@pytest.mark.parametrize("ends", [{}, {"stop_strings": ["e"]}, {"eos_token_id": 9}])
+def test_a_stream_of_text_joins_to_the_result(speak_and_write, recordings, return_full_text, ends):
+    prompt = [[{"text": "once upon"}, recordings[0]]]
+    options = {**CONTINUE, "output_modality": "text", "return_full_text": return_full_text, **ends}
+    result = speak_and_write(prompt, **options)[0]
+    chunks = list(speak_and_write(prompt, stream=True, **options))
+    assert "".join(chunk["generated_text"] for chunk in chunks) == result["generated_text"]
+    assert {*chain.from_iterable(chunks)} <= {"generated_text"}
+
+
+def test_a_text_can_be_continued_in_a_stream_of_speech(speak_and_write):
+    options = {**CONTINUE, "output_modality": "speech"}
+    result = speak_and_write({"text": "abc"}, **options)
+    chunks = list(speak_and_write({"text": "abc"}, stream=True, **options))
+    assert np.concatenate([chunk["units"] for chunk in chunks]).tolist() == result["units"].tolist()
+    np.testing.assert_allclose(np.concatenate([chunk["audio"] for chunk in chunks]), result["audio"], atol=1e-6)
 
 
 def test_several_texts_of_one_prompt(speak_and_write):
