@@ -86,7 +86,9 @@ def test_a_batch_is_vocoded_at_once(speak, tiny_codec, recordings, monkeypatch):
     shapes = []
     decode = tiny_codec.decode.__func__
     monkeypatch.setattr(
-        type(tiny_codec), "decode", lambda codec, units: shapes.append(tuple(units.shape)) or decode(codec, units)
+        type(tiny_codec),
+        "decode",
+        lambda codec, units, **voices: shapes.append(tuple(units.shape)) or decode(codec, units, **voices),
     )
     sources = [{"array": load_audio(recordings[0], 16_000)[:n], "sampling_rate": 16_000} for n in (9_000, 40_000, 640)]
     results = speak(sources, batch_size=3, num_return_sequences=2, num_beams=2, **GREEDY)
@@ -199,6 +201,8 @@ def test_each_recording_may_have_a_voice(checkpoint, voices_codec, recordings):
     results = speak(recordings[0], speaker_id="ben", num_return_sequences=2, num_beams=2, **options)
     assert [np.array_equal(result["audio"], decode(result, 1, 0)) for result in results] == [True, True]
     assert np.array_equal(speak(recordings[0], **options)["audio"], decode(first, 0, 0))
+    chunks = list(speak(recordings[0], stream=True, speaker_id="ben", style_id=1, **options))
+    np.testing.assert_allclose(np.concatenate([chunk["audio"] for chunk in chunks]), first["audio"], atol=1e-6)
     with pytest.raises(ValueError, match="one of 'anna', 'ben'; got 'carla'"):
         speak(recordings[0], speaker_id="carla", **options)
     with pytest.raises(ValueError, match="`speaker_id` is a list of 1: it needs one for each in a list"):
