@@ -24,13 +24,14 @@ from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.evaluation.tasks import TASKS
 from slam_hf.fingerprints import describe_model
 from slam_hf.folder_lock import lock_folder
+from slam_hf.judging.arguments import JudgeArguments
 from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.processes import get_process_state
 from slam_hf.public_names import is_hub_id
 from slam_hf.training.run_record import read_training_tokens
 
 
-def main(args: CommandArguments, continuation_args: ContinuationArguments) -> None:
+def main(args: CommandArguments, continuation_args: ContinuationArguments, judge_args: JudgeArguments) -> None:
     for name in args.model:
         model = load_model(name).to(get_process_state().device).eval()
         evaluations = args.evaluations(name)
@@ -43,12 +44,13 @@ def main(args: CommandArguments, continuation_args: ContinuationArguments) -> No
             with naming_damaged_files(name):
                 processor = AutoProcessor.from_pretrained(name, text_tokenizer=args.text_tokenizer)
         for evaluation_args in evaluations:
-            evaluate(evaluation_args, continuation_args, model, processor, described)
+            evaluate(evaluation_args, continuation_args, judge_args, model, processor, described)
 
 
 def evaluate(
     args: EvaluationArguments,
     continuation_args: ContinuationArguments,
+    judge_args: JudgeArguments,
     model: SpeechLMForCausalLM,
     processor: SpeechLMProcessor | None,
     described: dict[str, str | None],
@@ -58,7 +60,7 @@ def evaluate(
         if TASKS[args.task].kind == "pairs":
             evaluation = evaluate_pairs(args, model, processor, described)
         else:
-            evaluation = evaluate_continuations(args, continuation_args, model, processor, described)
+            evaluation = evaluate_continuations(args, continuation_args, model, processor, described, judge_args)
         if state.is_main_process:
             tokens = args.training_tokens or read_training_tokens(args.model)
             summary = save_evaluation(evaluation, args.output_dir, model.num_parameters(), tokens)

@@ -2,17 +2,26 @@ import copy
 import json
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
+from test_judging_endpoint import completion, serve
 from tiny_judges import save_recogniser, save_text_lm
 from transformers import EncodecFeatureExtractor, pipeline
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
+from slam_hf.evaluation import assessments
 from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
-from slam_hf.evaluation.continuations import continue_recordings, evaluate_continuations, read_prompts
+from slam_hf.evaluation.continuations import continue_prompts, evaluate_continuations
+from slam_hf.evaluation.prompts import RecordedPrompts
+from slam_hf.evaluation.report import describe_results
 from slam_hf.evaluation.tasks import TASKS
+from slam_hf.judging import endpoint
+from slam_hf.judging.arguments import JudgeArguments
 from slam_hf.metrics.auto_bleu.auto_bleu import auto_bleu
 
 
@@ -35,12 +44,12 @@ def workplace(tmp_path, tiny_model, tiny_codec, recordings):
     return tmp_path
 
 
-def evaluate(workplace, model, task, dtype="float32", **kwargs):
+def evaluate(workplace, model, task, dtype="float32", data="sSC", judge_args=None, **kwargs):
     args = EvaluationArguments(
         dtype=dtype,
         model=str(workplace / "model"),
         task=task,
-        data=str(workplace / "sSC"),
+        data=str(workplace / data),
         codec=str(workplace / "codec"),
         output_dir=str(workplace / "results"),
     )
@@ -49,7 +58,7 @@ def evaluate(workplace, model, task, dtype="float32", **kwargs):
     )
     for name, value in kwargs.items():
         setattr(continuation_args, name, value)
-    return evaluate_continuations(args, continuation_args, model)
+    return evaluate_continuations(args, continuation_args, model, judge_args=judge_args)
 
 
 def test_genppl_and_auto_bleu_judge_the_same_transcripts(workplace, tiny_model, monkeypatch):
@@ -85,6 +94,89 @@ def test_continuations_in_bfloat16_are_another_evaluation(workplace, tiny_model)
     assert [record["units"] for record in evaluations[0].records] != [
         record["units"] for record in evaluations[1].records
     ]
+
+
+def test_a_tokenised_corpus_gives_prompts_too(workplace, tiny_model):
+    rows = [
+        {"id": "a", "units": [1, 2, 3, 4], "durations": [3, 9, 2, 10]},
+        {"id": "b", "units": [9], "durations": [9]},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), workplace / "stories.parquet")
+    evaluation = evaluate(workplace, tiny_model, "auto_bleu", data="stories.parquet")
+    found = [(record["prompt"], record["prompt_units"], record["prompt_seconds"]) for record in evaluation.records]
+    assert found == [("a", [1, 2], 0.48), ("b", [9], 0.36)]
+    assert evaluation.data["name"] == "stories.parquet"
+    assert evaluation.results["num_transcripts"] == 2
+    with pytest.raises(ValueError, match="speaker_similarity compares with the voice of a recording"):
+        evaluate(workplace, tiny_model, "speaker_similarity", data="stories.parquet")
+
+
+def test_a_judge_rates_what_was_heard(workplace, tiny_model, monkeypatch):
+    (workplace / "question.txt").write_text("{prompt}|{continuation}")
+    replies = iter(["Rating: 4", "5/5", "It is good."])
+
+    def judge(server):
+        return JudgeArguments("rating", "a-judge", server.url, str(workplace / "question.txt"), judge_parallel=1)
+
+    with serve(lambda question: completion(next(replies, "1"))) as server:
+        monkeypatch.setattr(endpoint.EndpointJudge, "check", lambda self: None)
+        evaluation = evaluate(workplace, tiny_model, "llm_judge", judge_args=judge(server), seed=4)
+        asked = [body["messages"][0]["content"] for _, _, body in server.requests]
+        again = evaluate(workplace, tiny_model, "llm_judge", judge_args=judge(server), seed=4)
+        assert len(server.requests) == 3  # nothing is asked again
+    assert again.records == evaluation.records
+    records = evaluation.records
+    said = [f"{record['prompt_transcript']}|{record['continuation_transcript']}" for record in records]
+    assert asked == [text.strip() for text in said]
+    assert [record["judge_score"] for record in records] == [4.0, 5.0, None]
+    assert [record["judge_problem"] for record in records] == [None, None, endpoint.NO_RATING]
+    assert records[2]["judge_reply"] == "It is good."
+    assert (evaluation.results["score"], evaluation.results["num_rated"]) == (4.5, 2)
+    assert evaluation.results["unparsed"] == evaluation.results["unscored"] == pytest.approx(1 / 3)
+    assert evaluation.results["score_interval"] == [4.0, 5.0]
+    assert evaluation.settings["judge"]["model"] == {"name": "a-judge", "endpoint": True}
+    assert "127.0.0.1" not in str(evaluation)
+    # Without word times, the prompts end at pauses.
+    assert evaluation.settings["end_at_pauses"] and {record["prompt_seconds"] for record in records} != {0.5}
+
+
+def test_ratings_need_a_judge_that_rates(workplace, tiny_model, monkeypatch):
+    monkeypatch.setattr(tiny_model, "generate", None)
+    for judge_args in (None, JudgeArguments(judge_model="a-text-lm")):
+        with pytest.raises(ValueError, match="llm_judge asks an instruct LM for ratings: add `judge rating`"):
+            evaluate(workplace, tiny_model, "llm_judge", judge_args=judge_args)
+
+
+def test_the_quality_of_the_continuations_is_their_mean(workplace, tiny_model, dnsmos, monkeypatch):
+    evaluation = evaluate(workplace, tiny_model, "speech_quality")
+    audio = [workplace / "results" / "audio" / f"{number}_correct_continuation.wav" for number in (1, 2, 10)]
+    seconds = [soundfile.info(path).duration for path in audio]
+    assert [record["overall"] for record in evaluation.records] == pytest.approx(seconds)
+    assert evaluation.results["overall"] == pytest.approx(np.mean(seconds))
+    assert evaluation.results["background"] == 3.0 and evaluation.results["background_interval"] == [3.0, 3.0]
+    assert evaluation.results["num_rated"] == 3 and "continuation" not in evaluation.results
+    assert evaluation.settings["quality_model"]["package"] == "speechmos"
+    assert f"overall: {np.mean(seconds):.2f} [" in describe_results(evaluation)
+
+    monkeypatch.setattr(dnsmos, "run", None)  # nothing is rated again
+    for path in audio:  # and what another evaluation may have written there is not used
+        path.unlink()
+    assert evaluate(workplace, tiny_model, "speech_quality").records == evaluation.records
+
+
+def test_the_voice_of_a_continuation_is_compared_with_that_of_the_recording(workplace, tiny_model, monkeypatch):
+    heard = []
+
+    class Encoder(SimpleNamespace):
+        def similarity(self, pair, rate):
+            heard.append([len(waveform) / rate for waveform in pair])
+            return [0.25, None, 0.75][len(heard) - 1]
+
+    monkeypatch.setattr(assessments, "SpeakerEncoder", lambda name, device: Encoder(model=tiny_model))
+    evaluation = evaluate(workplace, tiny_model, "speaker_similarity")
+    assert [prompt for prompt, _ in heard] == [0.5] * 3
+    assert [record["similarity"] for record in evaluation.records] == [0.25, None, 0.75]
+    assert (evaluation.results["similarity"], evaluation.results["num_rated"]) == (0.5, 2)
 
 
 def test_empty_transcripts_are_counted_and_do_not_count():
@@ -166,6 +258,11 @@ def files(tmp_path, recordings):
 
 
 @pytest.fixture
+def prompts(files):
+    return RecordedPrompts(files, 1.0)
+
+
+@pytest.fixture
 def arguments():
     return ContinuationArguments(prompt_seconds=1.0, batch_size=2, seed=7)
 
@@ -182,8 +279,10 @@ class Recogniser:
         return [{"text": f" {len(item['raw'])} samples"} for item in inputs]
 
 
-def test_prompts_are_continued_written_and_transcribed(speak, files, arguments, tmp_path):
-    records = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "journal", tmp_path / "audio")
+def test_prompts_are_continued_written_and_transcribed(speak, files, prompts, arguments, tmp_path):
+    records = continue_prompts(
+        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "journal", tmp_path / "audio"
+    )
     assert [record["prompt"] for record in records] == list(files)
     for record in records:
         assert record["prompt_seconds"] == 1.0
@@ -196,8 +295,10 @@ def test_prompts_are_continued_written_and_transcribed(speak, files, arguments, 
     assert int(whole) > int(continuation)
 
 
-def test_an_interrupted_run_continues_with_the_same_samples(speak, files, arguments, tmp_path):
-    whole = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "whole", tmp_path / "audio")
+def test_an_interrupted_run_continues_with_the_same_samples(speak, files, prompts, arguments, tmp_path):
+    whole = continue_prompts(
+        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "whole", tmp_path / "audio"
+    )
 
     dying = Recogniser()
 
@@ -207,35 +308,52 @@ def test_an_interrupted_run_continues_with_the_same_samples(speak, files, argume
         return dying(inputs, batch_size)
 
     with pytest.raises(KeyboardInterrupt):
-        continue_recordings(files, speak, die_at_the_second_batch, arguments, tmp_path / "journal", tmp_path / "audio")
+        continue_prompts(
+            RecordedPrompts(files, 1.0),
+            speak,
+            die_at_the_second_batch,
+            arguments,
+            tmp_path / "journal",
+            tmp_path / "audio",
+        )
     recogniser = Recogniser()
-    resumed = continue_recordings(files, speak, recogniser, arguments, tmp_path / "journal", tmp_path / "audio")
+    resumed = continue_prompts(
+        RecordedPrompts(files, 1.0), speak, recogniser, arguments, tmp_path / "journal", tmp_path / "audio"
+    )
     assert recogniser.batches == [4, 2]  # of prompts 2 and 3, and of prompt 4, each whole and continuation
     assert resumed == whole
 
 
-def test_seed_changes_the_continuations(speak, files, arguments, tmp_path):
-    first = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "first", tmp_path / "audio")
+def test_seed_changes_the_continuations(speak, files, prompts, arguments, tmp_path):
+    first = continue_prompts(
+        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "first", tmp_path / "audio"
+    )
     arguments.seed = 100
-    second = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "second", tmp_path / "audio")
+    second = continue_prompts(
+        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "second", tmp_path / "audio"
+    )
     assert [record["prompt_units"] for record in first] == [record["prompt_units"] for record in second]
     assert [record["units"] for record in first] != [record["units"] for record in second]
 
 
-def test_an_empty_continuation_is_silent(speak, files, arguments, tmp_path):
+def test_an_empty_continuation_is_silent(speak, files, prompts, arguments, tmp_path):
     speak._generate_kwargs["max_new_tokens"] = 1
     speak._generate_kwargs["suppress_tokens"] = [0, *range(2, 52)]  # leaves <S>
     recogniser = Recogniser()
-    records = continue_recordings(files, speak, recogniser, arguments, tmp_path / "journal", tmp_path / "audio")
+    records = continue_prompts(
+        RecordedPrompts(files, 1.0), speak, recogniser, arguments, tmp_path / "journal", tmp_path / "audio"
+    )
     assert all(record["units"] == [] and record["continuation_transcript"] == "" for record in records)
     assert recogniser.batches == [2, 2, 1]
     assert len(soundfile.read(tmp_path / "audio" / "0_correct_continuation.wav")[0]) == 0
 
 
-def test_what_cannot_be_a_prompt_is_skipped(speak, files, arguments, tmp_path):
+def test_what_cannot_be_a_prompt_is_skipped(speak, files, prompts, arguments, tmp_path):
     soundfile.write(files["1_correct"], np.zeros(639, dtype=np.float32), 16000)
     files["4_correct"].write_bytes(b"")
-    records = continue_recordings(files, speak, Recogniser(), arguments, tmp_path / "journal", tmp_path / "audio")
+    records = continue_prompts(
+        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "journal", tmp_path / "audio"
+    )
     assert records[1] == {"prompt": "1_correct", "skipped": "1_correct: too short: 0.040 s"}
     assert records[4]["skipped"].startswith("4_correct: ")
     assert [record["skipped"] is None for record in records] == [True, False, True, True, False]
@@ -248,9 +366,9 @@ def test_prompt_ends_with_the_nearest_word_where_there_is_an_alignment(speak, fi
         {"word": "so", "start_time": 1.2, "end_time": 1.9},
     ]
     files["0_correct"].with_suffix(".json").write_text(json.dumps({"aligned_text": words}), "utf-8-sig")
-    prompts, skipped = read_prompts(files, speak, seconds=1.0)
+    prompts, skipped = RecordedPrompts(files, 1.0).read(list(files), speak)
     assert skipped == {}
-    assert {name: len(waveform) / 16000 for name, waveform in prompts.items()} == {
+    assert {name: prompt.seconds for name, prompt in prompts.items()} == {
         "0_correct": 1.15,
         **dict.fromkeys(list(files)[1:], 1.0),
     }
@@ -263,9 +381,9 @@ def test_prompt_ends_with_the_nearest_word_where_there_is_an_alignment(speak, fi
 def test_word_times_that_cannot_be_read_are_named(speak, files, content):
     files["0_correct"].with_suffix(".json").write_text(content)
     with pytest.raises(ValueError, match="0_correct.json' is not a JSON object with `aligned_text`"):
-        read_prompts(files, speak, seconds=1.0)
+        RecordedPrompts(files, 1.0).read(list(files), speak)
 
 
 def test_short_recording_is_a_prompt_as_a_whole(speak, files):
-    prompts, _ = read_prompts(files, speak, seconds=5.0)
-    assert {len(waveform) for waveform in prompts.values()} == {32000}
+    prompts, _ = RecordedPrompts(files, 5.0).read(list(files), speak)
+    assert {prompt.seconds for prompt in prompts.values()} == {2.0}

@@ -50,7 +50,10 @@ def test_an_entry_is_a_choice_of_the_command_line(probe, monkeypatch, capsys):
     assert (
         "The benchmark: sblimp, sstorycloze, tstorycloze, sstorycloze_s2t, sstorycloze_t2s, sstorycloze_t2t, " in shown
     )
-    assert "tstorycloze_t2t, swuggy, salmon, genppl, auto_bleu, probe." in shown
+    assert (
+        "tstorycloze_t2t, swuggy, salmon, genppl, auto_bleu, llm_judge, speech_quality, speaker_similarity, probe."
+        in shown
+    )
     with pytest.raises(SystemExit):
         run_script(monkeypatch, ["--model", "m", "--data", "d", "--task", "unknown"])
     assert "invalid choice: 'unknown'" in capsys.readouterr().err
@@ -64,7 +67,7 @@ def test_an_entry_is_evaluated(probe, checkpoint, tmp_path, monkeypatch, capsys)
     run_script(monkeypatch, [str(part) for name, value in options.items() for part in (f"--{name}", value)])
     summary = json.loads((tmp_path / "probe.json").read_text())
     margin = summary["results"]["margin"]
-    assert f"margin: {margin:.1f} [{margin - 1:.1f}, {margin + 1:.1f}]" in capsys.readouterr().out
+    assert f"margin: {margin:.2f} [{margin - 1:.2f}, {margin + 1:.2f}]" in capsys.readouterr().out
 
 
 def test_an_entry_can_end_a_training(probe, tmp_path):
@@ -80,7 +83,7 @@ def test_an_entry_is_in_the_table_and_on_the_card(probe, checkpoint):
     assert "| Probe ↓ |" in table and "| 0.25 [-0.75, 1.25] |" in table
     card = render_model_card(checkpoint / "model", "user/model", [file])
     assert "| Probe ↓ | 0.25 | -0.75 to 1.25 |" in card.text
-    assert "in percent, except for GenPPL and Probe." in card.text
+    assert "in percent, except for Probe." in card.text
     assert [(result.dataset_type, result.metric_type) for result in card.data.eval_results] == [("probe", "margin")]
 
 

@@ -25,9 +25,9 @@ class EvaluationArguments:
             prompts.
         data (`str`):
             Folder of the benchmark in the layout of its release, with audio or tokenised: `syntactic/dev` (sBLIMP) or
-            `lexical/dev` (sWUGGY) of ZeroSpeech 2021, with `gold.csv`; TWIST's StoryCloze, which gives the prompts of
-            continuation tasks too; SIMS's cross-modal StoryCloze; SALMon. Small ones come with this package:
-            `quickstart:benchmarks/{task}`.
+            `lexical/dev` (sWUGGY) of ZeroSpeech 2021, with `gold.csv`; TWIST's StoryCloze; SIMS's cross-modal
+            StoryCloze; SALMon. Small ones come with this package: `quickstart:benchmarks/{task}`. Continuation tasks
+            take their prompts from TWIST's StoryCloze, or from a tokenised corpus, a folder or a Parquet file.
         output_dir (`str`, *optional*):
             Where `{task}.json` (results) and `{task}.parquet` (one record per item) go. Defaults to `evaluation` in
             the folder of the model, where its card finds them, and for a model on the Hub to
@@ -142,30 +142,37 @@ class ContinuationArguments:
 
     Args:
         num_prompts (`int`, *optional*, defaults to 1000):
-            How many stories to take prompts from, in the order of their numbers.
+            How many stories or documents to take prompts from, in their order.
         prompt_seconds (`float`, *optional*, defaults to 3.0):
-            Length of a prompt. If there is a file `{n}_correct.json` beside `{n}_correct.wav`, with `aligned_text`, a
-            list of `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the nearest end of a word.
+            Length of a prompt. If a corpus has `aligned_text`, or if there is a file `{n}_correct.json` with it beside
+            `{n}_correct.wav`, a list of `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the
+            nearest end of a word. Otherwise, the prompts of `llm_judge` end at a pause that is at most half a second
+            away, and those of other tasks at the exact time.
         asr_model (`str`, *optional*, defaults to `"openai/whisper-large-v3-turbo"`):
             Speech recogniser: a Hub id or a folder.
         text_lm (`str`, *optional*, defaults to `"meta-llama/Llama-3.2-1B"`):
             Text language model for the perplexity: a Hub id or a folder.
         start_token (`str`, *optional*):
             The token that the text LM's training texts begin with. Defaults to its tokenizer's `bos_token`.
+        speaker_model (`str`, *optional*, defaults to `"microsoft/wavlm-base-plus-sv"`):
+            Model of speaker verification, any `AutoModelForAudioXVector`: a Hub id or a folder.
         batch_size (`int`, *optional*, defaults to 16):
             Number of prompts to continue together. The sampled continuations depend on it.
         seed (`int`, *optional*, defaults to 0):
             Seed of the sampling.
     """
 
-    _argument_group_name = "continuation tasks (genppl, auto_bleu)"
+    _argument_group_name = "continuation tasks (genppl, auto_bleu, llm_judge, speech_quality, speaker_similarity)"
 
-    num_prompts: int = HfArg(default=1000, help="How many stories to take prompts from.")
+    num_prompts: int = HfArg(default=1000, help="How many stories or documents to take prompts from.")
     prompt_seconds: float = HfArg(default=3.0, help="Length of a prompt, in seconds.")
     asr_model: str = HfArg(default="openai/whisper-large-v3-turbo", help="Speech recogniser.")
     text_lm: str = HfArg(default="meta-llama/Llama-3.2-1B", help="Text LM for the perplexity.")
     start_token: str | None = HfArg(
         default=None, help="Token that the text LM's training texts begin with. Default: its bos_token."
+    )
+    speaker_model: str = HfArg(
+        default="microsoft/wavlm-base-plus-sv", help="Model of speaker verification, for the similarity of voices."
     )
     batch_size: int = HfArg(default=16, help="Number of prompts to continue together.")
     seed: int = HfArg(default=0, help="Seed of the sampling.")

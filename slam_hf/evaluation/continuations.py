@@ -1,23 +1,19 @@
-"""Lets a model continue the beginnings of recordings, and judges the transcripts of what it says."""
+"""Lets a model continue prompts, and has what it says transcribed and assessed."""
 
-import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import soundfile
 import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
 from transformers import AutomaticSpeechRecognitionPipeline
 
-from ..audio_utils import load_audio
 from ..encoding.codec_identity import describe_codec
 from ..fingerprints import describe_model, hash_model, hash_rows
-from ..judging.local import TextLM
+from ..judging.arguments import JudgeArguments
 from ..judging.transcription import load_recogniser, transcribe_waveforms
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
@@ -25,11 +21,12 @@ from ..processes import get_process_state
 from ..processing_speech_lm import SpeechLMProcessor
 from ..public_names import public_name
 from .arguments import ContinuationArguments, EvaluationArguments
+from .assessments import load_assessment
 from .journal import Journal
 from .pairs import load_pipeline, own_processor
+from .prompts import Prompt, Prompts, find_prompts
 from .report import Evaluation
 from .tasks import TASKS
-from .units import hash_files, list_audio
 
 
 def evaluate_continuations(
@@ -38,11 +35,12 @@ def evaluate_continuations(
     model: SpeechLMForCausalLM,
     processor: SpeechLMProcessor | None = None,
     described: dict[str, str | None] | None = None,
+    judge_args: JudgeArguments | None = None,
 ) -> Evaluation:
     r"""
-    Let a model continue the beginnings of the correct stories of a StoryCloze folder, and judge the transcripts.
-    Called in each process of `accelerate launch`, it divides the work among them. After an interruption, it continues
-    where it stopped.
+    Let a model continue the beginnings of the correct stories of a StoryCloze folder, or of the documents of a
+    tokenised corpus, and assess what it says. Called in each process of `accelerate launch`, it divides the work among
+    them. After an interruption, it continues where it stopped.
 
     Args:
         args ([`EvaluationArguments`]):
@@ -55,34 +53,28 @@ def evaluate_continuations(
             Its processor, which is not changed. Defaults to that of `args.model`.
         described (`dict`, *optional*):
             What [`describe_model`] returned for the model. Without it, the weights are hashed again.
+        judge_args ([`JudgeArguments`], *optional*):
+            Who rates the continuations, in `llm_judge`.
 
     Returns:
-        [`Evaluation`] with the results of prompts and continuations together, with those of the continuations alone
-        under `continuation`, and with one record per prompt. Prompts that cannot be encoded are skipped: their records
+        [`Evaluation`] with one record per prompt. Where prompts and continuations are judged together, the results of
+        the continuations alone are under `continuation`. Prompts that cannot be encoded are skipped: their records
         say why. The audio is in `audio/` below the output folder.
 
     Raises:
-        ImportError: nltk is missing, which auto-BLEU needs.
+        ImportError: a package is missing: nltk for auto-BLEU, speechmos for the quality.
         ValueError: the stories are incomplete or not audio, the codec is not the model's or has no vocoder, or all
             prompts had to be skipped.
     """
     task = TASKS[args.task]
-    files = list_audio(args.data)
-    if not files:
-        raise ValueError(f"'{args.data}' holds no audio, which the prompts of {args.task} are the beginnings of.")
-    pairs = task.read_pairs(args.data, files.keys())[: continuation_args.num_prompts]
-    files = {pair.correct: files[pair.correct] for pair in pairs}
-    alignments = {f"{name}.json": path for name in files if (path := files[name].with_suffix(".json")).is_file()}
+    prompts = find_prompts(args.data, task, args.task, continuation_args.num_prompts, continuation_args.prompt_seconds)
     # What the judgement needs is loaded before the long work.
     task.import_metric()
-    needs_text_lm = "negative_log_likelihood" in task.inputs.values()
-    text_lm = (
-        TextLM.from_pretrained(continuation_args.text_lm, continuation_args.start_token) if needs_text_lm else None
-    )
     speak = load_pipeline(args, model, own_processor(args, model, processor))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
+    assess = load_assessment(args.task, continuation_args, judge_args, prompts, speak, transcribe)
     described = described or describe_model(model, args.model)
-    data_hash = hash_rows(hash_files(files | alignments).items())
+    data_hash = prompts.hash()
     model.to(getattr(torch, args.dtype))
     codec = speak.processor.audio_tokenizer
     settings = {name: getattr(continuation_args, name) for name in ("prompt_seconds", "batch_size", "seed")}
@@ -91,13 +83,25 @@ def evaluate_continuations(
         "generation": _describe_generation(speak),
         "asr_model": describe_model(transcribe.model),
     }
+    if task.end_at_pauses:
+        settings["end_at_pauses"] = True
     identity = hash_rows([[described["weights"], data_hash, hash_model(codec), settings]])
-    journal_dir, audio_dir = Path(args.output_dir, ".journal", identity), Path(args.output_dir, "audio")
-    records = continue_recordings(files, speak, transcribe, continuation_args, journal_dir, audio_dir, args.task)
-    if text_lm is not None:
-        settings["text_lm"] = text_lm.description
-        text_lm.model.to(model.device)
-        _add_losses(records, text_lm, continuation_args.batch_size)
+    journal_dir = Path(args.output_dir, ".journal")
+    audio_dir = Path(args.output_dir, "audio", *(["pauses"] if task.end_at_pauses else []))
+    records = continue_prompts(
+        prompts, speak, transcribe, continuation_args, journal_dir / identity, audio_dir, args.task
+    )
+    if assess is not None:
+        settings |= assess.settings
+        spoken = {record["prompt"]: record for record in records if record["skipped"] is None}
+        columns = _in_batches(
+            list(spoken),
+            lambda names, _: dict(zip(names, assess([spoken[name] for name in names]), strict=True)),
+            journal_dir / hash_rows([[identity, assess.settings]]),
+            continuation_args.batch_size,
+            f"{args.task}: assessing",
+        )
+        records = [record | columns.get(record["prompt"], {}) for record in records]
     return Evaluation(
         task=args.task,
         results=task.compute(records),
@@ -109,8 +113,8 @@ def evaluate_continuations(
     )
 
 
-def continue_recordings(
-    files: Mapping[str, Path],
+def continue_prompts(
+    prompts: Prompts,
     speak: AudioToAudioPipeline,
     transcribe: AutomaticSpeechRecognitionPipeline,
     args: ContinuationArguments,
@@ -119,134 +123,92 @@ def continue_recordings(
     name: str = "continuations",
 ) -> list[dict[str, Any]]:
     r"""
-    Continue the beginnings of recordings, which `files` gives by name, and transcribe the results.
+    Continue prompts, and transcribe the results.
 
     Called in each process of `accelerate launch`, it divides the batches among them. A batch holds the same prompts,
     and has the same seed, in any number of processes and after any interruption.
 
-    Finished batches are kept in `journal_dir`, which must be for these files, models and arguments only. `audio_dir`
+    Finished batches are kept in `journal_dir`, which must be for these prompts, models and arguments only. `audio_dir`
     gets `{name}.wav`, the prompt resynthesised by the codec with its continuation, and `{name}_continuation.wav`.
 
     Returns:
-        `list` of one `dict` per recording, in their order:
+        `list` of one `dict` per prompt, in their order:
 
-        - **prompt** (`str`) -- Name of the recording.
+        - **prompt** (`str`) -- Name of the prompt.
         - **skipped** (`str`, *optional*) -- Why it was not continued. If it is there, nothing else is.
         - **prompt_seconds** (`float`) -- Length of the prompt.
         - **prompt_units**, **units** (`list[int]`) -- Deduplicated units of the prompt, and of the continuation.
         - **transcript**, **continuation_transcript** (`str`) -- What is heard in the two audio files.
     """
+
+    def continue_batch(names: Sequence[str], batch: int) -> dict[str, dict[str, Any]]:
+        read, skipped = prompts.read(names, speak)
+        records = {name: {"skipped": reason} for name, reason in skipped.items()}
+        if read:
+            records |= _continue_batch(read, speak, transcribe, args.seed + batch, Path(audio_dir))
+        return records
+
+    records = _in_batches(prompts.names, continue_batch, journal_dir, args.batch_size, name)
+    return [{"prompt": name, **record} for name, record in records.items()]
+
+
+def _in_batches(
+    names: Sequence[str],
+    work: Callable[[Sequence[str], int], dict[str, dict[str, Any]]],
+    journal_dir: str | os.PathLike,
+    batch_size: int,
+    title: str,
+) -> dict[str, dict[str, Any]]:
+    """The result of each name, in their order. `work` makes those of a batch, given its names and its number, unless
+    they are in the journal. The processes divide the batches among them."""
     state = get_process_state()
     journal = Journal(journal_dir)
     # All processes must find the same batches missing, before one of them finishes any.
     state.wait_for_everyone()
-    names = list(files)
-    batches = [names[start : start + args.batch_size] for start in range(0, len(names), args.batch_size)]
-    pending = [(seed, batch) for seed, batch in enumerate(batches, args.seed) if batch[-1] not in journal.results]
+    batches = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
+    pending = [(number, batch) for number, batch in enumerate(batches) if batch[-1] not in journal.results]
     share = pending[state.process_index :: state.num_processes]
-    for seed, batch in tqdm(share, desc=name, unit="batch", disable=not state.is_main_process or not share):
-        prompts, skipped = read_prompts({name: files[name] for name in batch}, speak, args.prompt_seconds)
-        records = {name: {"skipped": reason} for name, reason in skipped.items()}
-        if prompts:
-            records |= _continue_batch(prompts, speak, transcribe, seed, Path(audio_dir))
-        journal.add((name, records[name]) for name in batch)
-    finished = {name: record for results in gather_object([journal.results]) for name, record in results.items()}
-    return [{"prompt": name, **finished[name]} for name in names]
-
-
-def read_prompts(
-    files: Mapping[str, Path], speak: AudioToAudioPipeline, seconds: float
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    r"""
-    Read the beginnings of recordings. If a recording has a file of the same name with the extension `.json` beside it,
-    with `aligned_text`, a list of `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the nearest end
-    of a word; `ValueError` where that file cannot be read. Shorter recordings are taken as a whole.
-
-    Returns:
-        `tuple` of two `dict` by name: waveforms of shape `(samples,)` at the codec's sampling rate, and what is wrong
-        with the recordings that cannot be read or are shorter than a frame of the codec.
-    """
-    codec = speak.processor.audio_tokenizer
-    prompts, skipped = {}, {}
-    for name, path in files.items():
-        try:
-            waveform = load_audio(path, codec.sampling_rate)
-        except ValueError as error:
-            skipped[name] = f"{name}: {error}"
-            continue
-        waveform = waveform[: round(_end_of_prompt(path, seconds) * codec.sampling_rate)]
-        if len(waveform) * codec.frame_rate < codec.sampling_rate:
-            skipped[name] = f"{name}: too short: {len(waveform) / codec.sampling_rate:.3f} s"
-        else:
-            prompts[name] = waveform
-    return prompts, skipped
-
-
-def _end_of_prompt(path: Path, seconds: float) -> float:
-    alignment = path.with_suffix(".json")
-    if not alignment.is_file():
-        return seconds
-    try:
-        words = json.loads(alignment.read_text("utf-8-sig")).get("aligned_text", [])
-        end = min((float(word["end_time"]) for word in words), key=lambda end: abs(end - seconds), default=seconds)
-        if not 0 < end < math.inf:
-            raise ValueError(f"a word ends at {end} s")
-        return end
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"'{alignment}' is not a JSON object with `aligned_text`, a list of words with `end_time` in seconds "
-            f"({error!r}): mend it or take it away."
-        ) from error
+    for number, batch in tqdm(share, desc=title, unit="batch", disable=not state.is_main_process or not share):
+        results = work(batch, number)
+        journal.add((name, results[name]) for name in batch)
+    finished = {name: result for results in gather_object([journal.results]) for name, result in results.items()}
+    return {name: finished[name] for name in names}
 
 
 def _continue_batch(
-    prompts: Mapping[str, np.ndarray],
+    prompts: Mapping[str, Prompt],
     speak: AudioToAudioPipeline,
     transcribe: AutomaticSpeechRecognitionPipeline,
     seed: int,
     audio_dir: Path,
 ) -> dict[str, dict[str, Any]]:
     rate = speak.processor.audio_tokenizer.sampling_rate
-    results = speak(
-        [{"array": waveform, "sampling_rate": rate} for waveform in prompts.values()],
-        batch_size=len(prompts),
-        seed=seed,
-        # As published scores are made: whole prompts, and a model may end when it likes.
-        trim_silence=False,
-        min_new_seconds=0,
+    inputs = speak.tokenizer.encode_units(
+        [prompt.units for prompt in prompts.values()], padding=True, return_tensors="pt"
     )
-    units = [speak.tokenizer.encode_units(result["units"], add_special_tokens=False) for result in results]
-    continuations = speak.processor.batch_decode([ids["input_ids"] for ids in units])
-    heard = transcribe_waveforms(
-        [result["audio"] for result in results] + continuations, rate, transcribe, len(prompts)
-    )
+    # As published scores are made: a model may end when it likes.
+    outputs = speak.forward(dict(inputs), seed=seed, min_new_seconds=0)
+    ids = outputs["continuations"][:, 0]
+    wholes = [
+        row[:length].numpy() for row, length in zip(outputs["waveforms"][:, 0], outputs["lengths"][:, 0], strict=True)
+    ]
+    continuations = speak.processor.batch_decode(ids)
+    heard = transcribe_waveforms(wholes + continuations, rate, transcribe, len(prompts))
     records = {}
-    for row, (name, waveform) in enumerate(prompts.items()):
-        for suffix, audio in (("", results[row]["audio"]), ("_continuation", continuations[row])):
+    for row, (name, prompt) in enumerate(prompts.items()):
+        for suffix, audio in (("", wholes[row]), ("_continuation", continuations[row])):
             path = audio_dir / f"{name}{suffix}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, audio, rate)
         records[name] = {
             "skipped": None,
-            "prompt_seconds": len(waveform) / rate,
-            "prompt_units": results[row]["prompt_units"].tolist(),
-            "units": results[row]["units"].tolist(),
+            "prompt_seconds": prompt.seconds,
+            "prompt_units": prompt.units.tolist(),
+            "units": speak.tokenizer.decode_units(ids[row]).tolist(),
             "transcript": heard[row],
             "continuation_transcript": heard[len(prompts) + row],
         }
     return records
-
-
-def _add_losses(records: Sequence[dict[str, Any]], text_lm: TextLM, batch_size: int) -> None:
-    """Add to records the mean negative log-likelihood per token of their transcripts, `None` for empty ones."""
-    state = get_process_state()
-    rows = [row for row, record in enumerate(records) if record["skipped"] is None]
-    share = rows[state.process_index :: state.num_processes]
-    for prefix in ("", "continuation_"):
-        texts = [records[row][f"{prefix}transcript"] for row in share]
-        losses = text_lm.losses(texts, batch_size)
-        for row, value in gather_object(list(zip(share, losses, strict=True))):
-            records[row][f"{prefix}negative_log_likelihood"] = value
 
 
 def _describe_generation(speak: AudioToAudioPipeline) -> dict[str, Any]:

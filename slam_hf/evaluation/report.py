@@ -47,8 +47,9 @@ def describe_results(evaluation: Evaluation) -> str:
     lines.append(f"{task.heading}: {len(evaluation.records):,} items, {len(skipped):,} of them skipped.{precision}")
     for name, value in results.items():
         if isinstance(value, float):
-            interval = ", ".join(f"{scale * end:.1f}" for end in results[f"{name}_interval"])
-            lines.append(f"{name}: {scale * value:.1f}{' %' if scale == 100 else ''} [{interval}]")
+            digits = 1 if abs(scale * value) >= 10 or scale == 100 else 2
+            low, high = (f"{scale * end:.{digits}f}" for end in results[f"{name}_interval"])
+            lines.append(f"{name}: {scale * value:.{digits}f}{' %' if scale == 100 else ''} [{low}, {high}]")
         elif isinstance(value, int):
             lines.append(f"{name}: {value:,}")
     return "\n".join(lines)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from .benchmarks import Pair, read_salmon, read_sblimp, read_storycloze, read_swuggy
 
 
@@ -35,16 +37,18 @@ class Task:
         read_pairs (`Callable[[str, Collection[str]], list[Pair]]`, *optional*):
             Reads the pairs of a folder in the layout of the benchmark's release, given the names of its utterances.
         metric (`str`, *optional*):
-            The metric's folder in `slam_hf/metrics`.
+            The metric's folder in `slam_hf/metrics`. `None` stands for the mean of each input, where it is not `None`.
         inputs (`dict[str, str]`, *optional*):
             The inputs of the metric, and the column of the records that each of them is. In a continuation task,
-            every column `name` is also there as `continuation_name`.
+            the column `name` may also be there as `continuation_name`.
         result (`str`, *optional*):
             The result of the metric that tables and cards show. Its interval is the result `{result}_interval`.
         kind (`"pairs"` or `"continuation"`, *optional*):
             Whether the model says which of two utterances is more likely, or continues the correct ones.
         prompt, ending (`"speech"` or `"text"`, *optional*):
             Modalities of stories. Where one is text, the benchmark must be in the cross-modal layout.
+        end_at_pauses (`bool`, *optional*):
+            Whether the prompts of recordings without word times end at pauses, in place of the exact time.
         scale (`float`, *optional*):
             What the result is multiplied by to be shown: 100 for what is shown in percent, otherwise 1.
         higher_is_better (`bool`, *optional*):
@@ -53,12 +57,13 @@ class Task:
 
     heading: str
     read_pairs: Callable[[str, Collection[str]], list[Pair]] = read_storycloze
-    metric: str = "storycloze"
+    metric: str | None = "storycloze"
     inputs: Mapping[str, str] = field(default_factory=SCORES.copy)
     result: str = "accuracy"
     kind: Literal["pairs", "continuation"] = "pairs"
     prompt: Modality = "speech"
     ending: Modality = "speech"
+    end_at_pauses: bool = False
     scale: float = 100
     higher_is_better: bool = True
 
@@ -75,24 +80,26 @@ class Task:
     def compute(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """
         Compute the metric over the records of an evaluation, but for those of skipped items; `ValueError` where all
-        were. Results of continuation tasks are of prompts and continuations together, and of the latter alone under
-        `continuation`. Those of pairs with prompts are of the published score, and of the [`CONDITIONAL_SCORES`] under
-        their names.
+        were. Where continuation tasks judge prompts and continuations together, the results of the latter alone are
+        under `continuation`. Those of pairs with prompts are of the published score, and of the
+        [`CONDITIONAL_SCORES`] under their names.
         """
         scored = [record for record in records if record["skipped"] is None]
         if not scored:
             reasons = sorted({record["skipped"] for record in records})
             raise ValueError(f"Every one of {len(records)} items had to be skipped: {reasons[:5]}.")
         results = self._compute(scored)
-        if self.kind == "continuation":
+        if self.kind == "continuation" and f"continuation_{next(iter(self.inputs.values()))}" in scored[0]:
             results["continuation"] = self._compute(scored, prefix="continuation_")
         for name in CONDITIONAL_SCORES:
             if f"{name}_correct_score" in scored[0]:
                 results[name] = self._compute(scored, prefix=f"{name}_")
         return results
 
-    def import_metric(self) -> "type[evaluate.Metric]":
-        """Import the metric's class; `ImportError` if it needs a package that is not installed."""
+    def import_metric(self) -> "type[evaluate.Metric] | None":
+        """Import the metric's class, if there is one; `ImportError` if it needs a package that is not installed."""
+        if self.metric is None:
+            return None
         # Imported here, so that the table is cheap to read.
         from evaluate.loading import import_main_class
 
@@ -104,7 +111,21 @@ class Task:
 
     def _compute(self, records: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str, Any]:
         columns = {name: [record[prefix + column] for record in records] for name, column in self.inputs.items()}
-        return self.import_metric()(keep_in_memory=True).compute(**columns)
+        metric = self.import_metric()
+        return _means(columns) if metric is None else metric(keep_in_memory=True).compute(**columns)
+
+
+def _means(columns: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """The mean of each column with its 95 % interval over items, and the number of items with a value in each."""
+    from ..metrics.storycloze.storycloze import confidence_interval
+
+    results: dict[str, Any] = {}
+    for name, column in columns.items():
+        values = np.array([value for value in column if value is not None], dtype=np.float64)
+        results[name] = float(values.mean()) if len(values) else np.nan
+        interval = confidence_interval(lambda groups: groups[0].mean(), [values]) if len(values) else [np.nan] * 2
+        results[f"{name}_interval"] = interval
+    return results | {"num_rated": sum(None not in row for row in zip(*columns.values(), strict=True))}
 
 
 TASKS = {
@@ -141,6 +162,31 @@ TASKS = {
         result="auto_bleu",
         kind="continuation",
         higher_is_better=False,
+    ),
+    "llm_judge": Task(
+        "LLM judge",
+        metric=None,
+        inputs={"score": "judge_score", "unparsed": "judge_unparsed", "unscored": "judge_unscored"},
+        result="score",
+        kind="continuation",
+        end_at_pauses=True,
+        scale=1,
+    ),
+    "speech_quality": Task(
+        "DNSMOS",
+        metric=None,
+        inputs={name: name for name in ("overall", "signal", "background", "p808")},
+        result="overall",
+        kind="continuation",
+        scale=1,
+    ),
+    "speaker_similarity": Task(
+        "speaker similarity",
+        metric=None,
+        inputs={"similarity": "similarity"},
+        result="similarity",
+        kind="continuation",
+        scale=1,
     ),
 }
 """Tasks by the name that scripts and files give them, in the order of the columns of a results table. `_s2t` stands

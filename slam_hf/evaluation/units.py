@@ -61,7 +61,7 @@ def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
     """
     folder = Path(folder)
     utterances = Utterances()
-    paths = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+    paths = tokenized_files(folder)
     for path in paths:
         try:
             has_text = "text" in pq.read_schema(path).names
@@ -93,6 +93,12 @@ def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
             utterances.skipped[name] = reason
             utterances.hashes[name] = hash_rows([[]])
     return utterances if paths else None
+
+
+def tokenized_files(path: str | os.PathLike) -> list[Path]:
+    """The Parquet files of a tokenised folder, in it or in `data/`, or the one that is named."""
+    path = Path(path)
+    return [path] if path.is_file() else sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
 
 
 def list_audio(folder: str | os.PathLike) -> dict[str, Path]:

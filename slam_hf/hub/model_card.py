@@ -199,7 +199,9 @@ def make_model_card(model: ModelDescription) -> ModelCard:
         runs=[(record, [_describe_corpus(corpus) for corpus in record.corpora]) for record in model.records],
         run_table=lambda record: [("run", "value"), *_run_rows(record)],
         results=_result_rows(model),
-        not_in_percent=" and ".join(task.heading for task in TASKS.values() if task.scale != 100),
+        not_in_percent=" and ".join(
+            task.heading for name, task in TASKS.items() if name in model.scores and task.scale != 100
+        ),
         notes=[Markdown(f"{_benchmark(model, task)}: {model.notes[task]}.") for task in TASKS if task in model.notes],
     )
     return ModelCard(content)
@@ -270,6 +272,10 @@ def _note(summary: dict[str, Any]) -> str:
         note += f", transcribed by {code(settings['asr_model']['name'])}"
     if "text_lm" in settings:
         note += f", perplexity under {code(settings['text_lm']['name'])}"
+    if "judge" in settings:
+        note += f", rated by {code(settings['judge']['model']['name'])}"
+    if "speaker_model" in settings:
+        note += f", voices compared by {code(settings['speaker_model']['name'])}"
     return note
 
 
