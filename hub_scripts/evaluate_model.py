@@ -86,6 +86,8 @@ def load_model(name: str) -> SpeechLMForCausalLM:
 
 if __name__ == "__main__":
     run(
-        lambda: main(*parse_arguments(__doc__, (CommandArguments, ContinuationArguments), launches=True)),
+        lambda: main(
+            *parse_arguments(__doc__, (CommandArguments, ContinuationArguments, JudgeArguments), launches=True)
+        ),
         hint="Start the same command again to continue.",
     )
