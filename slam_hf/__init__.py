@@ -9,6 +9,7 @@ from .audio_utils import load_audio
 from .auto import register_all
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig
 from .configuration_speech_lm import SpeechLMConfig
+from .continuation_plot import plot_continuation
 from .corpora.builders import register_builders
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .modeling_speech_lm import SpeechLMForCausalLM
@@ -31,6 +32,7 @@ __all__ = [
     "SpeechLMProcessor",
     "SpeechTextTokenizer",
     "load_audio",
+    "plot_continuation",
 ]
 
 register_all()

@@ -169,6 +169,7 @@ def test_the_model_is_scored_and_continues_a_recording(pretrain, tmp_path, tiny_
     assert f"accuracy: {100 * summary['results']['accuracy']:.1f} %" in printed
     assert f"Continuation of {recordings[0]}: {tmp_path / 'model' / 'continuation.wav'}" in printed
     assert (tmp_path / "model" / "continuation.wav").read_bytes().startswith(b"RIFF")
+    assert (tmp_path / "model" / "continuation.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: HubertUnitCodec):

@@ -12,6 +12,7 @@ from transformers.utils import is_matplotlib_available
 from trl import ModelConfig
 
 from ..audio_utils import load_audio
+from ..continuation_plot import plot_continuation
 from ..evaluation.pairs import check_benchmark
 from ..evaluation.tasks import TASKS
 from ..evaluation.units import read_tokenized
@@ -106,6 +107,8 @@ def continue_recording(
     speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
     result = speak(recording, prompt_duration=PROMPT_SECONDS, seed=seed)
     soundfile.write(path, result["audio"], result["sampling_rate"])
+    if is_matplotlib_available():
+        plot_continuation(result).savefig(path.with_suffix(".png"), dpi=100)
     if asr_model is None:
         return None
     transcribe = load_recogniser(asr_model, speak.device)
