@@ -46,6 +46,7 @@ def describe_commands(commands: dict[str, Path]) -> str:
         "",
         "Speech language models: hear, train, align, score and publish them.",
         "",
+        "slam-hf continue recording.wav -o continuation.wav",
         "slam-hf pretrain --config quickstart",
         "",
         "commands:",

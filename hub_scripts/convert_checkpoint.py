@@ -123,7 +123,7 @@ def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
 
 def read_model(args: ConversionArguments) -> tuple[SpeechLMForCausalLM, PreTrainedTokenizerBase]:
     """Read a model and its tokenizer. If it has none, make the one that its training sequences were made with."""
-    folder = Path(args.source)
+    folder = Path(resolve_path(args.source))
     if not folder.is_dir():
         with naming_damaged_files(args.source):
             folder = Path(snapshot_download(args.source, revision=args.revision, allow_patterns=NEEDED_FILES))

@@ -27,7 +27,7 @@ from slam_hf.folder_lock import lock_folder
 from slam_hf.judging.arguments import JudgeArguments
 from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.processes import get_process_state
-from slam_hf.public_names import is_hub_id
+from slam_hf.public_names import is_local
 from slam_hf.training.run_record import read_training_tokens
 
 
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def load_model(name: str) -> SpeechLMForCausalLM:
-    if not Path(name).exists() and not is_hub_id(name):
+    if not Path(name).exists() and is_local(name):
         raise FileNotFoundError(f"'{name}' is neither a folder nor the id of a model on the Hub.")
     hint = ""
     if Path(name, "adapter_config.json").is_file():

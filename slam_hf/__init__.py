@@ -6,7 +6,7 @@ builders with `load_dataset`.
 
 from .audio_streamer import AudioIteratorStreamer
 from .audio_utils import load_audio
-from .auto import register_all
+from .auto import register_all, register_names
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig
 from .configuration_speech_lm import SpeechLMConfig
 from .continuation_plot import plot_continuation
@@ -36,4 +36,5 @@ __all__ = [
 ]
 
 register_all()
+register_names()
 register_builders()

@@ -58,7 +58,7 @@ class SafeLoadingMixin:
         **kwargs: Any,
     ) -> Any:
         r"""
-        As for every model. The name may also be `quickstart:codec`, which comes with the package.
+        As for every model. The name may also be `quickstart:codec` or `quickstart:model`, which come with the package.
 
         Raises:
             OSError: there is no such model, or it has no safetensors.

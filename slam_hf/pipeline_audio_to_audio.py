@@ -53,7 +53,7 @@ class AudioToAudioPipeline(Pipeline):
     ```
 
     By default it samples as the Slamming paper does (arXiv 2502.15814): temperature 0.8, top-k 25, 150 new tokens,
-    repetition penalty 1.1. The default model is `slprl/slam_scaled`.
+    repetition penalty 1.1. The default model is `quickstart:model`, which comes with the package.
 
     Args:
         codec (`str`, `os.PathLike` or [`HubertUnitCodec`], *optional*):

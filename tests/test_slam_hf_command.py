@@ -57,7 +57,7 @@ def run(monkeypatch, *args):
 
 def test_every_script_is_a_command_with_a_summary():
     commands = command.list_commands()
-    expected = {"align", "align-text", "convert", "evaluate", "pretrain", "push", "results-table"}
+    expected = {"align", "align-text", "continue", "convert", "evaluate", "pretrain", "push", "results-table"}
     assert expected | {"speed", "tokenize"} <= commands.keys()
     assert all(path.parent == CLONE / "hub_scripts" for path in commands.values())
     shown = " ".join(command.describe_commands(commands).split())

@@ -18,7 +18,7 @@ class EvaluationArguments:
 
     Args:
         model (`str`):
-            The speech language model, a Hub id or a folder.
+            The speech language model, a Hub id, a folder or `"quickstart:model"`.
         task (`str`):
             The benchmark, a key of [`~slam_hf.evaluation.tasks.TASKS`]. In a task of pairs such as `"sblimp"`, the
             model says which of two utterances is more likely. In a continuation task such as `"genppl"`, it continues
@@ -83,9 +83,8 @@ class EvaluationArguments:
         self.codec = self.codec and resolve_path(self.codec)
         if self.output_dir is None:
             is_folder = Path(self.model).is_dir()
-            self.output_dir = str(
-                Path(self.model, "evaluation") if is_folder else Path("outputs/evaluation", self.model)
-            )
+            name = self.model.replace(":", "-")  # of a model in this package
+            self.output_dir = str(Path(self.model, "evaluation") if is_folder else Path("outputs/evaluation", name))
 
 
 @dataclass

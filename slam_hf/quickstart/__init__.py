@@ -1,9 +1,10 @@
 """What comes with the package, so that everything can be tried before anything is downloaded: a small codec, a corpus
-of synthetic speech as its units, a text tokenizer, preference pairs, benchmarks in miniature, and a recording to
-continue.
+of synthetic speech as its units, a speech language model trained on it, a text tokenizer, preference pairs, benchmarks
+in miniature, and a recording to continue.
 
-`python -m hub_scripts.quickstart` makes them. Recipes and scripts name them `quickstart:codec`, `quickstart:corpus`,
-`quickstart:tokenizer`, `quickstart:preferences`, `quickstart:benchmarks/<task>` and `quickstart:prompt.flac`.
+`python -m hub_scripts.quickstart` makes them, and the recipe `quickstart` the model. Recipes, scripts and every
+`from_pretrained` name them `quickstart:codec`, `quickstart:model`, `quickstart:corpus`, `quickstart:tokenizer`,
+`quickstart:preferences`, `quickstart:benchmarks/<task>` and `quickstart:prompt.flac`.
 """
 
 from pathlib import Path
