@@ -1,10 +1,11 @@
-"""Publish a model, a codec, a corpus or a metric with its card, in one commit.
+"""Publish a model, a codec, a corpus, a metric or the page of a model with its card, in one commit.
 
 ```
 python hub_scripts/push_to_hub.py --folder my-codec --repo_id user/my-codec
 python hub_scripts/push_to_hub.py --folder outputs/slam --codec user/my-codec --repo_id user/slam
 python hub_scripts/push_to_hub.py --corpus corpora/librispeech --repo_id user/librispeech-units
 python hub_scripts/push_to_hub.py --metric sblimp --repo_id user/sblimp
+python hub_scripts/push_to_hub.py --space user/slam --repo_id user/slam-demo
 ```
 
 `--dry_run` shows the files and the card, and publishes nothing. Others can load models and codecs without `slam_hf`,
@@ -24,6 +25,7 @@ from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.evaluation.results_table import model_summaries
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
+from slam_hf.hub.demo_space import demo_space
 from slam_hf.hub.metric_space import metric_space
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.remote_code import export_remote_code
@@ -38,6 +40,20 @@ class PushArguments:
     corpus: str | None = field(default=None, metadata={"help": "Folder of a tokenised corpus, instead of `folder`."})
     metric: str | None = field(
         default=None, metadata={"help": "Metric to publish as a Space, instead of `folder`: `sblimp`, ..."}
+    )
+    space: str | None = field(
+        default=None,
+        metadata={
+            "help": "Repository of a model, `user/model` or `user/model@revision`, to publish its page as a Space, "
+            "instead of `folder`."
+        },
+    )
+    requirement: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the Space of a model installs this package from, such as "
+            "`slam-hf @ git+https://github.com/user/slam-hf`. Default: the Space carries the code."
+        },
     )
     codec: str | None = field(
         default=None,
@@ -65,8 +81,8 @@ class PushArguments:
     dry_run: bool = field(default=False, metadata={"help": "Show the files and the card, and publish nothing."})
 
     def __post_init__(self):
-        if sum(source is not None for source in (self.folder, self.corpus, self.metric)) != 1:
-            raise ValueError("Name one of `--folder`, `--corpus` and `--metric`.")
+        if sum(source is not None for source in (self.folder, self.corpus, self.metric, self.space)) != 1:
+            raise ValueError("Name one of `--folder`, `--corpus`, `--metric` and `--space`.")
 
 
 def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
@@ -78,6 +94,9 @@ def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
     if args.metric is not None:
         metric_space(args.metric, folder, args.repo_id)
         return "space", []
+    if args.space is not None:
+        demo_space(args.space, folder, args.repo_id, args.codec, args.requirement, args.license)
+        return "space", ["slam_hf/*"]
     prepare_model(args, Path(args.folder).resolve(), folder)
     return "model", ["model*.safetensors", "model.safetensors.index.json"]
 
