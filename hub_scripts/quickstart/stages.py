@@ -1,10 +1,17 @@
 """Runs each stage once: a marker file records that it is done, how long it took and what it measured."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from slam_hf.atomic_write import atomic_write
+
+
+SCRIPTS = Path(__file__).parents[1]
 
 
 class Stages:
@@ -42,6 +49,10 @@ class Stages:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is either complete or not there."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.rename(path)
+    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def run_script(name: str, **options: Any) -> None:
+    """Run a script of the package with the options of its command line."""
+    arguments = [text for option, value in options.items() for text in (f"--{option}", str(value))]
+    subprocess.run([sys.executable, str(SCRIPTS / name), *arguments], check=True)

@@ -1,20 +1,20 @@
-"""Measures of units: mutual information with phones, edit rate between voices, word error rate of resynthesis."""
+"""Measures of units: mutual information with phones, and edit rate between voices."""
 
 from itertools import groupby
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from ..sentences import normalize
-from ..speech_bank import HOP_LENGTH, SAMPLING_RATE, Row
+from ..speech_bank import HOP_LENGTH, SAMPLING_RATE, SpeechBank
 
 
-def phone_labels(row: Row) -> np.ndarray:
+def phone_labels(bank: SpeechBank, index: int) -> np.ndarray:
     """The phone at the middle of each frame of an utterance whose synthesiser gave its phones."""
-    ends = np.array([end for _, end in row.phones])
-    middles = (np.arange(row.num_frames) + 0.5) * HOP_LENGTH / SAMPLING_RATE
+    phones = bank.rows[index]["aligned_text"]
+    ends = np.array([phone["end_time"] for phone in phones])
+    middles = (np.arange(bank.num_frames(index)) + 0.5) * HOP_LENGTH / SAMPLING_RATE
     positions = np.minimum(np.searchsorted(ends, middles), len(ends) - 1)
-    return np.array([row.phones[position][0] for position in positions])
+    return np.array([phones[position]["word"] for position in positions])
 
 
 def phone_normalized_mutual_information(units: np.ndarray, phones: np.ndarray) -> float:
@@ -45,12 +45,6 @@ def phone_normalized_mutual_information(units: np.ndarray, phones: np.ndarray) -
 def unit_edit_rate(references: list[np.ndarray], others: list[np.ndarray]) -> float:
     """Edits that turn one voice's deduplicated units into another's, per unit of the first."""
     pairs = [(deduplicate(a), deduplicate(b)) for a, b in zip(references, others, strict=True)]
-    return sum(Levenshtein.distance(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
-
-
-def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
-    """Word edits per word of the references, in lower case and without punctuation."""
-    pairs = [(normalize(a).split(), normalize(b).split()) for a, b in zip(references, hypotheses, strict=True)]
     return sum(Levenshtein.distance(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
 
 

@@ -1,25 +1,30 @@
 """The stages that make the codec: speech, the teacher's states, the student, its codebook and the vocoder."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from accelerate import PartialState
 
 from slam_hf import HubertUnitCodec
+from slam_hf.codec_training.vocoder_samples import word_error_rates
+from slam_hf.codec_training.voice_recordings import prepare_recordings
+from slam_hf.encoding.reading import PieceRules
+from slam_hf.encoding.source_arguments import VoiceSourceArguments
+from slam_hf.judging.transcription import load_recogniser
 
-from ..speech_bank import SpeechBank
-from . import speech, student, targets, teacher, vocoder_training, voice_sampler, whisper
+from ..speech_bank import SpeechBank, with_pauses, write_rows
+from ..stages import SCRIPTS, run_script
+from . import speech, student, targets, teacher, whisper
 from .card import codec_card
-from .encoding import encode, encode_utterance, make_codec, round_to_half, save_codec, student_states
-from .measures import word_error_rate
+from .encoding import encode_utterance, make_codec, round_to_half, save_codec, student_states
 from .recordings import FOREIGN_SPEAKERS
-from .resynthesis import resynthesize, save_examples
 from .unit_evaluation import EVALUATED, evaluate_units, mfcc_frames, mfcc_units
 
 
-STAGES = ("speech", "teacher", "targets", "student", "baselines", "codebook", "units", "vocoder", "resynthesis")
+STAGES = ("speech", "teacher", "targets", "student", "baselines", "codebook", "vocoder", "resynthesis")
 
 CLUSTER_COUNTS = (200, 500)
 """Numbers of teacher clusters that the student learns, and sizes of the codebooks that are compared."""
@@ -28,14 +33,21 @@ NUM_UNITS = 500
 """Size of the published codebook, that of mHuBERT-25Hz: with more units, more of the phones is kept."""
 
 STUDENT_MINUTES = 166.0
-VOCODER_MINUTES = 134.0
 """CPU time of training. The published student was trained in three runs (45, 55 and 66 minutes): the first without
-`steel-sky` and formant shifts, the second without Kokoro's voices, both with batches of half the size. The vocoder was
-trained in four (45, 35, 24 and 30): three on units of clean speech, with batches of half the size, each starting from
-the mean embedding of the former units of each unit's frames; the last on today's data."""
+`steel-sky` and formant shifts, the second without Kokoro's voices, both with batches of half the size."""
+
+VOCODER_MINUTES = 134.0
+"""Time of training. The published vocoder was trained without discriminators, in four runs (45, 35, 24 and 30
+minutes): three on units of clean speech, with batches of half the size, each starting from the mean embedding of the
+former units of each unit's frames; the last on today's data."""
 
 VOCODER_HOURS = 2.0
 """Training speech of the vocoder."""
+
+NUM_AUGMENTED = 2
+"""Augmented versions of it. The vocoder learns to speak their units too in its own voice: recordings of other people
+have units that clean speech of one voice never has. Each utterance is between pauses: noisy silence has units of its
+own, at which the vocoder must be silent."""
 
 NUM_RESYNTHESIZED = 40
 """Held-out sentences that are resynthesised and transcribed."""
@@ -55,7 +67,7 @@ class CodecStages:
     def __init__(self, work_dir: Path, librispeech: Path):
         self.work_dir, self.librispeech = work_dir, librispeech
         self.speech_dir = work_dir / "speech"
-        for name in ("teacher", "targets", "units", "out"):
+        for name in ("teacher", "targets", "out"):
             (work_dir / name).mkdir(parents=True, exist_ok=True)
 
     def speech(self) -> dict[str, Any]:
@@ -107,8 +119,8 @@ class CodecStages:
             student.Targets(self.work_dir / "targets" / f"{name}.npz", CLUSTER_COUNTS) for name in names
         ]
         shares = [speech.TRAINING_SHARES[name] for name in names]
-        sampler = student.CropSampler([self.bank(name) for name in names], shares, training_targets, seed=0)
-        return student.train_student(sampler, CLUSTER_COUNTS, STUDENT_MINUTES, self.work_dir / "student.pt")
+        crops = student.Crops([self.bank(name) for name in names], shares, training_targets, seed=0)
+        return student.train_student(crops, CLUSTER_COUNTS, STUDENT_MINUTES, self.work_dir / "student")
 
     def baselines(self) -> dict[str, Any]:
         """Measure the units of MFCCs and of the teacher."""
@@ -126,7 +138,7 @@ class CodecStages:
 
     def codebook(self) -> dict[str, Any]:
         """Cluster the student's states into codebooks, and measure their units."""
-        model = student.load_student(self.work_dir / "student.pt", CLUSTER_COUNTS)
+        model = student.load_student(self.work_dir / "student", CLUSTER_COUNTS)
         round_to_half(model)
         states = np.concatenate([student_states(model, *utterances) for utterances in self._utterances_to_fit()])
         banks = {name: self.bank(name) for name in EVALUATED}
@@ -137,54 +149,48 @@ class CodecStages:
             figures[f"student_{count}"] = evaluate_units(banks, partial(encode_utterance, make_codec(model, book)))
         return figures
 
-    def units(self) -> dict[str, Any]:
-        """Encode the vocoder's training speech, clean and augmented."""
-        bank = SpeechBank(self.speech_dir, "hibari", VOCODER_HOURS)
-        versions = voice_sampler.encode_versions(self.encoder(), bank)
-        np.save(self.work_dir / "units" / "hibari.npy", versions.astype(np.int16))
-        return {"versions": len(versions), "hours": bank.hours}
-
     def vocoder(self) -> dict[str, Any]:
-        """Train the vocoder and its duration predictor; save the codec."""
+        """Train the vocoder on the units of one voice, clean and augmented, and save the codec."""
         bank = SpeechBank(self.speech_dir, "hibari", VOCODER_HOURS)
-        units = np.load(self.work_dir / "units" / "hibari.npy")
-        vocoder = vocoder_training.make_vocoder(NUM_UNITS)
-        sampler = voice_sampler.VoiceSampler(bank, units, seed=1)
-        figures = vocoder_training.train_generator(
-            vocoder, sampler, VOCODER_MINUTES, self.work_dir / "vocoder.pt", peak_rate=1e-3, final_rate=1e-5
+        rows = {held_out: [with_pauses(bank.rows[i]) for i in bank.indices(held_out)] for held_out in (False, True)}
+        encoder, folder = self.work_dir / "encoder", self.work_dir / "vocoder"
+        self.encoder().save_pretrained(encoder)
+        run_script(
+            "train_vocoder.py",
+            config=SCRIPTS / "recipes" / "vocoder-cpu.yaml",
+            source=write_rows(self.speech_dir / "vocoder.jsonl", rows[False]),
+            validation_source=write_rows(self.speech_dir / "vocoder-validation.jsonl", rows[True]),
+            layout="manifest",
+            codec=encoder,
+            output_dir=folder,
+            num_augmentations=NUM_AUGMENTED,
+            max_train_hours=VOCODER_MINUTES / 60,
         )
-        figures["duration_loss"] = vocoder_training.train_durations(vocoder, sampler.sequences())
-        codec = self.encoder()
-        codec = HubertUnitCodec.from_parts(codec.encoder, codec.codebook, layer=4, vocoder=vocoder)
-        save_codec(codec, self.work_dir / "out" / "codec")
-        return figures
+        save_codec(HubertUnitCodec.from_pretrained(folder), self.work_dir / "out" / "codec")
+        return {"run": json.loads((folder / "training_run.json").read_text())}
 
     def resynthesis(self) -> dict[str, Any]:
         """Word error rates of Whisper base on the originals and on their resynthesis."""
-        codec, folder = self.codec(), self.work_dir / "whisper-base"
+        codec = self.codec()
+        recogniser = load_recogniser(str(self.work_dir / "whisper-base"), codec.device)
         figures = {}
         for name in ("hibari", "audiobooks"):
             bank = self.bank(name)
-            indices = bank.indices(held_out=True)[:NUM_RESYNTHESIZED]
-            originals = [bank.waveform(index) for index in indices]
-            units = [torch.from_numpy(encode(codec, waveform)) for waveform in originals]
-            transcripts = {"original": whisper.transcribe(folder, originals)}
-            for version in ("true_durations", "predicted_durations"):
-                waveforms = [resynthesize(codec, sequence, version == "predicted_durations") for sequence in units]
-                transcripts[version] = whisper.transcribe(folder, waveforms)
-                examples = self.work_dir / "examples" / f"{name}_{version}"
-                save_examples(examples, waveforms[:5], transcripts[version][:5])
-            # The LibriSpeech clips come without text: there, the transcript of the original is the reference.
-            known = zip(indices, transcripts["original"], strict=True)
-            references = [bank.rows[index].text or transcript for index, transcript in known]
-            figures[f"{name}_word_error_rates"] = {
-                version: word_error_rate(references, hypotheses) for version, hypotheses in transcripts.items()
-            }
+            rows = [bank.rows[index] for index in bank.indices(held_out=True)[:NUM_RESYNTHESIZED]]
+            source = str(write_rows(self.speech_dir / f"resynthesis-{name}.jsonl", rows))
+            recordings = prepare_recordings(
+                self.work_dir / "resynthesis" / name,
+                VoiceSourceArguments(source, "manifest"),
+                codec,
+                PieceRules(),
+                PartialState(),
+            )
+            figures[name] = word_error_rates(codec, recordings, range(len(recordings)), recogniser)
         return figures
 
     def encoder(self) -> HubertUnitCodec:
         """The codec without a vocoder."""
-        model = student.load_student(self.work_dir / "student.pt", CLUSTER_COUNTS)
+        model = student.load_student(self.work_dir / "student", CLUSTER_COUNTS)
         return make_codec(model, np.load(self.work_dir / f"codebook-{NUM_UNITS}.npy"))
 
     def codec(self) -> HubertUnitCodec:

@@ -1,17 +1,18 @@
 """The student: a small HuBERT at 25 Hz that learns to predict the teacher's clusters."""
 
-import queue
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_model
 from torch import nn
-from transformers import HubertConfig, HubertModel
+from transformers import HubertConfig, HubertModel, Trainer, TrainingArguments
+
+from slam_hf.codec_training.augmentation import Augmentation
 
 from ..speech_bank import HOP_LENGTH, SpeechBank
-from .augmentation import augment, change_speed
-from .timed_training import train_for
+from ..timed_training import TIMED, train_for
 
 
 CROP_FRAMES = 100
@@ -55,8 +56,24 @@ class Student(nn.Module):
         self.heads = nn.ModuleDict({str(count): nn.Linear(width, count) for count in cluster_counts})
         self.regression = nn.Linear(width, NUM_REGRESSED)
 
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        return self.hubert(nn.functional.pad(waveforms, (PAD, PAD))).last_hidden_state
+    def forward(
+        self, waveforms: torch.Tensor, labels: torch.Tensor, components: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Mean smoothed cross-entropy to the sets of clusters, and half the smooth L1 distance to the components.
+
+        Waveforms have shape `(batch, num_samples)`, labels `(batch, num_frames, num_cluster_counts)`, with -100 where
+        there are none, and components `(batch, num_frames, 64)`.
+        """
+        with torch.autocast("cpu", torch.bfloat16):
+            states = self.hubert(nn.functional.pad(waveforms, (PAD, PAD))).last_hidden_state
+        known = labels[..., 0] >= 0
+        states = states.float()[known]
+        losses = [
+            nn.functional.cross_entropy(head(states), labels[known][:, index], label_smoothing=0.05)
+            for index, head in enumerate(self.heads.values())
+        ]
+        regression = nn.functional.smooth_l1_loss(self.regression(states), components[known])
+        return {"loss": torch.stack(losses).mean() + 0.5 * regression}
 
     def states(self, waveforms: torch.Tensor) -> torch.Tensor:
         """States of the last layer, before the norm that follows it, as the codec quantises them."""
@@ -73,9 +90,11 @@ class Targets:
         self.components = arrays["components"]
 
 
-class CropSampler:
+class Crops(torch.utils.data.IterableDataset):
     r"""
     Random training crops of 4 s: utterances of one bank one after the other, at one speed, augmented.
+
+    Each is a waveform `(64000,)`, labels `(100, num_cluster_counts)` (-100: none) and components `(100, 64)`.
 
     Args:
         banks (`list[SpeechBank]`):
@@ -89,108 +108,75 @@ class CropSampler:
     """
 
     def __init__(self, banks: list[SpeechBank], shares: list[float], targets: list[Targets], seed: int):
-        self.banks, self.targets = banks, targets
-        self.rng = np.random.default_rng(seed)
+        self.banks, self.targets, self.seed = banks, targets, seed
         self.utterances = [
-            [index for index in bank.indices(held_out=False) if bank.rows[index].num_frames >= 10] for bank in banks
+            [index for index in bank.indices(held_out=False) if bank.num_frames(index) >= 10] for bank in banks
         ]
         self.probabilities = np.array(shares) / sum(shares)
 
-    def batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Waveforms `(16, 64000)`, labels `(16, 100, num_cluster_counts)` (-100: none), components `(16, 100, 64)`."""
-        crops = [self._crop() for _ in range(BATCH_SIZE)]
-        return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*crops, strict=True))
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        rng = np.random.default_rng(self.seed)
+        while True:
+            yield self._crop(rng)
 
-    def _crop(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        chosen = self.rng.choice(len(self.banks), p=self.probabilities)
+    def _crop(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        chosen = rng.choice(len(self.banks), p=self.probabilities)
         bank, targets = self.banks[chosen], self.targets[chosen]
         waveform = np.zeros(CROP_FRAMES * HOP_LENGTH, np.float32)
         labels = np.full((CROP_FRAMES, targets.labels.shape[1]), -100, np.int64)
         components = np.zeros((CROP_FRAMES, NUM_REGRESSED), np.float32)
-        speed = self.rng.uniform(0.82, 1.22) if self.rng.random() < 0.6 else 1.0
+        speed = rng.uniform(0.82, 1.22) if rng.random() < 0.6 else 1.0
         position = 0
         while position < CROP_FRAMES - 10:
-            index = self.utterances[chosen][self.rng.integers(len(self.utterances[chosen]))]
+            index = self.utterances[chosen][rng.integers(len(self.utterances[chosen]))]
             samples = change_speed(bank.waveform(index), speed)
             length = len(samples) // HOP_LENGTH
-            skipped = int(self.rng.integers(0, max(1, length // 3))) if position == 0 else 0
+            skipped = int(rng.integers(0, max(1, length // 3))) if position == 0 else 0
             taken = min(length - skipped, CROP_FRAMES - position)
             start = position * HOP_LENGTH
             waveform[start : start + taken * HOP_LENGTH] = samples[
                 skipped * HOP_LENGTH : (skipped + taken) * HOP_LENGTH
             ]
             sources = ((np.arange(skipped, skipped + taken) + 0.5) * speed).astype(int)
-            sources = bank.frame_offsets[index] + np.minimum(sources, bank.rows[index].num_frames - 1)
+            sources = bank.frame_offsets[index] + np.minimum(sources, bank.num_frames(index) - 1)
             labels[position : position + taken] = targets.labels[sources]
             components[position : position + taken] = targets.components[sources]
-            position += taken + int(self.rng.integers(0, 3))
-        return augment(waveform, self.rng), labels, components
+            position += taken + int(rng.integers(0, 3))
+        waveform = Augmentation(int(rng.integers(2**31)))("crop", waveform)
+        return {"waveforms": waveform, "labels": labels, "components": components}
 
 
-def train_student(
-    sampler: CropSampler, cluster_counts: tuple[int, ...], minutes: float, checkpoint: Path, peak_rate: float = 1e-3
-) -> dict[str, float]:
-    r"""
-    Train the student for a given CPU time.
+def change_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
+    """Play a waveform `speed` times as fast: its tempo, pitch and formants change together."""
+    if speed == 1.0:
+        return waveform
+    positions = np.arange(0, len(waveform) - 1, speed)
+    return np.interp(positions, np.arange(len(waveform)), waveform).astype(np.float32)
 
-    Args:
-        sampler ([`CropSampler`]):
-            The training data.
-        cluster_counts (`tuple[int, ...]`):
-            Numbers of clusters.
-        minutes (`float`):
-            CPU minutes to train.
-        checkpoint (`Path`):
-            File for the state. Training resumes from it if it exists.
-        peak_rate (`float`, *optional*, defaults to 1e-3):
-            Highest learning rate, after 200 steps of warm-up; it falls to 0 linearly in time.
 
-    Returns:
-        `dict`: steps, CPU minutes, the last loss and hours of audio seen.
-    """
+def train_student(crops: Crops, cluster_counts: tuple[int, ...], minutes: float, folder: Path) -> dict[str, float]:
+    """Train the student for a given number of CPU minutes, or continue its training. Returns the figures of
+    [`train_for`] and the hours of audio that it has heard."""
+    args = TrainingArguments(
+        str(folder),
+        **TIMED,
+        per_device_train_batch_size=BATCH_SIZE,
+        gradient_accumulation_steps=BATCHES_PER_STEP,
+        learning_rate=1e-3,
+        lr_scheduler_type="linear",
+        warmup_steps=0.02,
+        adam_beta2=0.98,
+        weight_decay=0.01,
+        dataloader_num_workers=1,
+    )
     torch.manual_seed(0)
-    student = Student(cluster_counts)
-    optimizer = torch.optim.AdamW(student.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-    batches = _prefetch(sampler)
-
-    def compute_loss() -> torch.Tensor:
-        waveforms, labels, components = batches.get()
-        with torch.autocast("cpu", torch.bfloat16):
-            states = student(waveforms)
-        return _loss(student, states.float(), labels, components)
-
-    def learning_rate(share: float, step: int) -> float:
-        return peak_rate * min(1.0, (step + 1) / 200) * max(0.01, 1 - share)
-
-    figures = train_for(minutes, student, optimizer, compute_loss, learning_rate, 1.0, checkpoint, BATCHES_PER_STEP)
+    figures = train_for(Trainer(Student(cluster_counts), args, train_dataset=crops), minutes)
     num_crops = figures["steps"] * BATCHES_PER_STEP * BATCH_SIZE
-    return figures | {"audio_hours_seen": num_crops * CROP_FRAMES / 25 / 3600}
+    return figures | {"audio_hours_heard": num_crops * CROP_FRAMES / 25 / 3600}
 
 
-def load_student(checkpoint: Path, cluster_counts: tuple[int, ...]) -> Student:
+def load_student(folder: Path, cluster_counts: tuple[int, ...]) -> Student:
     """The trained student, in evaluation mode."""
     student = Student(cluster_counts)
-    student.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])  # noqa: TID251 (weights_only)
+    load_model(student, folder / "model.safetensors")
     return student.eval()
-
-
-def _loss(student: Student, states: torch.Tensor, labels: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
-    """Mean smoothed cross-entropy to the sets of clusters, and half the smooth L1 distance to the components."""
-    known = labels[..., 0] >= 0
-    regression = nn.functional.smooth_l1_loss(student.regression(states)[known], components[known])
-    losses = [
-        nn.functional.cross_entropy(head(states[known]), labels[known][:, index], label_smoothing=0.05)
-        for index, head in enumerate(student.heads.values())
-    ]
-    return torch.stack(losses).mean() + 0.5 * regression
-
-
-def _prefetch(sampler: CropSampler) -> queue.Queue:
-    batches: queue.Queue = queue.Queue(4)
-
-    def fill() -> None:
-        while True:
-            batches.put(sampler.batch())
-
-    threading.Thread(target=fill, daemon=True).start()
-    return batches

@@ -74,8 +74,8 @@ def position_means(states: list[np.ndarray], positions: list[np.ndarray]) -> np.
 def _pack(bank: SpeechBank) -> list[list[tuple[int, int, int]]]:
     """Windows of `(utterance, position, length)`, in frames."""
     windows, position = [[]], 0
-    for index, row in enumerate(bank.rows):
-        length = min(row.num_frames, WINDOW_FRAMES - 2 * GAP_FRAMES)
+    for index in range(len(bank.rows)):
+        length = min(bank.num_frames(index), WINDOW_FRAMES - 2 * GAP_FRAMES)
         if position + length > WINDOW_FRAMES - GAP_FRAMES:
             windows.append([])
             position = 0

@@ -34,7 +34,7 @@ def evaluate_units(
     """
     held_out = {name: banks[name].indices(held_out=True) for name in EVALUATED}
     units = {name: [units_of(banks[name], index) for index in indices] for name, indices in held_out.items()}
-    phones = [phone_labels(banks[name].rows[index]) for name in UNSEEN for index in held_out[name]]
+    phones = [phone_labels(banks[name], index) for name in UNSEEN for index in held_out[name]]
     unseen_units = np.concatenate([sequence for name in UNSEEN for sequence in units[name]])
     figures = {"pnmi_unseen": phone_normalized_mutual_information(unseen_units, np.concatenate(phones))}
     for first, second in VOICE_PAIRS:

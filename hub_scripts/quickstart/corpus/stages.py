@@ -65,7 +65,7 @@ class CorpusStages:
         torch.manual_seed(0)
         aligner = Aligner(self.codec.codebook, self.codec.frame_rate)
         training = read_rows(files["sentences/train"])
-        figures = {"training": train_aligner(aligner, training, ALIGNER_MINUTES, self.work_dir / "aligner.pt")}
+        figures = {"training": train_aligner(aligner, training, ALIGNER_MINUTES, self.work_dir / "aligner")}
         aligner.eval()
         voice, time_phones = hibari_voice(), hibari_phones()
         spoken = [(text, voice(text, 1.0)) for text in self.texts.sentences["validation"]]

@@ -1,19 +1,19 @@
 import numpy as np
 import pytest
-from quickstart.codec import augmentation
+
+from slam_hf.codec_training import augmentation
+from slam_hf.codec_training.augmentation import Augmentation
 
 
-def test_speed_changes_length():
-    waveform = np.arange(100, dtype=np.float32)
-    np.testing.assert_allclose(augmentation.change_speed(waveform, 2.0), np.arange(0, 99, 2))
-    assert augmentation.change_speed(waveform, 1.0) is waveform
-
-
-def test_augmentation_is_reproducible_and_keeps_length():
+def test_a_version_depends_on_its_number_and_the_recording_and_keeps_length_and_power():
     waveform = np.sin(np.arange(16_000) / 10).astype(np.float32)
-    first, second = (augmentation.augment(waveform, np.random.default_rng(3)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert first.shape == waveform.shape and np.isfinite(first).all()
+    versions = [Augmentation(number)("anna/000", waveform) for number in range(8)]
+    for number, version in enumerate(versions):
+        np.testing.assert_array_equal(Augmentation(number)("anna/000", waveform), version)
+        assert version.shape == waveform.shape and version.dtype == np.float32
+        assert version.std() == pytest.approx(waveform.std(), rel=1e-3)
+    assert sum(np.allclose(version, waveform, atol=0.05) for version in versions) < 3
+    assert not np.array_equal(Augmentation(0)("anna/001", waveform), versions[0])
 
 
 def test_formants_move_and_the_pitch_stays():

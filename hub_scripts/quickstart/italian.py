@@ -1,0 +1,87 @@
+"""Recordings in a language other than English, to try the README's way to a codec and a model of your own with: four
+voices of espeak-ng tell short Italian stories, each told by two of them, half an hour in all.
+
+python hub_scripts/quickstart/italian.py italian
+
+It needs espeak-ng (`apt-get install espeak-ng`) and takes seconds. `italian/manifest.jsonl` has what is said, and who
+says it.
+"""
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+
+NUM_STORIES = 72
+
+VOICES = {
+    "anna": ("it+f2", 55, 150),
+    "bruno": ("it+m3", 40, 145),
+    "carla": ("it+f4", 70, 165),
+    "dario": ("it+m7", 30, 135),
+}
+"""espeak-ng's voice, pitch (0 to 99) and words a minute of each speaker."""
+
+HEROES = ("Giulia", "Marco", "Elena", "Paolo", "Sofia", "Luca", "Chiara", "Matteo", "Teresa", "Andrea")
+FRIENDS = ("suo fratello", "sua sorella", "la nonna", "un'amica", "il cane", "lo zio", "due compagni", "la maestra")
+ENDINGS = (
+    "La sera torna a casa e racconta tutto.",
+    "Poi comincia a piovere, e tutti corrono via.",
+    "Alla fine ride e canta una canzone.",
+    "Quando fa buio, vuole restare ancora un poco.",
+)
+PLACES = {
+    "al mare": (
+        ("una barca bianca", "una conchiglia rosa", "un granchio", "un gabbiano"),
+        ("nuota fra le onde", "costruisce un castello di sabbia", "pesca dal molo"),
+    ),
+    "nel bosco": (
+        ("una volpe", "un fungo enorme", "una quercia antica", "uno scoiattolo"),
+        ("raccoglie le castagne", "segue un sentiero", "ascolta gli uccelli"),
+    ),
+    "al mercato": (
+        ("una cesta di mele", "un banco di formaggi", "tre meloni maturi", "un mazzo di fiori"),
+        ("compra il pane", "assaggia l'uva", "cerca un regalo"),
+    ),
+    "in montagna": (
+        ("una cascata", "un'aquila", "un rifugio di pietra", "la prima neve"),
+        ("sale fino alla cima", "beve l'acqua fredda", "accende un fuoco"),
+    ),
+    "in fattoria": (
+        ("un asino", "sette galline", "una mucca con il vitello", "il vecchio trattore"),
+        ("porta il fieno", "raccoglie le uova", "munge le capre"),
+    ),
+}
+"""What one sees at a place, and what one does there."""
+
+
+def tell_story(rng: random.Random) -> str:
+    place = rng.choice(list(PLACES))
+    things, actions = PLACES[place]
+    (first, second), (action, next_action) = rng.sample(things, 2), rng.sample(actions, 2)
+    start = f"{rng.choice(HEROES)} va {place} con {rng.choice(FRIENDS)}. Vede {first} e {second}. "
+    return start + f"Prima {action}, dopo {next_action}. {rng.choice(ENDINGS)}"
+
+
+def main(folder: Path) -> None:
+    rng = random.Random(0)
+    pairs = list(itertools.combinations(VOICES, 2))
+    rows = []
+    for number in range(NUM_STORIES):
+        story = tell_story(rng)
+        for speaker in pairs[number % len(pairs)]:
+            voice, pitch, speed = VOICES[speaker]
+            path = Path(speaker, f"{number:03d}.wav")
+            (folder / speaker).mkdir(parents=True, exist_ok=True)
+            command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(speed), "-w", folder / path, story]
+            subprocess.run(command, check=True)
+            rows.append({"path": str(path), "id": str(path.with_suffix("")), "text": story, "speaker": speaker})
+    rng.shuffle(rows)  # what is held out is taken from the end, and is of all voices then
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
