@@ -71,11 +71,21 @@ class ConversionArguments:
         default=None, metadata={"help": "Number of units of a TWIST model. Default: all ids from its offset on."}
     )
     hubert: str | None = field(
-        default=None, metadata={"help": "Folder or Hub repository of a HuBERT, to make a codec instead of a model."}
+        default=None,
+        metadata={
+            "help": "Folder or Hub repository of a HuBERT or another encoder, to make a codec instead of a model."
+        },
     )
     hubert_revision: str = field(default="main", metadata={"help": "Revision of that repository."})
     layer: int | None = field(
-        default=None, metadata={"help": "Layer of the HuBERT that the k-means was fitted on, counted from 1."}
+        default=None, metadata={"help": "Layer of the encoder that the k-means was fitted on, counted from 1."}
+    )
+    do_normalize: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether the k-means was fitted on clips of mean 0 and variance 1. Default: what the encoder's "
+            "preprocessor_config.json says, but False for a HuBERT."
+        },
     )
     kmeans: str | None = field(default=None, metadata={"help": "File with a scikit-learn KMeans."})
     vocoder: str | None = field(default=None, metadata={"help": "File with a unit HiFi-GAN, if there is one."})
@@ -103,7 +113,8 @@ def convert_model(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
         codec = load_codec(args.codec)
         check_codec(codec, tokenizer.num_units)
     model.save_pretrained(folder)
-    SpeechLMProcessor(make_feature_extractor(), tokenizer, codec).save_pretrained(folder)
+    feature_extractor = make_feature_extractor(16_000 if codec is None else codec.sampling_rate)
+    SpeechLMProcessor(feature_extractor, tokenizer, codec).save_pretrained(folder)
     if args.codec is not None and codec is None:
         pin_codec(folder, args.codec)
     export_remote_code(folder)
@@ -147,6 +158,7 @@ def convert_codec(args: ConversionArguments, folder: Path, repo_id: str) -> Mode
         vocoder=args.vocoder,
         vocoder_config=args.vocoder_config,
         hubert_revision=args.hubert_revision,
+        do_normalize=args.do_normalize,
     )
     codec.save_pretrained(folder)
     export_remote_code(folder)

@@ -23,6 +23,7 @@ def parse_arguments(
     libraries: Sequence[type] = (),
     args: Sequence[str] | None = None,
     launches: bool = False,
+    recipes: bool = False,
 ) -> tuple[Any, ...]:
     r"""
     Parse the command line of a script.
@@ -42,6 +43,9 @@ def parse_arguments(
             `accelerate launch` among its own, such as `--num_processes 2`, it is started again by accelerate, and this
             process ends with it.
 
+        recipes (`bool`, *optional*, defaults to `False`):
+            Whether the script takes recipes without `libraries` too.
+
     Returns:
         `tuple`: an instance of each dataclass.
 
@@ -50,7 +54,7 @@ def parse_arguments(
     """
     args = list(sys.argv[1:] if args is None else args)
     options = help_options(doc)
-    if not libraries:
+    if not libraries and not recipes:
         if launches:
             options["epilog"] = LAUNCHES
         parser = HfArgumentParser(dataclasses, **options)
@@ -60,13 +64,15 @@ def parse_arguments(
 
     if "--help" in args or "-h" in args:
         names = " and ".join(f"{library.__module__.split('.')[0]}.{library.__name__}" for library in libraries)
-        options["epilog"] = f"All arguments of {names} are accepted too: --help_all lists them. {LAUNCHES}"
+        accepted = f"All arguments of {names} are accepted too: --help_all lists them. " if libraries else ""
+        options["epilog"] = accepted + LAUNCHES
         parser = HfArgumentParser(dataclasses, **options)
     else:
         parser = RecipeParser([*dataclasses, *libraries], **options)
     # The parser takes `--config` out of the command line before the other arguments.
     parser.add_argument("--config", default=argparse.SUPPRESS, help="A recipe: a YAML file with these arguments.")
-    parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
+    if libraries:
+        parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
     _check_known(parser, args, launches=True)
     return parser.parse_args_and_config(args)
 

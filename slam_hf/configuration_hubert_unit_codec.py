@@ -6,11 +6,15 @@ import os
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import EncodecFeatureExtractor, HubertConfig, PreTrainedConfig
+from transformers import AutoConfig, EncodecFeatureExtractor, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .loading_utils import naming_damaged_files, without_loading_options
 from .unit_vocabulary import check_num_units
+
+
+FILTER_BANK = (400, 160)
+"""Samples of a window and between windows of the filter bank that a wav2vec2-BERT takes, at any sampling rate."""
 
 
 @strict
@@ -156,9 +160,11 @@ class HubertUnitCodecConfig(PreTrainedConfig):
     Configuration of a [`HubertUnitCodec`].
 
     Args:
-        encoder_config (`HubertConfig` or `dict`, *optional*):
-            The HuBERT, which ends with the layer whose states are quantised. Defaults to HuBERT-base with all its
-            layers.
+        encoder_config (`PreTrainedConfig` or `dict`, *optional*):
+            The encoder, which ends with the layer whose states are quantised: a HuBERT, WavLM, wav2vec 2.0,
+            data2vec-audio, UniSpeech, UniSpeech-SAT, wav2vec2-Conformer or wav2vec2-BERT, or another model of
+            transformers with such convolutions over the waveform. A `dict` without `model_type` is a HuBERT. Defaults
+            to HuBERT-base with all its layers.
         vocoder_config ([`UnitHifiGanConfig`] or `dict`, *optional*):
             The vocoder, or `None` for a codec that only encodes.
         num_units (`int`, *optional*, defaults to 500):
@@ -169,12 +175,19 @@ class HubertUnitCodecConfig(PreTrainedConfig):
             Number of zeros added before and after a waveform. With the default, the first and the last frame reach
             equally far beyond the waveform, and `n` samples give `n // hop_length` frames; it is 40 for HuBERT
             at 50 and at 25 frames a second.
+        do_normalize (`bool`, *optional*, defaults to `False`):
+            Whether each clip is first normalised to mean 0 and variance 1, as `Wav2Vec2FeatureExtractor` does.
+        feature_stride (`int`, *optional*, defaults to 2):
+            For a wav2vec2-BERT, the number of filter-bank frames that make one of its own.
+
+    Raises:
+        ValueError: the encoder has no hidden state for each frame of a waveform, or the parts do not fit each other.
     """
 
     model_type = "hubert_unit_codec"
     _auto_class = "AutoConfig"
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
-        "encoder_config": SubConfigSpec(HubertConfig),
+        "encoder_config": SubConfigSpec(AutoConfig, model_type="hubert"),
         "vocoder_config": SubConfigSpec(UnitHifiGanConfig, optional=True),
     }
     attribute_map: ClassVar[dict[str, str]] = {"codebook_size": "num_units"}
@@ -184,11 +197,14 @@ class HubertUnitCodecConfig(PreTrainedConfig):
     num_units: int = 500
     sampling_rate: int = 16_000
     pad: int | None = None
+    do_normalize: bool = False
+    feature_stride: int = 2
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        check_encoder_config(self.encoder_config)
         if self.pad is None:
-            self.pad = max(0, (self.receptive_field - self.hop_length) // 2)
+            self.pad = self.default_pad
         self.check()
 
     def __setattr__(self, name: str, value: Any):
@@ -198,6 +214,14 @@ class HubertUnitCodecConfig(PreTrainedConfig):
     def check(self) -> None:
         """Raise a `ValueError` if the parts do not fit each other, as after a change of one of them."""
         check_num_units(self.num_units)
+        check_encoder_config(self.encoder_config)
+        if self.takes_filter_bank and (
+            self.feature_stride < 1 or self.encoder_config.feature_projection_input_dim % self.feature_stride
+        ):
+            raise ValueError(
+                f"`feature_stride` must divide the encoder's {self.encoder_config.feature_projection_input_dim} "
+                f"features; got {self.feature_stride}."
+            )
         if not 0 <= self.pad <= self.receptive_field:
             raise ValueError(f"`pad` must be from 0 to {self.receptive_field}, a frame's samples; got {self.pad}.")
         if self.vocoder_config is not None:
@@ -214,9 +238,14 @@ class HubertUnitCodecConfig(PreTrainedConfig):
         return self.encoder_config.num_hidden_layers
 
     @property
+    def takes_filter_bank(self) -> bool:
+        """`bool`: Whether the encoder takes the features of a filter bank in place of a waveform."""
+        return self.encoder_config.model_type == "wav2vec2-bert"
+
+    @property
     def hop_length(self) -> int:
         """`int`: Samples per frame."""
-        return math.prod(self.encoder_config.conv_stride)
+        return math.prod(stride for _, stride in self._front_end)
 
     @property
     def frame_rate(self) -> float:
@@ -225,18 +254,29 @@ class HubertUnitCodecConfig(PreTrainedConfig):
 
     @property
     def receptive_field(self) -> int:
-        """`int`: Samples that one frame of the convolutions sees."""
+        """`int`: Samples that one frame sees below the transformer."""
         samples = 1
-        kernels, strides = self.encoder_config.conv_kernel, self.encoder_config.conv_stride
-        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        for kernel, stride in reversed(self._front_end):
             samples = (samples - 1) * stride + kernel
         return samples
 
+    @property
+    def default_pad(self) -> int:
+        """`int`: The default of `pad`."""
+        return max(0, (self.receptive_field - self.hop_length) // 2)
+
     def num_frames(self, num_samples: int) -> int:
-        """Frames that the convolutions make of a waveform, `pad` at both ends included in its samples."""
-        for kernel, stride in zip(self.encoder_config.conv_kernel, self.encoder_config.conv_stride, strict=True):
+        """Frames that the encoder makes of a waveform, `pad` at both ends included in its samples."""
+        for kernel, stride in self._front_end:
             num_samples = (num_samples - kernel) // stride + 1
         return num_samples
+
+    @property
+    def _front_end(self) -> list[tuple[int, int]]:
+        """Kernel and stride of each step from samples to frames."""
+        if self.takes_filter_bank:
+            return [FILTER_BANK, (self.feature_stride, self.feature_stride)]
+        return list(zip(self.encoder_config.conv_kernel, self.encoder_config.conv_stride, strict=False))
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         """As for every configuration. The settings of the codec's feature extractor are saved beside it."""
@@ -256,8 +296,21 @@ class HubertUnitCodecConfig(PreTrainedConfig):
             )
 
 
+def check_encoder_config(config: PreTrainedConfig) -> None:
+    """Raise a `ValueError` if a model has no hidden state for each frame of a waveform of any length."""
+    is_known = config.model_type == "wav2vec2-bert" or all(
+        hasattr(config, name) for name in ("conv_kernel", "conv_stride", "hidden_size", "num_hidden_layers")
+    )
+    if not is_known:
+        raise ValueError(
+            f"A codec cannot be built on a model of type {config.model_type!r}: it has no hidden state for each frame "
+            "of a waveform. Take a HuBERT, WavLM, wav2vec 2.0, data2vec-audio, UniSpeech-SAT or wav2vec2-BERT."
+        )
+
+
 def make_feature_extractor(sampling_rate: int = 16_000) -> EncodecFeatureExtractor:
-    """What a codec's waveforms go through: it checks their rate, in Hz, and pads them. It does not normalise them."""
+    """What a codec's waveforms go through: it checks their rate, in Hz, and pads them. It does not normalise them: the
+    codec does, if its configuration says so."""
     return EncodecFeatureExtractor(feature_size=1, sampling_rate=sampling_rate)
 
 

@@ -1,10 +1,10 @@
-"""The unit codec: audio to the k-means units of a HuBERT layer, and units back to audio with a unit HiFi-GAN."""
+"""The unit codec: audio to the k-means units of a layer of HuBERT or another encoder, and units back to audio."""
 
 import copy
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,18 +13,21 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import HubertModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
-from .configuration_hubert_unit_codec import HubertUnitCodecConfig
+from .configuration_hubert_unit_codec import HubertUnitCodecConfig, check_encoder_config
+from .filter_bank import filter_bank_features, normalise
 from .loading_utils import SafeLoadingMixin, check_finite
-from .masked_hubert import hubert_states
+from .masked_hubert import can_mask, layer_states
 from .modeling_unit_hifigan import UnitHifiGan, Voice
 from .padding_utils import copy_to, pad_rows, split_clips, split_durations, split_units
 from .public_names import public_name
 
+
+logger = logging.get_logger(__name__)
 
 _BATCH_SECONDS = 64
 """Least audio in a full batch on an accelerator. HuBERT-base takes 0.6 TFLOP for it: longer than the launch of its
@@ -84,17 +87,19 @@ class HubertUnitCodecOutput(ModelOutput):
 
 class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     r"""
-    A codec between audio and discrete units. The encoder is a HuBERT (https://huggingface.co/papers/2106.07447) up to
-    the layer whose states a k-means codebook quantises. The decoder, which is optional, is a [`UnitHifiGan`].
+    A codec between audio and discrete units. The encoder is a HuBERT (https://huggingface.co/papers/2106.07447) or
+    another model with a hidden state for each frame ([`HubertUnitCodecConfig`]), up to the layer whose states a
+    k-means codebook quantises. The decoder, which is optional, is a [`UnitHifiGan`].
 
-    The units of a clip never depend on what else is in the batch. On a CPU each clip goes through HuBERT alone and
-    without padding, which is also the faster way there. On an accelerator clips share padded batches, and a masked
-    forward keeps the padding out of their states ([`~masked_hubert.hubert_states`]). As rounding may differ between
-    batches of different shapes, the length of a clip alone decides the shape of its batch.
+    The units of a clip never depend on what else is in the batch. On a CPU each clip goes through the encoder alone
+    and without padding, which is also the faster way there. On an accelerator clips share padded batches, and a masked
+    forward keeps the padding out of their states ([`~masked_hubert.hubert_states`]); an encoder that it does not know
+    takes them one by one there too. As rounding may differ between batches of different shapes, the length of a clip
+    alone decides the shape of its batch.
 
     `from_pretrained(..., dtype=torch.bfloat16)` is faster on a GPU. The codebook and the durations stay in float32,
-    but HuBERT's states are rounded, which changes some units: with the quickstart codec those of 0.51 % of the frames
-    of recordings of people, and of 0.28 % of its vocoder's. `hub_scripts/compare_units.py` counts them.
+    but the hidden states are rounded, which changes some units: with the quickstart codec those of 0.51 % of the
+    frames of recordings of people, and of 0.28 % of its vocoder's. `hub_scripts/compare_units.py` counts them.
 
     Args:
         config ([`HubertUnitCodecConfig`]):
@@ -125,7 +130,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     def __init__(self, config: HubertUnitCodecConfig):
         super().__init__(config)
         config.check()
-        self.encoder = HubertModel(config.encoder_config)
+        self.encoder = AutoModel.from_config(config.encoder_config, dtype=torch.get_default_dtype())
         shape = (config.num_units, config.encoder_config.hidden_size)
         self.codebook = nn.Buffer(torch.empty(shape, dtype=torch.float32))
         self.vocoder = UnitHifiGan(config.vocoder_config) if config.vocoder_config is not None else None
@@ -140,30 +145,42 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     @classmethod
     def from_parts(
         cls,
-        hubert: str | os.PathLike | HubertModel,
+        hubert: str | os.PathLike | PreTrainedModel,
         kmeans: str | os.PathLike | torch.Tensor,
         layer: int,
         vocoder: str | os.PathLike | UnitHifiGan | None = None,
         vocoder_config: str | os.PathLike | Mapping[str, Any] | None = None,
         hubert_revision: str = "main",
+        sampling_rate: int | None = None,
+        do_normalize: bool | None = None,
+        feature_stride: int | None = None,
     ) -> "HubertUnitCodec":
         r"""
         Build a codec from parts that were published or trained separately.
 
         Args:
-            hubert (`str`, `os.PathLike` or [`~transformers.HubertModel`]):
-                A Hub id, a folder, or the model itself. The layers above `layer` are left out.
+            hubert (`str`, `os.PathLike` or [`~transformers.PreTrainedModel`]):
+                The encoder, a HuBERT or one of the others that [`HubertUnitCodecConfig`] names: a Hub id, a folder, or
+                the model itself. The layers above `layer` are left out.
             kmeans (`str`, `os.PathLike` or `torch.Tensor` of shape `(num_units, hidden_size)`):
                 The centroids, or a file with a scikit-learn KMeans ([`~conversion.kmeans.read_kmeans`]).
             layer (`int`):
                 The transformer layer that the centroids were fitted on, counted from 1: its output is
-                `hidden_states[layer]` of `HubertModel(..., output_hidden_states=True)`, before any final layer norm.
+                `hidden_states[layer]` of the encoder with `output_hidden_states=True`, before any final layer norm.
             vocoder (`str`, `os.PathLike` or [`UnitHifiGan`], *optional*):
                 The vocoder, or a file with one ([`~conversion.hifigan.read_hifigan`]).
             vocoder_config (`str`, `os.PathLike` or `dict`, *optional*):
                 The JSON file that comes with a vocoder file, or its content.
             hubert_revision (`str`, *optional*, defaults to `"main"`):
-                Revision of a HuBERT on the Hub.
+                Revision of an encoder on the Hub.
+            sampling_rate (`int`, *optional*):
+                Sampling rate of the encoder's audio, in Hz. Defaults to that of the encoder's
+                `preprocessor_config.json`, or to 16,000.
+            do_normalize (`bool`, *optional*):
+                Whether the clips that the k-means was fitted on were normalised. Defaults to what the encoder's
+                `preprocessor_config.json` says; but to `False` for a HuBERT, as the published k-means were fitted.
+            feature_stride (`int`, *optional*):
+                As in [`HubertUnitCodecConfig`]. Defaults to that of `preprocessor_config.json`, or to 2.
 
         Returns:
             [`HubertUnitCodec`] in float32, in evaluation mode.
@@ -173,8 +190,11 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         """
         from . import conversion  # not at the top: as remote code, the codec works without the package
 
-        if not isinstance(hubert, HubertModel):
+        preprocessor: dict[str, Any] = {}
+        if not isinstance(hubert, PreTrainedModel):
+            preprocessor = conversion.read_preprocessor(hubert, hubert_revision)
             hubert = conversion.read_hubert(hubert, hubert_revision)
+        check_encoder_config(hubert.config)
         if isinstance(kmeans, str | os.PathLike):
             kmeans = conversion.read_kmeans(kmeans)
         if isinstance(vocoder, str | os.PathLike):
@@ -182,23 +202,32 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 raise ValueError(f"{os.fspath(vocoder)!r} needs its configuration: pass `vocoder_config`.")
             vocoder = conversion.read_hifigan(vocoder, vocoder_config)
         codebook = torch.as_tensor(kmeans, dtype=torch.float32)
+        name = "HuBERT" if hubert.config.model_type == "hubert" else hubert.config.model_type
         if codebook.ndim != 2 or codebook.shape[1] != hubert.config.hidden_size:
             raise ValueError(
-                f"The centroids have shape {tuple(codebook.shape)} and HuBERT's states {hubert.config.hidden_size} "
+                f"The centroids have shape {tuple(codebook.shape)} and {name}'s states {hubert.config.hidden_size} "
                 "dimensions: take the k-means that was fitted on this model."
             )
         if not 1 <= layer <= hubert.config.num_hidden_layers:
             raise ValueError(
-                f"`layer` must be from 1 to {hubert.config.num_hidden_layers}, HuBERT's last; got {layer}."
+                f"`layer` must be from 1 to {hubert.config.num_hidden_layers}, {name}'s last; got {layer}."
             )
 
         encoder_config = copy.deepcopy(hubert.config)
         encoder_config.num_hidden_layers = layer
+        for above in ("add_adapter", "use_intermediate_ffn_before_adapter"):
+            if getattr(encoder_config, above, False):
+                setattr(encoder_config, above, False)
         encoder_config._name_or_path = public_name(encoder_config._name_or_path)  # which is published with the codec
+        if do_normalize is None:
+            do_normalize = hubert.config.model_type != "hubert" and preprocessor.get("do_normalize", False)
         config = HubertUnitCodecConfig(
             encoder_config=encoder_config,
             vocoder_config=None if vocoder is None else copy.deepcopy(vocoder.config),
             num_units=len(codebook),
+            sampling_rate=sampling_rate or preprocessor.get("sampling_rate", 16_000),
+            do_normalize=do_normalize,
+            feature_stride=feature_stride or preprocessor.get("stride", 2),
         )
         codec = cls(config).eval()
         weights = hubert.state_dict()
@@ -207,7 +236,31 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         if vocoder is not None:
             codec.vocoder.load_state_dict(vocoder.state_dict())
         check_finite(codec, "the codec's parts")
+        if not can_mask(hubert.config):
+            codec._check_states(hubert)
         return codec
+
+    @torch.no_grad()
+    def _check_states(self, whole: PreTrainedModel) -> None:
+        """Raise a `ValueError` if the states of an unknown encoder are not those of the whole model, one a frame."""
+        clip, layer = torch.randn(1, self.sampling_rate, generator=torch.Generator().manual_seed(0)), self.config.layer
+        _, ((states,),) = next(self._states([clip[0]], [layer], batched=False))
+        was_training = whole.training
+        inputs, _ = self._inputs([clip[0]], clip.shape)
+        output = whole.eval()(inputs.to(whole.device, whole.dtype), output_hidden_states=True)
+        whole.train(was_training)
+        expected = output.hidden_states[layer][0].to("cpu", torch.float32)
+        shape = (self.config.num_frames(self.sampling_rate + 2 * self.config.pad), self.codebook.shape[1])
+        if states.shape != shape or expected.shape != shape:
+            raise ValueError(
+                f"A {whole.config.model_type!r} makes states of shape {tuple(expected.shape)} of a second, and a "
+                f"codec needs {shape}, one for each frame of its convolutions."
+            )
+        if not torch.allclose(states, expected, rtol=0, atol=0.01 * expected.std().item()):
+            raise ValueError(
+                f"A {whole.config.model_type!r} without the layers above {layer} has other states in this layer: it "
+                "cannot be cut there. Take another layer or encoder."
+            )
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the codec. One that was built, not loaded, has the name of this folder from now on."""
@@ -228,6 +281,12 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     def frame_rate(self) -> float:
         """`float`: Frames per second, under the name that transformers' codecs have for it."""
         return self.config.frame_rate
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "HubertUnitCodec":
+        for module in self.encoder.modules():
+            if hasattr(module, "cached_sequence_length"):  # rotary positions, which are cached by their length alone
+                module.cached_sequence_length = None
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "HubertUnitCodec":
         """Set the training mode of the vocoder; the encoder defines the units and always stays in evaluation mode."""
@@ -252,7 +311,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             padding_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 1 for audio and 0 for padding; without it, all is audio.
             batched (`bool`, *optional*):
-                Whether clips go through HuBERT in batches, in place of one by one. Defaults to `True` on an
+                Whether clips go through the encoder in batches, in place of one by one. Defaults to `True` on an
                 accelerator and `False` on a CPU. A batch that is not full takes as long as a full one: for a single
                 clip, `False` is faster, and may round differently.
 
@@ -263,17 +322,50 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             ValueError: the audio has the wrong type or shape, the mask does not fit it, or a clip is empty, shorter
                 than a frame, or holds NaN or infinite samples.
         """
-        first_frame = self.config.receptive_field - 2 * self.config.pad
-        clips = split_clips(input_values, padding_mask, min_samples=first_frame)
+        clips = self._split_clips(input_values, padding_mask)
         lengths = [self.config.num_frames(len(clip) + 2 * self.config.pad) for clip in clips]
+        units, order = [], []
         with _full_float32(self.device):
-            if self._is_batched(batched):
-                units = self._encode_batches(clips, lengths)
-            else:
-                units = pad_sequence(list(map(self._encode_clip, clips)), batch_first=True, padding_value=-1)
-        return HubertUnitCodecEncoderOutput(
-            audio_codes=units[:, None], lengths=copy_to(torch.tensor(lengths), units.device)
-        )
+            for indices, (states,) in self._states(clips, [self.config.layer], batched):
+                units.append(self._nearest_centroids(states.flatten(0, 1)).unflatten(0, states.shape[:2]))
+                order.append(indices)
+        units = _in_order(units, order, max(lengths))
+        lengths = copy_to(torch.tensor(lengths), units.device)
+        valid = torch.arange(units.shape[1], device=units.device) < lengths[:, None]
+        return HubertUnitCodecEncoderOutput(audio_codes=units.where(valid, -1)[:, None], lengths=lengths)
+
+    @torch.no_grad()
+    def hidden_states(
+        self,
+        input_values: torch.FloatTensor,
+        padding_mask: torch.Tensor | None = None,
+        layers: Sequence[int] | None = None,
+        batched: bool | None = None,
+    ) -> list[torch.FloatTensor]:
+        r"""
+        The encoder's states of each frame, which the codebook quantises.
+
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`):
+                As for [`~HubertUnitCodec.encode`].
+            padding_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                As for [`~HubertUnitCodec.encode`].
+            layers (`Sequence[int]`, *optional*):
+                Layers, counted from 1. Defaults to the codec's.
+            batched (`bool`, *optional*):
+                As for [`~HubertUnitCodec.encode`].
+
+        Returns:
+            `list[torch.FloatTensor]`: for each clip, the states of shape `(num_layers, num_frames, hidden_size)`.
+        """
+        clips = self._split_clips(input_values, padding_mask)
+        states: list[torch.FloatTensor] = [None] * len(clips)
+        with _full_float32(self.device):
+            for indices, batch in self._states(clips, layers or [self.config.layer], batched):
+                for row, index in enumerate(indices):
+                    length = self.config.num_frames(len(clips[index]) + 2 * self.config.pad)
+                    states[index] = torch.stack([layer[row, :length] for layer in batch])
+        return states
 
     @torch.no_grad()
     def decode(
@@ -403,13 +495,9 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             )
         return torch.unique_consecutive(units, return_counts=True)
 
-    def _encode_clip(self, clip: torch.Tensor) -> torch.LongTensor:
-        """Units of shape `(num_frames,)` of a clip of shape `(num_samples,)`."""
-        clip = copy_to(clip, self.encoder.device).to(self.encoder.dtype)
-        clip = nn.functional.pad(clip, (self.config.pad, self.config.pad))
-        layer = self.config.layer
-        states = self.encoder(clip[None], output_hidden_states=[layer]).hidden_states[layer][0]
-        return self._nearest_centroids(states)
+    def _split_clips(self, input_values: torch.Tensor, padding_mask: torch.Tensor | None) -> list[torch.Tensor]:
+        """The clips of a batch. Each has at least a frame."""
+        return split_clips(input_values, padding_mask, min_samples=self.config.receptive_field - 2 * self.config.pad)
 
     def batch_shape(self, num_samples: int, batched: bool | None = None) -> tuple[int, int]:
         r"""
@@ -424,7 +512,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         Returns:
             `tuple[int, int]`: the number of clips in a full batch, and that of samples which each is padded to.
         """
-        if not self._is_batched(batched):
+        if not self._is_batched(batched) or not self._can_batch():
             return 1, num_samples
         count, num_frames = self._batch_shape(math.ceil(num_samples / self.config.hop_length))
         return count, num_frames * self.config.hop_length
@@ -432,29 +520,51 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     def _is_batched(self, batched: bool | None) -> bool:
         return self.device.type != "cpu" if batched is None else batched
 
+    def _can_batch(self) -> bool:
+        if not can_mask(self.config.encoder_config):
+            logger.warning_once(
+                f"How padding changes the states of a {self.config.encoder_config.model_type!r} is not known: clips "
+                "go through the encoder one by one, which gives exact units but leaves most of an accelerator idle."
+            )
+            return False
+        return True
+
     def _batch_shape(self, num_frames: int) -> tuple[int, int]:
         """The batch of an accelerator, in frames. There are few shapes, as rounding depends on the shape."""
         step = 2 ** max(0, num_frames.bit_length() - _STEPS_PER_OCTAVE.bit_length())
         padded = math.ceil(num_frames / step) * step
         return math.ceil(_BATCH_SECONDS * self.config.frame_rate / padded), padded
 
-    def _encode_batches(self, clips: list[torch.Tensor], num_frames: list[int]) -> torch.LongTensor:
-        """Units of shape `(num_clips, max(num_frames))`, padded with -1, of clips of shape `(num_samples,)`."""
-        device, pad = self.device, self.config.pad
-        batches = list(_group(self.batch_shape(len(clip), batched=True) for clip in clips))
-        units = []
-        for (count, num_samples), indices in batches:
-            waveforms = pad_rows([clips[index] for index in indices], (count, num_samples), device)
-            lengths = [len(clips[index]) for index in indices] + [num_samples] * (count - len(indices))
-            states, _ = hubert_states(
-                self.encoder,
-                nn.functional.pad(waveforms, (pad, pad)).to(self.encoder.dtype),
-                copy_to(torch.tensor(lengths) + 2 * pad, device),
+    def _states(
+        self, clips: list[torch.Tensor], layers: Sequence[int], batched: bool | None
+    ) -> Iterator[tuple[list[int], list[torch.FloatTensor]]]:
+        """The indices of the clips of a batch, and for each layer their states, of shape
+        `(batch_size, num_frames, hidden_size)`, where `batch_size` may be larger than the number of clips."""
+        if not self._is_batched(batched) or not self._can_batch():
+            for index, clip in enumerate(clips):
+                inputs, _ = self._inputs([clip], (1, len(clip)))
+                states = self.encoder(inputs, output_hidden_states=list(layers)).hidden_states
+                yield [index], [states[layer] for layer in layers]
+            return
+        for shape, indices in _group(self.batch_shape(len(clip), batched=True) for clip in clips):
+            states, _ = layer_states(self.encoder, *self._inputs([clips[index] for index in indices], shape))
+            yield indices, [states[layer - 1] for layer in layers]
+
+    def _inputs(self, clips: list[torch.Tensor], shape: tuple[int, int]) -> tuple[torch.Tensor, torch.LongTensor]:
+        """What the encoder takes of a batch of clips, padded to a shape, and how much of it belongs to each."""
+        config, (count, num_samples) = self.config, shape
+        lengths = [len(clip) for clip in clips] + [num_samples] * (count - len(clips))
+        if config.do_normalize:
+            clips = list(map(normalise, clips))
+        waveforms = pad_rows(clips, shape, self.device)
+        waveforms = nn.functional.pad(waveforms, (config.pad, config.pad))
+        lengths = copy_to(torch.tensor(lengths) + 2 * config.pad, self.device)
+        if config.takes_filter_bank:
+            num_features = config.encoder_config.feature_projection_input_dim
+            waveforms, lengths = filter_bank_features(
+                waveforms, lengths, num_features, config.feature_stride, config.sampling_rate
             )
-            units.append(self._nearest_centroids(states.flatten(0, 1)).unflatten(0, states.shape[:2]))
-        units = _in_order(units, [indices for _, indices in batches], max(num_frames))
-        valid = torch.arange(units.shape[1]) < torch.tensor(num_frames)[:, None]
-        return units.where(copy_to(valid, device), -1)
+        return waveforms.to(self.encoder.dtype), lengths
 
     def _decode_batches(
         self,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import HubertModel, Wav2Vec2Config
+from transformers import BertConfig, HubertModel, WhisperConfig
 
 from slam_hf.conversion import read_hubert
 
@@ -19,9 +19,10 @@ def test_hubert_is_loaded_in_float32(tmp_path):
     assert not hubert.training
 
 
-def test_other_models_are_refused(tmp_path):
-    Wav2Vec2Config().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="of type 'wav2vec2', not a HuBERT"):
+@pytest.mark.parametrize("config", [WhisperConfig(), BertConfig()], ids=lambda config: config.model_type)
+def test_models_without_a_state_for_each_frame_are_refused(tmp_path, config):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"of type '{config.model_type}': it has no hidden state for each frame"):
         read_hubert(tmp_path)
 
 
@@ -33,5 +34,5 @@ def test_missing_weights_are_refused(tmp_path):
     read_hubert(tmp_path)
     del weights["encoder.layers.1.attention.q_proj.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks weights of its HuBERT: encoder.layers.1.attention.q_proj.weight"):
+    with pytest.raises(ValueError, match=r"lacks weights of its encoder: encoder.layers.1.attention.q_proj.weight"):
         read_hubert(tmp_path)

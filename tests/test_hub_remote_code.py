@@ -34,6 +34,7 @@ def read(path):
 
 def test_the_classes_are_named_and_their_code_is_there(folder):
     code = {path.name for path in export_remote_code(folder)}
+    assert {"pipeline_audio_to_audio.py", "audio_streamer.py"} <= code
     config = read(folder / "config.json")
     pipelines = config["custom_pipelines"]
     assert list(config["auto_map"]) == ["AutoConfig", "AutoModel", "AutoModelForCausalLM"]

@@ -22,7 +22,16 @@ ENCODER_SETTINGS = (
     "num_attention_heads",
     "num_conv_pos_embedding_groups",
 )
-"""Settings of a HuBERT that its computation depends on, and that the shapes of its weights do not show."""
+"""Settings of an encoder that its computation depends on, and that the shapes of its weights do not show."""
+
+FURTHER_SETTINGS = (
+    "left_max_position_embeddings",
+    "max_bucket_distance",
+    "model_type",
+    "position_embeddings_type",
+    "rotary_embedding_base",
+)
+"""Settings that HuBERT does not have."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,14 @@ def describe_codec(codec: HubertUnitCodec) -> CodecDescription:
     """Describe a codec by what its units depend on. The hash does not cover the vocoder, settings that only training
     reads, or the version of transformers."""
     name, revision = codec.name_or_path, getattr(codec.config, "_commit_hash", None)
-    settings = {name: getattr(codec.config.encoder_config, name) for name in ENCODER_SETTINGS}
+    config, encoder = codec.config, codec.config.encoder_config
+    settings = {name: getattr(encoder, name) for name in ENCODER_SETTINGS if hasattr(encoder, name)}
+    if encoder.model_type != "hubert":
+        settings |= {name: getattr(encoder, name) for name in FURTHER_SETTINGS if hasattr(encoder, name)}
+    if config.do_normalize or config.pad != config.default_pad:
+        settings |= {"do_normalize": config.do_normalize, "pad": config.pad}
+    if config.takes_filter_bank:
+        settings |= {"feature_stride": config.feature_stride}
     hash = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     weights = {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("vocoder.")}
     update_with_tensors(hash, weights)

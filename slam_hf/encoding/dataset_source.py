@@ -1,8 +1,8 @@
 """Makes a source of a `datasets` dataset with audio columns, loaded or streamed."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import (
@@ -17,7 +17,7 @@ from datasets import (
 )
 from datasets.fingerprint import Hasher
 
-from .recordings import PAIR_CLIPS, Recording, Skipped, SkipReason, is_utf8
+from .recordings import PAIR_CLIPS, Recording, Skipped, SkipReason, is_utf8, read_labels
 from .source_arguments import SourceArguments
 from .sources import CHUNK_SECONDS, Part, Row, Source
 from .unit_rows import UNIT_ROW_SCHEMA
@@ -34,13 +34,15 @@ class RowReader:
     """Reads the recordings of a row from its columns.
 
     Without `id_column`, a row's id is its position. For preference pairs the clips are the columns `prompt`, `chosen`
-    and `rejected`, and their texts those columns with `_text`.
+    and `rejected`, and their texts those columns with `_text`. `label_columns` has the columns of `speaker` and
+    `style`.
     """
 
     audio_column: str = "audio"
     id_column: str | None = None
     text_column: str = "text"
     has_pairs: bool = False
+    label_columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def audio_columns(self) -> tuple[str, ...]:
@@ -51,9 +53,11 @@ class RowReader:
         id = str(id) if isinstance(id, int | float) else id
         if not self.has_pairs:
             text, words = row.get(self.text_column), row.get("aligned_text")
-            return [_as_recording(id, row.get(self.audio_column), text, words, position)]
+            return [_as_recording(id, row.get(self.audio_column), text, words, position, row, self.label_columns)]
         return [
-            _as_recording(id and f"{id}/{clip}", row.get(clip), row.get(f"{clip}_text"), None, f"{position}/{clip}")
+            _as_recording(
+                id and f"{id}/{clip}", row.get(clip), row.get(f"{clip}_text"), None, f"{position}/{clip}", row, {}
+            )
             for clip in PAIR_CLIPS
         ]
 
@@ -102,6 +106,7 @@ def dataset_source(
     id_column: str | None = None,
     text_column: str = "text",
     has_pairs: bool = False,
+    label_columns: Mapping[str, str] | None = None,
     identity: dict[str, Any] | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
 ) -> Source:
@@ -120,6 +125,8 @@ def dataset_source(
         has_pairs (`bool`, *optional*, defaults to `False`):
             Whether the rows are preference pairs: three recordings, in the columns `prompt`, `chosen` and `rejected`,
             with their texts in the same columns with `_text`. `audio_column` and `text_column` are not read then.
+        label_columns (`dict[str, str]`, *optional*):
+            The columns of `speaker` and `style`, text or numbers, where they are read.
         identity (`dict`, *optional*):
             What distinguishes this version of the dataset from others. Defaults to its fingerprint; for a streamed
             dataset, to its description, which does not change when rows change.
@@ -132,7 +139,7 @@ def dataset_source(
     Raises:
         ValueError: a column is missing or of another type.
     """
-    reader = RowReader(audio_column, id_column, text_column, has_pairs)
+    reader = RowReader(audio_column, id_column, text_column, has_pairs, label_columns or {})
     dataset = _select_columns(dataset, reader)
     parts: list[Part]
     if isinstance(dataset, IterableDataset):
@@ -143,7 +150,7 @@ def dataset_source(
         firsts = range(0, len(dataset), ROWS_PER_PART)
         parts = [DatasetPart(dataset, reader, i, min(i + ROWS_PER_PART, len(dataset))) for i in firsts]
         described = {"fingerprint": dataset._fingerprint}
-    columns = {"audio": reader.audio_columns, "id": id_column, "text": text_column}
+    columns = {"audio": reader.audio_columns, "id": id_column, "text": text_column, **reader.label_columns}
     return Source(parts, (identity or described) | {"columns": columns}, chunk_seconds, has_pairs)
 
 
@@ -159,6 +166,7 @@ def open_dataset(args: SourceArguments) -> Source:
         id_column=args.id_column,
         text_column=args.text_column,
         has_pairs=args.layout == "preference_pairs",
+        label_columns=args.label_columns,
         identity=identity,
         chunk_seconds=args.chunk_seconds,
     )
@@ -192,7 +200,7 @@ def _select_columns(dataset: Dataset | IterableDataset, reader: RowReader) -> Da
     dataset = dataset.with_format(None)
     # The columns of a stream may only be known from its first row.
     present = set(dataset.column_names or next(iter(dataset.take(1)), {}))
-    required = {*reader.audio_columns, *filter(None, [reader.id_column])}
+    required = {*reader.audio_columns, *filter(None, [reader.id_column]), *reader.label_columns.values()}
     if required - present:
         raise ValueError(f"The dataset has no column {min(required - present)!r}; it has {sorted(present)}.")
     texts = {f"{clip}_text" for clip in PAIR_CLIPS} if reader.has_pairs else {reader.text_column}
@@ -228,11 +236,13 @@ def _without_types(stream: IterableDataset) -> IterableDataset:
     return stream
 
 
-def _as_recording(id: Any, audio: Any, text: Any, words: Any, position: str) -> Recording | Skipped:
+def _as_recording(
+    id: Any, audio: Any, text: Any, words: Any, position: str, row: Mapping[str, Any], label_columns: Mapping[str, str]
+) -> Recording | Skipped:
     if audio is None or isinstance(audio, bytes):
         audio = {"bytes": audio, "path": None}
     try:
-        return Recording(id, audio, text=text, aligned_text=words)
+        return Recording(id, audio, text=text, aligned_text=words, **read_labels(row, label_columns))
     except ValueError as error:
         has_name = isinstance(id, str) and id and is_utf8(id)
         return Skipped(id if has_name else position, SkipReason.MALFORMED, str(error))

@@ -86,6 +86,11 @@ class Ledger:
         atomic_write(self._path(name), content)
         self.records[key], self._names[key] = record, name
 
+    def remove(self) -> None:
+        """Remove the chunks, once their rows are elsewhere."""
+        with suppress(FileNotFoundError):
+            self._files.rm("", recursive=True)
+
     def refresh(self, parts: Container[int] | None = None) -> None:
         """Read which chunks other processes, or an earlier run, have finished, in all parts or in some."""
         names = {}

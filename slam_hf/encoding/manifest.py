@@ -7,14 +7,14 @@ import logging
 import os
 import posixpath
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, TextIO
 
 from ..audio_files import open_file
 from ..remote_files import local_path
-from .recordings import Recording, Skipped, SkipReason, check_seconds, is_utf8
+from .recordings import Recording, Skipped, SkipReason, check_seconds, is_utf8, read_labels
 from .unit_rows import piece_id
 
 
@@ -26,7 +26,9 @@ _COLUMNS = frozenset({"path", "offset", "duration", "id", "text", "aligned_text"
 _REMOTE_PROTOCOLS = ("http://", "https://", "hf://", "s3://", "gs://", "gcs://", "az://", "abfs://")
 
 
-def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None) -> list[Recording | Skipped]:
+def read_manifest(
+    path: str | os.PathLike, root: str | os.PathLike | None = None, label_columns: Mapping[str, str] | None = None
+) -> list[Recording | Skipped]:
     r"""
     Read a manifest.
 
@@ -38,6 +40,8 @@ def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None
         root (`str` or `os.PathLike`, *optional*):
             Folder, or its URL, that the paths are relative to and may not leave. Defaults to the folder of the
             manifest, where a path may also be any URL.
+        label_columns (`dict[str, str]`, *optional*):
+            The columns of `speaker` and `style`, where they are read.
 
     Returns:
         `list`: [`Recording`], in the order of the rows, and [`Skipped`] for rows that are malformed or whose path is
@@ -48,7 +52,7 @@ def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None
         ValueError: the file cannot be read, has another extension, or is a table without a column `path`.
         AudioDownloadError: a server could not be reached, or refused the file, in several tries.
     """
-    name = os.fsdecode(path)
+    name, label_columns = os.fsdecode(path), label_columns or {}
     files = _Files(posixpath.dirname(name) if local_path(name) is None else os.path.dirname(name), allow_urls=True)
     if root is not None:
         files = _Files(os.fsdecode(root), allow_urls=False)
@@ -56,8 +60,8 @@ def read_manifest(path: str | os.PathLike, root: str | os.PathLike | None = None
     unknown: set[str] = set()
     for number, row in _read_rows(name):
         try:
-            recordings.append(_as_recording(row, files))
-            unknown |= row.keys() - _COLUMNS
+            recordings.append(_as_recording(row, files, label_columns))
+            unknown |= row.keys() - _COLUMNS - {*label_columns.values()}
         except ValueError as error:
             reason = SkipReason.WRONGLY_NAMED if isinstance(error, _WrongNameError) else SkipReason.MALFORMED
             recordings.append(Skipped(f"{os.path.basename(name)}:{number}", reason, str(error)))
@@ -145,7 +149,7 @@ def _read_table(file: TextIO, path: str) -> Iterator[tuple[int, Any]]:
             yield rows.line_num, ValueError(f"{len(values)} fields for {len(columns)} columns")
 
 
-def _as_recording(row: Any, files: _Files) -> Recording:
+def _as_recording(row: Any, files: _Files, label_columns: Mapping[str, str]) -> Recording:
     if isinstance(row, ValueError):
         raise row
     if not isinstance(row, dict) or not isinstance(row.get("path"), str):
@@ -160,7 +164,8 @@ def _as_recording(row: Any, files: _Files) -> Recording:
         raise _WrongNameError("the name is not UTF-8")
     if isinstance(words, list) and any(isinstance(word, dict) and None in word.values() for word in words):
         raise ValueError("'aligned_text' has a word without a time")
-    return Recording(id, files.locate(path), offset, duration, row.get("text"), words)
+    labels = read_labels(row, label_columns)
+    return Recording(id, files.locate(path), offset, duration, row.get("text"), words, **labels)
 
 
 def _seconds(row: dict[str, Any], key: str, default: float | None) -> float | None:

@@ -26,6 +26,10 @@ PIECES_AHEAD = 16
 """Pieces that each DataLoader worker reads ahead: about three minutes of audio, which are several batches of a GPU."""
 
 
+MAX_SAMPLE = 2**15 - 1
+"""The 16-bit sample of full scale."""
+
+
 @dataclass(frozen=True)
 class ChunkPiece:
     """A piece for the encoder: its position in the chunk, and its waveform of shape `(samples,)`, float32.
@@ -44,7 +48,7 @@ Batch = list[ChunkPiece]
 
 @dataclass
 class ChunkEnd:
-    """Follows the last piece of a chunk: the pieces without their waveforms, and what was left out.
+    """Follows the last piece of a chunk: the pieces, by default without their waveforms, and what was left out.
 
     `seconds` is the length of the pieces in all, `next_row` the row of the part that the next chunk begins with.
     """
@@ -63,7 +67,8 @@ class ChunkPieces(torch.utils.data.IterableDataset):
     [`ChunkEnd`]. Each DataLoader worker takes its share of the parts. An `OSError` or `ValueError` is the last item: a
     DataLoader would raise it with a traceback for its message.
 
-    A chunk ends once it has `chunk_seconds` of audio, or with its part.
+    A chunk ends once it has `chunk_seconds` of audio, or with its part. With `keep_audio`, the pieces at its end have
+    their waveforms as 16-bit samples. `transform` changes the waveform that is encoded, given the id of its piece.
     """
 
     parts: Sequence[Part]
@@ -72,6 +77,8 @@ class ChunkPieces(torch.utils.data.IterableDataset):
     sampling_rate: int
     frame_rate: float
     chunk_seconds: float
+    keep_audio: bool = False
+    transform: Callable[[str, np.ndarray], np.ndarray] | None = None
 
     def __iter__(self) -> Iterator[ChunkPiece | ChunkEnd | OSError | ValueError]:
         worker = torch.utils.data.get_worker_info()
@@ -95,8 +102,12 @@ class ChunkPieces(torch.utils.data.IterableDataset):
                 if isinstance(item, Skipped):
                     end.skipped.append(item)
                     continue
-                yield ChunkPiece(end.chunk, len(end.pieces), item.waveform)
-                end.pieces.append(replace(item, waveform=None))
+                waveform = item.waveform if self.transform is None else self.transform(item.id, item.waveform)
+                yield ChunkPiece(end.chunk, len(end.pieces), waveform)
+                samples = (
+                    (item.waveform.clip(-1, 1) * MAX_SAMPLE).round().astype(np.int16) if self.keep_audio else None
+                )
+                end.pieces.append(replace(item, waveform=samples))
                 end.seconds += len(item.waveform) / self.sampling_rate
             end.next_row += 1
             load += load_seconds(end.seconds - seconds_before)

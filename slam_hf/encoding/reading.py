@@ -49,6 +49,8 @@ class Piece:
     keep_to: int | None
     text: str | None
     aligned_text: list[dict[str, Any]] | None
+    speaker: str | None = None
+    style: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def _make_piece(recording: Recording, segment: Segment, waveform: np.ndarray, fr
         end = math.inf if keep_to is None else keep_to / frame_rate
         text, words = None, words and words_between(words, keep_from / frame_rate, end)
     first = segment.first_frame
-    return Piece(id, waveform, keep_from - first, None if keep_to is None else keep_to - first, text, words)
+    keep_to = None if keep_to is None else keep_to - first
+    return Piece(id, waveform, keep_from - first, keep_to, text, words, recording.speaker, recording.style)
 
 
 def _piece_id(recording: Recording, keep_from: int, keep_to: int | None, frame_rate: float) -> str:

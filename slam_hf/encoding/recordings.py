@@ -1,6 +1,7 @@
 """Recordings, and the reasons why some are left out of a corpus."""
 
 import reprlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -55,6 +56,8 @@ class Recording:
         aligned_text (`list[dict]`, *optional*):
             The words of the transcript, `{"word", "start_time", "end_time"}`, with times in seconds from the start of
             the excerpt, or `None` where a word has no time.
+        speaker, style (`str`, *optional*):
+            Who speaks, and in which style.
 
     Raises:
         ValueError: a value cannot be stored in a row: text is not UTF-8, a time is not from 0 to 10^7 seconds, or
@@ -67,6 +70,8 @@ class Recording:
     duration: float | None = None
     text: str | None = None
     aligned_text: list[dict[str, Any]] | None = None
+    speaker: str | None = None
+    style: str | None = None
 
     def __post_init__(self):
         _check_text("id", self.id)
@@ -77,10 +82,27 @@ class Recording:
             raise ValueError("'duration' is 0")
         if self.duration is not None:
             check_seconds("duration", self.duration)
-        if self.text is not None:
-            _check_text("text", self.text)
+        for name in ("text", "speaker", "style"):
+            if getattr(self, name) is not None:
+                _check_text(name, getattr(self, name))
         if self.aligned_text is not None:
             _check_words(self.aligned_text)
+
+
+def read_labels(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
+    """The speaker and the style of a recording, from the columns of a row that have them. A `ValueError` says that one
+    is missing."""
+    labels = {}
+    for label, column in columns.items():
+        value = row.get(column)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not value or not isinstance(value, str):
+            raise ValueError(
+                f"no {column!r}, the column of the {label}" if value is None else f"{column!r} is {value!r}"
+            )
+        labels[label] = value
+    return labels
 
 
 @dataclass(frozen=True)

@@ -46,3 +46,31 @@ class SourceArguments:
         default=CHUNK_SECONDS,
         metadata={"help": "Audio in a chunk, in seconds. A killed job loses its unfinished chunks."},
     )
+
+    @property
+    def label_columns(self) -> dict[str, str]:
+        """`dict[str, str]`: The columns of `speaker` and `style`, for jobs that read them."""
+        return {}
+
+
+@dataclass
+class VoiceSourceArguments(SourceArguments):
+    """A source whose recordings have speakers and styles."""
+
+    _argument_group_name = "recordings"
+
+    speaker_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the speakers; in tar archives, key in `.json`; in layouts of folders, `folder` for the "
+            "name of the speaker's folder. Default: one speaker."
+        },
+    )
+    style_column: str | None = field(
+        default=None, metadata={"help": "Column of the styles; in tar archives, key in `.json`. Default: one style."}
+    )
+
+    @property
+    def label_columns(self) -> dict[str, str]:
+        columns = {"speaker": self.speaker_column, "style": self.style_column}
+        return {label: column for label, column in columns.items() if column is not None}

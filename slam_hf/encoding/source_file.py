@@ -21,7 +21,7 @@ from .folder_files import list_files, read_versions
 from .listing import list_audio_folder, list_librilight, list_librispeech
 from .manifest import read_manifest
 from .recordings import Recording, Skipped, SkipReason
-from .source_arguments import SourceArguments
+from .source_arguments import SourceArguments, VoiceSourceArguments
 from .sources import FilePart, Row, Source, file_source
 from .tar_shards import list_tar_files, list_tar_shards
 from .unit_rows import UNIT_ROW_SCHEMA
@@ -37,6 +37,8 @@ _SCHEMA = pa.schema(
         "duration": pa.float64(),
         "text": pa.string(),
         "aligned_text": UNIT_ROW_SCHEMA.field("aligned_text").type,
+        "speaker": pa.string(),
+        "style": pa.string(),
         "reason": pa.string(),
         "detail": pa.string(),
     }
@@ -69,7 +71,9 @@ def prepare_source(path: str | os.PathLike, args: SourceArguments) -> Source:
     """
     args = _absolute(args)
     files, list_recordings = _survey(args)
-    survey = hashlib.sha256(json.dumps([args.layout, args.chunk_seconds, files]).encode()).hexdigest()
+    survey = hashlib.sha256(
+        json.dumps([args.layout, args.chunk_seconds, files, args.label_columns]).encode()
+    ).hexdigest()
     stored = _read(path)
     if stored is not None and stored[0]["survey"] == survey:
         return _open(*stored)
@@ -111,16 +115,33 @@ def _survey(args: SourceArguments) -> tuple[Any, Callable[[], list[Recording | S
     match args.layout:
         case "dataset" | "preference_pairs":
             return asdict(args), None
+        case "folder" | "librispeech" | "librilight" if set(args.label_columns.values()) - {"folder"}:
+            raise ValueError(
+                f"`layout {args.layout}` has no columns: with `speaker_column folder`, the name of the speaker's "
+                "folder is the speaker. A manifest may name speakers and styles."
+            )
         case "manifest":
-            recordings = read_manifest(args.source, args.audio_root)
+            recordings = read_manifest(args.source, args.audio_root, args.label_columns)
             paths = [item.audio for item in recordings if isinstance(item, Recording)]
             return [list(map(asdict, recordings)), read_versions(paths)], lambda: recordings
         case "webdataset":
             folder = list_tar_files(args.source)
-            return [asdict(folder), args.text_column], lambda: list_tar_shards(folder, args.text_column)
+            columns = (args.text_column, args.label_columns)
+            return [asdict(folder), *columns], lambda: list_tar_shards(folder, *columns)
     listings = {"folder": list_audio_folder, "librispeech": list_librispeech, "librilight": list_librilight}
     folder = list_files(args.source)
-    return asdict(folder), lambda: listings[args.layout](folder)
+    return asdict(folder), lambda: _name_speakers(listings[args.layout](folder), args)
+
+
+def _name_speakers(recordings: list[Recording | Skipped], args: SourceArguments) -> list[Recording | Skipped]:
+    """Give recordings the names of folders as labels, where the arguments ask for it."""
+    depth = 2 if args.layout == "folder" else 3  # <speaker>/<chapter or book>/<file>
+    return [
+        replace(item, **{label: item.audio.split("/")[-depth] for label in args.label_columns})
+        if isinstance(item, Recording)
+        else item
+        for item in recordings
+    ]
 
 
 def _absolute(args: SourceArguments) -> SourceArguments:
@@ -159,7 +180,7 @@ def _check_same(path: str | os.PathLike, earlier: dict[str, Any], now: dict[str,
 
 def _open(state: dict[str, Any], table: pa.Table) -> Source:
     if state["dataset"] is not None:
-        source = open_dataset(SourceArguments(**state["dataset"]))
+        source = open_dataset(VoiceSourceArguments(**state["dataset"]))
         if json.loads(json.dumps(source.identity)) != state["identity"]:
             name = state["dataset"]["source"]
             raise ValueError(f"The dataset '{name}' has changed since the job began. Write to another folder.")
@@ -190,7 +211,7 @@ def _to_row(item: Recording | Skipped) -> dict[str, Any]:
     if isinstance(item, Skipped):
         return item.as_texts()
     row = {"id": item.id, "offset": item.offset, "duration": item.duration}
-    row |= {"text": item.text, "aligned_text": item.aligned_text}
+    row |= {"text": item.text, "aligned_text": item.aligned_text, "speaker": item.speaker, "style": item.style}
     if isinstance(item.audio, ByteRange):
         return row | {"path": os.fsencode(item.audio.path), "start": item.audio.start, "size": item.audio.size}
     return row | {"path": os.fsencode(item.audio)}
@@ -202,7 +223,8 @@ def _from_row(row: dict[str, Any]) -> Recording | Skipped:
     audio = os.fsdecode(row["path"])
     if row["start"] is not None:
         audio = ByteRange(audio, row["start"], row["size"])
-    return Recording(row["id"], audio, row["offset"], row["duration"], row["text"], row["aligned_text"])
+    names = ("id", "offset", "duration", "text", "aligned_text", "speaker", "style")
+    return Recording(audio=audio, **{name: row[name] for name in names})
 
 
 def _write(path: str | os.PathLike, state: dict[str, Any], parts: Sequence[FilePart]) -> None:

@@ -101,6 +101,7 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
             probe = probes[_file(recording)]
             excerpt = (recording.offset, recording.duration)
             line = [recording.id, *excerpt, recording.text, recording.aligned_text, *probe]
+            line += [label for label in (recording.speaker, recording.style) if label is not None]
             length = min(max(0.0, probe.seconds - recording.offset), recording.duration or math.inf)
         listing.update(json.dumps(line).encode() + b"\n")
         rows.append(recording)

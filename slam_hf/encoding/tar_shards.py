@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tarfile  # noqa: TID251 - nothing is extracted
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +17,7 @@ from ..audio_files import AudioError, ByteRange, open_file
 from ..remote_files import NUM_THREADS, AudioDownloadError, RangedFile, local_path
 from .folder_files import FolderFiles, is_hidden, list_files, printable, read_versions
 from .listing import AUDIO_EXTENSIONS, may_be_audio
-from .recordings import Recording, Skipped, SkipReason
+from .recordings import Recording, Skipped, SkipReason, read_labels
 
 
 MAX_HEADER_BYTES = 2**16
@@ -64,7 +64,9 @@ def list_tar_files(root: str | os.PathLike) -> FolderFiles:
     return FolderFiles(os.path.dirname(name), {os.path.basename(name): str(read_versions([name])[name])}, [], [])
 
 
-def list_tar_shards(root: str | os.PathLike | FolderFiles, text_column: str = "text") -> list[Recording | Skipped]:
+def list_tar_shards(
+    root: str | os.PathLike | FolderFiles, text_column: str = "text", label_columns: Mapping[str, str] | None = None
+) -> list[Recording | Skipped]:
     r"""
     List the recordings in tar archives.
 
@@ -77,6 +79,8 @@ def list_tar_shards(root: str | os.PathLike | FolderFiles, text_column: str = "t
             A file that ends in `.tar`, or a folder of such files; or a URL of one.
         text_column (`str`, *optional*, defaults to `"text"`):
             Key of the transcript in JSON.
+        label_columns (`dict[str, str]`, *optional*):
+            The keys of `speaker` and `style` in JSON, where they are read.
 
     Returns:
         `list`: [`Recording`] with a [`ByteRange`], whose id is the path of the archive below `root`, `/`, and the name
@@ -96,7 +100,8 @@ def list_tar_shards(root: str | os.PathLike | FolderFiles, text_column: str = "t
         tqdm(desc="Listing archives", total=len(shards), delay=2.0) as bar,
     ):
         items: list[Recording | Skipped] = []
-        for listed in pool.map(lambda path: _list_shard(folder.locate(path), printable(path), text_column), shards):
+        options = (text_column, label_columns or {})
+        for listed in pool.map(lambda path: _list_shard(folder.locate(path), printable(path), *options), shards):
             items += listed
             bar.update()
     irregular = [path for path in folder.irregular if path.endswith(".tar")]
@@ -105,7 +110,9 @@ def list_tar_shards(root: str | os.PathLike | FolderFiles, text_column: str = "t
     return items + folder.unreadable
 
 
-def _list_shard(path: str, shard: str, text_column: str) -> list[Recording | Skipped]:
+def _list_shard(
+    path: str, shard: str, text_column: str, label_columns: Mapping[str, str]
+) -> list[Recording | Skipped]:
     items: list[Recording | Skipped] = []
     try:
         with open_file(path, BLOCK_BYTES) as file:
@@ -113,7 +120,7 @@ def _list_shard(path: str, shard: str, text_column: str) -> list[Recording | Ski
                 raise AudioError(shard, "unreadable", "the server does not give parts of the archive: download it")
             members = _read_members(file, shard, items)
             for _, sample in groupby(members, key=lambda member: member.sample):
-                items += _read_sample(file, path, shard, list(sample), text_column)
+                items += _read_sample(file, path, shard, list(sample), text_column, label_columns)
     except AudioError as error:
         items.append(Skipped(shard, SkipReason(error.reason), error.detail))
     return items
@@ -190,7 +197,12 @@ class _Header(tarfile.TarInfo):
 
 
 def _read_sample(
-    file: BinaryIO, path: str, shard: str, members: list[_Member], text_column: str
+    file: BinaryIO,
+    path: str,
+    shard: str,
+    members: list[_Member],
+    text_column: str,
+    label_columns: Mapping[str, str],
 ) -> list[Recording | Skipped]:
     audio = [member for member in members if _extension(member.name) in AUDIO_EXTENSIONS]
     if not audio and any(may_be_audio(member.name) for member in members):
@@ -199,7 +211,11 @@ def _read_sample(
     for member in audio:
         id = f"{shard}/{member.name}"
         try:
-            text = _read_text(file, members, text_column) if len(audio) == 1 else {}
+            text = {}
+            if len(audio) == 1 or label_columns:
+                text = _read_text(file, members, text_column, label_columns)
+            if len(audio) > 1:
+                text = {label: text[label] for label in label_columns}
             items.append(Recording(id, ByteRange(path, member.start, member.size), **text))
         except ValueError as error:
             items.append(Skipped(id, SkipReason.MALFORMED, str(error)))
@@ -210,8 +226,10 @@ def _extension(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _read_text(file: BinaryIO, members: list[_Member], text_column: str) -> dict[str, Any]:
-    """`text` and `aligned_text` of a sample. A `ValueError` names the file that cannot be read."""
+def _read_text(
+    file: BinaryIO, members: list[_Member], text_column: str, label_columns: Mapping[str, str]
+) -> dict[str, Any]:
+    """`text`, `aligned_text` and the labels of a sample. A `ValueError` names the file that cannot be read."""
     found: dict[str, Any] = {}
     for member in members:
         extension = _extension(member.name).removeprefix(".")
@@ -229,6 +247,9 @@ def _read_text(file: BinaryIO, members: list[_Member], text_column: str) -> dict
             found["text"] = content.strip()
         elif isinstance(row, dict):
             found = {"text": row.get(text_column), "aligned_text": row.get("aligned_text")} | found
+            found |= read_labels(row, label_columns)
         else:
             raise ValueError("its .json is not an object")
+    if missing := label_columns.keys() - found.keys():
+        raise ValueError(f"no .json with its {min(missing)}")
     return found

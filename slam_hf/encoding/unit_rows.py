@@ -20,6 +20,17 @@ UNIT_ROW_SCHEMA = pa.schema(
 """A row has the units of a piece, deduplicated (no two neighbours are equal), `durations` in frames, and `num_frames`,
 their sum. `text` and `aligned_text` (times in seconds from the start of the piece) may be null."""
 
+VOICE_ROW_SCHEMA = pa.schema(
+    [
+        *UNIT_ROW_SCHEMA,
+        pa.field("speaker", pa.string()),
+        pa.field("style", pa.string()),
+        pa.field("audio", pa.binary()),
+    ]
+)
+"""A row also has the audio of its frames, as 16-bit samples at the codec's sampling rate, and who speaks in which
+style, which may be null."""
+
 _FRAGMENT = re.compile(r"#t=(?P<start>\d+(?:\.\d*)?)?(?:,(?P<end>\d+(?:\.\d*)?))?$", re.ASCII)
 
 

@@ -15,7 +15,7 @@ from .piece_batches import Batch, ChunkEnd, ChunkPieces, make_batches, make_load
 from .reading import PieceRules
 from .recordings import Skipped, SkipReason
 from .sources import Part, Source, load_seconds
-from .unit_rows import UNIT_ROW_SCHEMA
+from .unit_rows import UNIT_ROW_SCHEMA, VOICE_ROW_SCHEMA
 
 
 def encode_parts(
@@ -26,6 +26,8 @@ def encode_parts(
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 2,
+    keep_audio: bool = False,
+    transform: Callable[[str, np.ndarray], np.ndarray] | None = None,
 ) -> None:
     r"""
     Encode what the ledger lacks of one task's share of a source.
@@ -35,7 +37,8 @@ def encode_parts(
     `ledger.finished(source.parts)` has all chunks.
 
     The codec encodes on the device that it is on, in batches of the shapes that it asks for. `num_workers` processes
-    decode and resample ahead of it.
+    decode and resample ahead of it. With `keep_audio`, the rows are those of `VOICE_ROW_SCHEMA`. `transform` gives the
+    waveform to encode in place of that of a piece, from its id and its waveform of shape `(samples,)`.
 
     Raises:
         ChildProcessError: one of these processes was killed.
@@ -46,7 +49,8 @@ def encode_parts(
     ledger.create()
     ledger.refresh(share)
     pending = [item for item in ledger.pending(source.parts) if item.next_chunk.part in share]
-    pieces = ChunkPieces(source.parts, pending, rules, codec.sampling_rate, codec.frame_rate, source.chunk_seconds)
+    rates = (codec.sampling_rate, codec.frame_rate)
+    pieces = ChunkPieces(source.parts, pending, rules, *rates, source.chunk_seconds, keep_audio, transform)
     frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)  # by chunk and position of the piece
     try:
         batches = make_batches(make_loader(pieces, num_workers), codec.batch_shape, codec.sampling_rate)
@@ -129,7 +133,12 @@ def _make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: HubertUnitCo
             continue
         units, durations = codec.deduplicate(kept)
         row = {"id": piece.id, "units": units.tolist(), "durations": durations.tolist(), "num_frames": len(kept)}
-        rows.append(row | {"text": piece.text, "aligned_text": piece.aligned_text})
+        row |= {"text": piece.text, "aligned_text": piece.aligned_text}
+        if piece.waveform is not None:
+            start, count = piece.keep_from * codec.config.hop_length, len(kept) * codec.config.hop_length
+            samples = np.pad(piece.waveform[start : start + count], (0, max(0, start + count - len(piece.waveform))))
+            row |= {"speaker": piece.speaker, "style": piece.style, "audio": samples.tobytes()}
+        rows.append(row)
     record = ChunkRecord(
         next_row=end.next_row,
         is_last=end.is_last,
@@ -139,4 +148,5 @@ def _make_rows(end: ChunkEnd, frames: dict[int, np.ndarray], codec: HubertUnitCo
         num_frames=sum(row["num_frames"] for row in rows),
         skipped=skipped,
     )
-    return pa.Table.from_pylist(rows, schema=UNIT_ROW_SCHEMA), record
+    has_audio = any(piece.waveform is not None for piece in end.pieces)
+    return pa.Table.from_pylist(rows, schema=VOICE_ROW_SCHEMA if has_audio else UNIT_ROW_SCHEMA), record

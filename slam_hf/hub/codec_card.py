@@ -35,11 +35,13 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
     folder = Path(folder)
     config = HubertUnitCodecConfig.from_pretrained(folder)
     vocoder = config.vocoder_config
+    model_type = config.encoder_config.model_type
+    encoder = "HuBERT" if model_type == "hubert" else model_type
     figures = {
         "units": f"{config.num_units:,}",
         "frames per second": f"{config.sampling_rate / config.hop_length:g}, of {config.hop_length:,} samples",
         "sampling rate": f"{config.sampling_rate:,} Hz, mono",
-        "encoder": f"HuBERT, output of layer {config.layer}, {count_parameters(folder, 'encoder.'):,} parameters",
+        "encoder": f"{encoder}, output of layer {config.layer}, {count_parameters(folder, 'encoder.'):,} parameters",
         "codebook": f"{config.num_units:,} centroids of {config.encoder_config.hidden_size:,} values",
     }
     if vocoder is not None:

@@ -89,7 +89,8 @@ def make_processor(args: PretrainArguments, model_args: ModelConfig) -> SpeechLM
         check_codec(codec, args.num_units)
         if args.prompt is not None and codec.vocoder is None:
             raise ValueError(f"The codec {args.codec} has no vocoder, which the continuation of `prompt` needs.")
-    return SpeechLMProcessor(make_feature_extractor(), _make_tokenizer(args, model_args), codec)
+    feature_extractor = make_feature_extractor(16_000 if codec is None else codec.sampling_rate)
+    return SpeechLMProcessor(feature_extractor, _make_tokenizer(args, model_args), codec)
 
 
 def _make_tokenizer(args: PretrainArguments, model_args: ModelConfig) -> UnitTokenizer:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import platform
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import cached_file
@@ -87,6 +89,17 @@ class Hardware:
     on_cpu: bool = False
 
 
+def describe_hardware(device: torch.device, num_processes: int) -> Hardware:
+    """The hardware of a run that has a process for each device."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cpu = names[0] if names else platform.processor() or platform.machine()
+    if device.type == "cuda":
+        return Hardware(torch.cuda.get_device_name(device), num_processes, cpu)
+    return Hardware(cpu, num_processes, on_cpu=True)
+
+
 @strict
 @dataclass
 class Emissions:
@@ -106,7 +119,7 @@ class RunRecord:
 
     Args:
         objective (`str`):
-            `"pretraining"` or `"preference alignment"`.
+            `"pretraining"`, `"preference alignment"` or `"vocoder training"`.
         base_model ([`Reference`] or `dict`, *optional*):
             The model that the run started from. `None` for random weights.
         corpora (`list` of [`CorpusRecord`] or `dict`), hardware ([`Hardware`] or `dict`, *optional*):
@@ -123,6 +136,8 @@ class RunRecord:
             Speed and model FLOPs utilisation (from 0 to 1): medians over the logs.
         validation (`dict[str, list[float]]`), validation_steps (`list[int]`, *optional*):
             The first and the last value of each measurement on held-out data, and their steps.
+        measurements (`dict[str, float]`):
+            Other measurements after the run.
         emissions ([`Emissions`] or `dict`, *optional*), packages (`dict[str, str]`):
             Measurements of codecarbon, and versions of packages.
     """
@@ -140,6 +155,7 @@ class RunRecord:
     mfu: int | float | None = None
     validation: dict[str, list[int | float]] = field(default_factory=dict)
     validation_steps: list[int] | None = None
+    measurements: dict[str, int | float] = field(default_factory=dict)
     emissions: Emissions | dict | None = None
     packages: dict[str, str] = field(default_factory=dict)
 

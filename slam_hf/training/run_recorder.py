@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import platform
 import statistics
 import time
 from contextlib import suppress
@@ -14,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -29,7 +27,15 @@ from ..loading_utils import naming_damaged_files
 from .arguments import CorpusConfig
 from .data import read_card
 from .plan import batch_size
-from .run_record import CorpusRecord, Emissions, Hardware, Reference, RunRecord, read_run_records, save_run_records
+from .run_record import (
+    CorpusRecord,
+    Emissions,
+    Reference,
+    RunRecord,
+    describe_hardware,
+    read_run_records,
+    save_run_records,
+)
 
 
 PACKAGES = ("slam-hf", "torch", "transformers", "datasets", "accelerate", "trl")
@@ -90,7 +96,7 @@ class RunRecorder(TrainerCallback, ExportableState):
                 for argument, value in plain.items()
                 if value is not None and value is not False and value != {}
             },
-            hardware=_hardware(training_args),
+            hardware=describe_hardware(training_args.device, training_args.world_size),
             packages={package: metadata.version(package) for package in PACKAGES},
         )
         name, revision = model_args.model_name_or_path, model_args.model_revision
@@ -253,13 +259,3 @@ def _source(corpus: CorpusConfig) -> Reference:
         with suppress(HTTPError):
             source.revision = HfApi().dataset_info(corpus.path, revision=corpus.revision).sha
     return source
-
-
-def _hardware(args: TrainingArguments) -> Hardware:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor() or platform.machine()
-    if args.device.type == "cuda":
-        return Hardware(torch.cuda.get_device_name(args.device), args.world_size, cpu)
-    return Hardware(cpu, args.world_size, on_cpu=True)

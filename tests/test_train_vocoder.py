@@ -1,0 +1,238 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import train_vocoder
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from slam_hf import HubertUnitCodec, load_audio
+from slam_hf.codec_training.vocoder_arguments import VocoderArguments
+from slam_hf.codec_training.vocoder_checkpoints import list_checkpoints
+from slam_hf.encoding.source_arguments import VoiceSourceArguments
+from slam_hf.training.run_record import read_run_records
+
+
+TINY = {
+    "unit_embed_dim": 8,
+    "duration_hidden_dim": 8,
+    "upsample_initial_channel": 16,
+    "upsample_rates": [8, 8, 10],
+    "upsample_kernel_sizes": [16, 16, 20],
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1, 3]],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, tiny_codec) -> Path:
+    """A codec without a vocoder in `codec`, and recordings of anna, who is loud, and of ben, with a manifest."""
+    folder = tmp_path_factory.mktemp("data")
+    config = type(tiny_codec.config).from_dict({**tiny_codec.config.to_dict(), "vocoder_config": None})
+    encoder = HubertUnitCodec(config)
+    encoder.load_state_dict({k: v for k, v in tiny_codec.state_dict().items() if not k.startswith("vocoder.")})
+    encoder.save_pretrained(folder / "codec")
+    tiny_codec.save_pretrained(folder / "codec-with-vocoder")
+    rows = []
+    for number, speaker in enumerate(["anna", "ben"] * 3):
+        waveform = load_audio(
+            Path(__file__).parent / "fixtures" / "librispeech-clips" / f"audio{1 + number % 2}.flac", 16_000
+        )
+        path = folder / "speech" / speaker / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, waveform[number * 16_000 : (number + 3) * 16_000], 16_000)
+        rows.append({"path": str(path.relative_to(folder)), "speaker": speaker, "style": "loud", "text": "a b"})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _new_accelerator():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train(data: Path, output_dir: Path, source: dict | None = None, **options) -> None:
+    source = {"source": str(data / "manifest.jsonl"), "layout": "manifest", "speaker_column": "speaker"} | (
+        source or {}
+    )
+    defaults = {"codec": str(data / "codec"), "vocoder_config": TINY, "max_steps": 4, "per_device_train_batch_size": 2}
+    defaults |= {"crop_seconds": 0.4, "discriminator_width": 4, "logging_steps": 1, "eval_steps": 2, "save_steps": 2}
+    defaults |= {"num_workers": 0, "use_cpu": True, "num_samples": 2, "stft_weight": 1.0}
+    args = VocoderArguments(output_dir=str(output_dir), **defaults | options)
+    train_vocoder.main(VoiceSourceArguments(**source), args)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train(data, folder, {"style_column": "style"})
+    return folder
+
+
+def test_the_result_is_a_codec_with_the_voices(trained, data):
+    codec = HubertUnitCodec.from_pretrained(trained)
+    vocoder = codec.config.vocoder_config
+    assert (vocoder.speaker_names, vocoder.style_names, vocoder.upsample_rates) == (
+        ["anna", "ben"],
+        ["loud"],
+        [8, 8, 10],
+    )
+    encoder, before = codec.state_dict(), HubertUnitCodec.from_pretrained(data / "codec").state_dict()
+    assert all(torch.equal(encoder[name], before[name]) for name in before)
+    units = torch.tensor([[3, 7, 28]])
+    anna, ben = (codec.decode(units, speaker_id=name).audio_values for name in ("anna", "ben"))
+    assert anna.shape[-1] == codec.vocoder.predict_durations(units).sum() * 640
+    assert not torch.equal(anna, ben)
+    card = (trained / "README.md").read_text()
+    assert "`anna`, `ben`" in card
+
+
+def test_the_run_is_recorded(trained):
+    (record,) = read_run_records(trained)
+    assert (record.objective, record.num_steps, record.validation_steps) == ("vocoder training", 4, [0, 4])
+    assert record.corpora[0].num_rows == 4
+    assert record.recipe["batch_size"] == 2
+    assert set(record.validation) == {
+        "mel loss of held-out recordings",
+        "error of their durations (frames a unit)",
+    }
+    first, last = record.validation["mel loss of held-out recordings"]
+    assert last < first
+    assert str(trained) not in (trained / "training_run.json").read_text()
+    for step in (0, 2, 4):
+        names = {path.name for path in (trained / "samples" / f"step-{step:09d}").iterdir()}
+        assert names == {"0.flac", "0-durations.flac", "1.flac", "1-durations.flac", "mels.png"}
+    original, made = (
+        soundfile.read(trained / "samples" / name)[0] for name in ("0-original.flac", "step-000000004/0.flac")
+    )
+    assert len(original) == len(made) == 75 * 640
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(trained, data, tmp_path, monkeypatch):
+    shutil.copytree(trained / "recordings", tmp_path / "recordings")
+
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("slam_hf.codec_training.vocoder_trainer.adversarial_losses", count_down(3, fail))
+        train(data, tmp_path, {"style_column": "style"})
+    assert [path.name[:14] for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-000000002"]
+    assert not (tmp_path / "model.safetensors").exists()
+    train(data, tmp_path, {"style_column": "style"})
+    expected, found = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    ours, theirs = (load_file(list_checkpoints(folder / "checkpoints")[-1]) for folder in (trained, tmp_path))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def count_down(calls: int, function):
+    """A function that calls the real one, and from the given call on another."""
+    from slam_hf.codec_training.vocoder_losses import adversarial_losses
+
+    remaining = [calls]
+
+    def replacement(*args):
+        remaining[0] -= 1
+        return adversarial_losses(*args) if remaining[0] > 0 else function(*args)
+
+    return replacement
+
+
+def test_a_damaged_checkpoint_is_skipped(trained, data, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    newest = list_checkpoints(tmp_path / "checkpoints")[-1]
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    train(data, tmp_path, {"style_column": "style"})
+    out = capsys.readouterr().out
+    assert f"Skipped: '{newest}' is damaged" in out
+    assert "Continuing from step 2." in out
+    expected, found = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_diverged_training_keeps_the_last_checkpoint(trained, data, tmp_path, monkeypatch):
+    shutil.copytree(trained / "recordings", tmp_path / "recordings")
+
+    def diverge(judgements):
+        return torch.tensor(float("nan"), requires_grad=True), torch.tensor(0.0)
+
+    monkeypatch.setattr("slam_hf.codec_training.vocoder_trainer.adversarial_losses", count_down(3, diverge))
+    with pytest.raises(ValueError, match=r"diverged at step 3: the loss .*step-000000002-.*' is from before"):
+        train(data, tmp_path, {"style_column": "style"})
+    assert len(list_checkpoints(tmp_path / "checkpoints")) == 1
+    monkeypatch.undo()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(data, tmp_path, {"style_column": "style"}, learning_rate=1e-4)  # continues more calmly
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_other_settings_do_not_continue_a_training(trained, data):
+    with pytest.raises(ValueError, match="begun with other settings.*\n  crop_seconds: was 0.4, is now 0.8"):
+        train(data, trained, {"style_column": "style"}, crop_seconds=0.8)
+
+
+def test_a_trained_vocoder_can_be_continued_with_other_voices(trained, data, tmp_path):
+    source = {"source": str(data / "speech" / "ben"), "layout": "folder", "speaker_column": "folder"}
+    options = {"init_from": str(trained), "vocoder_config": None, "max_steps": 1, "learning_rate": 1e-9}
+    train(data, tmp_path, source, **options, final_learning_rate=1e-9)
+    before, after = (HubertUnitCodec.from_pretrained(folder) for folder in (trained, tmp_path))
+    assert after.config.vocoder_config.speaker_names == ["ben"]
+    units = torch.tensor([[3, 7, 28]])
+    durations = torch.ones_like(units)
+    expected = before.decode(units, durations, speaker_id="ben").audio_values
+    torch.testing.assert_close(after.decode(units, durations).audio_values, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ({"speaker_column": "who"}, {}, "no recordings for `layout manifest`.*no 'who', the column of the speaker"),
+        ({"speaker_column": "speaker", "layout": "folder"}, {}, "`layout folder` has no columns"),
+        (
+            {},
+            {"vocoder_config": TINY | {"upsample_rates": [8, 8, 5], "upsample_kernel_sizes": [16, 16, 11]}},
+            r"makes 320 samples at 16,000 Hz of each unit .*a unit for 640 samples at 16,000 Hz, 25 a second",
+        ),
+        (
+            {},
+            {"crop_seconds": 9.0},
+            "All 4 recordings for training are shorter than a crop of 225 frames: the longest has 75",
+        ),
+        ({}, {"vocoder_config": TINY | {"num_unit": 3}}, "unknown key 'num_unit'"),
+        ({}, {"max_steps": None}, "Give one of `max_steps` and `max_train_hours`"),
+        ({}, {"init_from": "nowhere/at/all", "vocoder_config": None}, "There is no folder 'nowhere/at/all'"),
+    ],
+)
+def test_bad_input_is_refused(data, tmp_path, source, options, message):
+    source = {"source": str(data / "speech")} | source if source.get("layout") == "folder" else source
+    with pytest.raises((ValueError, OSError), match=message):
+        train(data, tmp_path, source, **options)
+
+
+def test_silence_is_not_trained_on(data, tmp_path):
+    for number in range(2):
+        soundfile.write(tmp_path / f"{number}.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(ValueError, match=r"None of the recordings can be encoded: {'silent': 2}. '.*skipped.jsonl'"):
+        train(data, tmp_path / "out", {"source": str(tmp_path), "layout": "folder", "speaker_column": None})
+
+
+def test_one_recording_is_not_enough(data, tmp_path):
+    shutil.copy(data / "speech" / "ben" / "1.wav", tmp_path)
+    with pytest.raises(ValueError, match="there is only one of each voice"):
+        train(data, tmp_path / "out", {"source": str(tmp_path), "layout": "folder", "speaker_column": None})
+
+
+def test_held_out_voices_must_be_known(data, tmp_path):
+    source = {"source": str(data / "speech" / "anna"), "layout": "folder", "speaker_column": "folder"}
+    with pytest.raises(ValueError, match="has the speaker 'ben', and those for training do not: they have 'anna'"):
+        train(data, tmp_path, source, validation_source=str(data / "speech" / "ben"))
