@@ -31,6 +31,7 @@ from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, S
 from slam_hf.checkpoint_files import read_json, weight_files
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
+from slam_hf.conversion import read_hifigan
 from slam_hf.conversion.gslm_scaling import read_gslm_scaling
 from slam_hf.conversion.spiritlm import read_spiritlm
 from slam_hf.conversion.text_lm import save_text_lm
@@ -90,6 +91,8 @@ class ConversionArguments:
     kmeans: str | None = field(default=None, metadata={"help": "File with a scikit-learn KMeans."})
     vocoder: str | None = field(default=None, metadata={"help": "File with a unit HiFi-GAN, if there is one."})
     vocoder_config: str | None = field(default=None, metadata={"help": "JSON configuration of the unit HiFi-GAN."})
+    vocoder_speakers: str | None = field(default=None, metadata={"help": "Text file with its speakers, one a line."})
+    vocoder_styles: str | None = field(default=None, metadata={"help": "Text file with its styles, one a line."})
     repo_id: str | None = field(
         default=None, metadata={"help": "Repository name for the card. Default: the name of the folder."}
     )
@@ -151,11 +154,14 @@ def read_model(args: ConversionArguments) -> tuple[SpeechLMForCausalLM, PreTrain
 
 
 def convert_codec(args: ConversionArguments, folder: Path, repo_id: str) -> ModelCard:
+    vocoder = args.vocoder
+    if vocoder is not None and args.vocoder_config is not None:
+        vocoder = read_hifigan(vocoder, args.vocoder_config, args.vocoder_speakers, args.vocoder_styles)
     codec = HubertUnitCodec.from_parts(
         hubert=args.hubert,
         kmeans=args.kmeans,
         layer=args.layer,
-        vocoder=args.vocoder,
+        vocoder=vocoder,
         vocoder_config=args.vocoder_config,
         hubert_revision=args.hubert_revision,
         do_normalize=args.do_normalize,

@@ -36,3 +36,11 @@ def test_gains_along_frequency_are_in_decibels():
     waveform = np.sin(2 * np.pi * 4_000 * np.arange(16_000) / 16_000).astype(np.float32)
     louder = augmentation._reshape_spectrum(waveform, 1.0, np.array([0, 0, 0, 6, 0, 0, 0]))
     assert louder[2_000:-2_000].std() / waveform[2_000:-2_000].std() == pytest.approx(10 ** (6 / 20), rel=0.02)
+
+
+@pytest.mark.parametrize("samples", [400, 513, 640])
+def test_short_and_silent_recordings_stay_finite(samples):
+    waveform = 0.1 * np.sin(np.arange(samples) / 10).astype(np.float32)
+    for number in range(20):
+        assert np.isfinite(Augmentation(number)("a", waveform)).all()
+        assert np.isfinite(Augmentation(number)("a", np.zeros(samples, np.float32))).all()

@@ -89,6 +89,14 @@ def test_speakers_and_styles(generator, config, tmp_path):
     config |= {"multispkr": "_", "num_speakers": 4, "multistyle": "_", "num_styles": 3, "model_in_dim": 3 * width}
     vocoder = read_hifigan(save(generator, tmp_path / "vocoder.pt"), config)
     assert (vocoder.config.num_speakers, vocoder.config.num_styles) == (4, 3)
+    assert vocoder.config.speaker_names is None
+
+    (tmp_path / "speakers.txt").write_text("ex01\nex02\nex03\nex04\n")
+    (tmp_path / "styles.txt").write_text("default\nlaughing\nwhisper\n")
+    named = read_hifigan(tmp_path / "vocoder.pt", config, tmp_path / "speakers.txt", tmp_path / "styles.txt")
+    assert named.find_voices("ex03", "laughing", 1) == ([2], [1])
+    with pytest.raises(ValueError, match="`speaker_names` must hold 4 different names"):
+        read_hifigan(tmp_path / "vocoder.pt", config, tmp_path / "styles.txt")
 
     units = [7, 7, 0, 3]
     inputs = torch.cat(

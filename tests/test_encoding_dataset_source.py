@@ -206,6 +206,15 @@ def test_a_missing_column_is_an_error(paths):
         dataset_source(Dataset.from_dict({"speech": paths}))
 
 
+def test_speakers_and_styles_are_columns(paths):
+    dataset = Dataset.from_dict({"audio": paths, "who": [7, 8, None], "how": ["calm", "loud", "calm"]})
+    *named, missing = rows(dataset_source(dataset, label_columns={"speaker": "who", "style": "how"}))
+    assert [(row.speaker, row.style) for (row,) in named] == [("7", "calm"), ("8", "loud")]
+    assert missing == [Skipped("000000002", SkipReason.MALFORMED, "no 'who', the column of the speaker")]
+    with pytest.raises(ValueError, match=r"The dataset has no column 'speaker'; it has \['audio', 'how', 'who'\]"):
+        dataset_source(dataset, label_columns={"speaker": "speaker"})
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

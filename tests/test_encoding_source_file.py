@@ -13,7 +13,7 @@ from slam_hf.encoding import source_file, sources
 from slam_hf.encoding.dataset_source import open_dataset
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.recordings import Recording, Skipped, SkipReason
-from slam_hf.encoding.source_arguments import SourceArguments
+from slam_hf.encoding.source_arguments import SourceArguments, VoiceSourceArguments
 from slam_hf.encoding.source_file import open_source, prepare_source
 from slam_hf.encoding.sources import file_source
 
@@ -259,3 +259,67 @@ def test_rows_are_written_in_groups(folder, path, monkeypatch):
     args = SourceArguments(str(folder), chunk_seconds=4.0)
 
     assert describe(prepare_source(path, args)) == describe(file_source(list_audio_folder(folder), 4.0))
+
+
+@pytest.mark.parametrize(
+    ("layout", "column", "name"),
+    [
+        ("folder", "folder", "audio/ann/1.wav"),
+        ("librispeech", "folder", "train/7/3/7-3-0001.flac"),
+        ("librilight", "folder", "small/7/book/1.flac"),
+        ("manifest", "who", "1.wav"),
+        ("webdataset", "who", "1.wav"),
+        ("dataset", "who", "1.wav"),
+    ],
+)
+def test_every_layout_gives_the_speaker(tmp_path, path, layout, column, name):
+    speaker = "ann" if column == "who" or layout == "folder" else "7"
+    root = tmp_path / "root"
+    write_noise(root / name)
+    source = str(root)
+    if layout == "manifest":
+        source += "/manifest.jsonl"
+        (root / "manifest.jsonl").write_text(json.dumps({"path": name, "who": "ann", "how": 3}) + "\n")
+    if layout == "webdataset":
+        source += "/shard.tar"
+        (root / "1.json").write_text(json.dumps({"who": "ann", "how": 3}))
+        with tarfile.open(source, "w") as archive:
+            archive.add(root / "1.json", "1.json")
+            archive.add(root / name, name)
+    if layout == "dataset":
+        (root / "data").mkdir()
+        Dataset.from_dict({"audio": [str(root / name)], "who": ["ann"], "how": [3]}).to_parquet(
+            root / "data" / "train.parquet"
+        )
+        (root / name).rename(root / "data" / name)
+        Dataset.from_dict({"audio": [str(root / "data" / name)], "who": ["ann"], "how": [3]}).to_parquet(
+            root / "data" / "train.parquet"
+        )
+        source = str(root / "data")
+    style = {"style_column": "how"} if column == "who" else {}
+    prepare_source(path, VoiceSourceArguments(source, layout, speaker_column=column, **style))
+    recordings = [item for part in open_source(path).parts for row in part.read(0) for item in row]
+    found = [(item.speaker, item.style) for item in recordings if isinstance(item, Recording)]
+    assert found == [(speaker, "3" if style else None)]
+
+
+def test_a_speaker_that_changed_makes_another_input(tmp_path, path):
+    write_noise(tmp_path / "1.wav")
+    manifest = tmp_path / "manifest.jsonl"
+    args = VoiceSourceArguments(str(manifest), "manifest", speaker_column="who")
+    manifest.write_text(json.dumps({"path": "1.wav", "who": "ann"}))
+    prepare_source(path, args)
+    manifest.write_text(json.dumps({"path": "1.wav", "who": "ben"}))
+    with pytest.raises(ValueError, match="written for another input"):
+        prepare_source(path, args)
+
+
+@pytest.mark.parametrize("row", [{}, {"who": None}, {"who": ""}, {"who": 1.5}, {"who": True}, {"who": ["ann"]}])
+def test_a_recording_without_a_speaker_is_reported(tmp_path, path, row):
+    write_noise(tmp_path / "1.wav")
+    rows = [{"path": "1.wav", "who": "ann"}, {"path": "1.wav", "id": "other", **row}]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows))
+    prepare_source(path, VoiceSourceArguments(str(tmp_path / "manifest.jsonl"), "manifest", speaker_column="who"))
+    _, (skipped,) = (row for part in open_source(path).parts for row in part.read(0))
+    assert skipped.reason == SkipReason.MALFORMED
+    assert "'who'" in skipped.detail

@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from slam_hf.encoding import worker
 from slam_hf.encoding.ledger import Ledger
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.reading import PieceRules
+from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.sources import FilePart, file_source
 from slam_hf.encoding.worker import encode_parts, share_parts
 
@@ -53,6 +55,40 @@ def test_ranks_may_run_in_any_order(tiny_codec, source, tmp_path, ranks):
 
     assert read_chunks(tmp_path / "many") == read_chunks(tmp_path / "one")
     assert len(read_chunks(tmp_path / "one")) == 5
+
+
+def test_rows_may_keep_their_audio(tiny_codec, source, tmp_path):
+    recordings = [replace(part.recordings[0], speaker="ann", style="calm") for part in source.parts]
+    source = file_source(recordings, chunk_seconds=1.0)
+    ledger, plain = Ledger(tmp_path / "audio"), Ledger(tmp_path / "plain")
+    rules = PieceRules(Segmentation(max_seconds=1.0, cut="fixed"))
+    encode_parts(source, tiny_codec, rules, ledger, num_workers=0, keep_audio=True)
+    encode_parts(source, tiny_codec, rules, plain, num_workers=0)
+    for key in plain.finished(source.parts):
+        rows, expected = ledger.read_rows(key), plain.read_rows(key)
+        assert rows.select(expected.column_names).equals(expected) or len(expected) == 0
+        for row in rows.to_pylist():
+            samples = np.frombuffer(row["audio"], np.int16)
+            assert len(samples) == row["num_frames"] * 640
+            assert (row["speaker"], row["style"]) == ("ann", "calm")
+            waveform, _ = soundfile.read(tmp_path / "clips" / row["id"].partition("#")[0], dtype="float32")
+            start = int(float((row["id"].partition("#t=")[2] or "0").partition(",")[0]) * 16_000)
+            assert np.abs(samples / 32767 - waveform[start : start + len(samples)]).max() < 1 / 32767
+
+
+def test_what_is_encoded_may_be_changed(tiny_codec, source, tmp_path):
+    ledger = Ledger(tmp_path / "chunks")
+
+    def transform(id, waveform):
+        return waveform if id == "1.wav" else np.zeros_like(waveform)
+
+    encode_parts(source, tiny_codec, PieceRules(), ledger, num_workers=0, transform=transform)
+    units = {
+        row["id"]: row["units"] for key in ledger.finished(source.parts) for row in ledger.read_rows(key).to_pylist()
+    }
+    silence = tiny_codec.encode(torch.zeros(1, 16_000)).audio_codes[0, 0]
+    assert units["0.wav"] == tiny_codec.deduplicate(silence)[0].tolist()
+    assert len(units["1.wav"]) > 5
 
 
 def test_batches_from_many_chunks_give_the_same_chunks(tiny_codec, source, tmp_path, monkeypatch):

@@ -8,7 +8,15 @@ from accelerate import Accelerator
 from transformers.utils import is_matplotlib_available
 
 from ..encoding.source_arguments import VoiceSourceArguments
-from ..training.run_record import CorpusRecord, Reference, RunRecord, describe_hardware, save_run_records
+from ..loading_utils import resolve_quickstart
+from ..training.run_record import (
+    CorpusRecord,
+    Reference,
+    RunRecord,
+    describe_hardware,
+    read_run_records,
+    save_run_records,
+)
 from .vocoder_arguments import VocoderArguments
 from .vocoder_checkpoints import Progress
 from .voice_crops import VoiceCrops
@@ -70,7 +78,7 @@ def save_vocoder_record(
             package: metadata.version(package) for package in ("slam-hf", "torch", "transformers", "accelerate")
         },
     )
-    save_run_records([record], args.output_dir)
+    save_run_records([*read_run_records(resolve_quickstart(args.codec), args.codec_revision), record], args.output_dir)
     save_vocoder_curve(progress.logs, Path(args.output_dir) / "training_curve.png")
 
 

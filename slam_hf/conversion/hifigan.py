@@ -32,7 +32,12 @@ _UNSUPPORTED = {
 }
 
 
-def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapping[str, Any]) -> UnitHifiGan:
+def read_hifigan(
+    checkpoint: str | os.PathLike,
+    config: str | os.PathLike | Mapping[str, Any],
+    speakers: str | os.PathLike | None = None,
+    styles: str | os.PathLike | None = None,
+) -> UnitHifiGan:
     r"""
     Read a code HiFi-GAN (`CodeGenerator` in https://github.com/facebookresearch/textlesslib). No pickle is executed.
 
@@ -43,6 +48,8 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
         config (`str`, `os.PathLike` or `dict`):
             The JSON file beside it, or its content. Speakers, styles, the duration predictor and the type of the
             residual blocks are taken from the weights: the libraries describe them in different ways.
+        speakers, styles (`str` or `os.PathLike`, *optional*):
+            Text files with their names, one a line in the order of their embeddings, which come with some vocoders.
 
     Returns:
         [`UnitHifiGan`], in evaluation mode.
@@ -65,7 +72,7 @@ def read_hifigan(checkpoint: str | os.PathLike, config: str | os.PathLike | Mapp
         state = _fold_weight_norm(generator)
         for pattern, replacement in _RENAMED.items():
             state = {re.sub(pattern, replacement, key): tensor for key, tensor in state.items()}
-        config = _read_config(config, state)
+        config = _read_config(config, state, _read_names(speakers), _read_names(styles))
         with torch.device("meta"):
             vocoder = UnitHifiGan(config)
         vocoder.load_state_dict(state, assign=True)
@@ -115,7 +122,17 @@ def _fold_weight_norm(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return folded
 
 
-def _read_config(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> UnitHifiGanConfig:
+def _read_names(path: str | os.PathLike | None) -> list[str] | None:
+    """The lines of a text file."""
+    return None if path is None else [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
+
+
+def _read_config(
+    config: Mapping[str, Any],
+    state: Mapping[str, torch.Tensor],
+    speaker_names: list[str] | None,
+    style_names: list[str] | None,
+) -> UnitHifiGanConfig:
     predictor = config.get("dur_predictor_params") or {}
     if not isinstance(predictor, Mapping):
         raise ValueError(f"`dur_predictor_params` must be an object; got {predictor!r}")
@@ -126,6 +143,8 @@ def _read_config(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -
         unit_embed_dim=unit_embed_dim,
         num_speakers=len(state.get("speaker_embedding.weight", ())),
         num_styles=len(state.get("style_embedding.weight", ())),
+        speaker_names=speaker_names,
+        style_names=style_names,
         duration_hidden_dim=duration_conv.shape[0],
         duration_kernel_size=duration_conv.shape[2],
         duration_dropout=predictor.get("var_pred_dropout", 0.5),

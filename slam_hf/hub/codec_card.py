@@ -9,7 +9,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..configuration_hubert_unit_codec import HubertUnitCodecConfig, UnitHifiGanConfig
 from ..public_names import check_license
+from ..training.run_record import read_run_records
 from .markdown import TEMPLATES, Markdown, code, count_parameters, front_matter
+from .training_runs import describe_corpus, run_rows
 
 
 def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> ModelCard:
@@ -59,6 +61,9 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
         config=config,
         figures=[("codec", "value"), *figures.items()],
         voices=[] if vocoder is None else list(_describe_voices(vocoder)),
+        runs=[(record, list(map(describe_corpus, record.corpora))) for record in read_run_records(folder)],
+        run_table=lambda record: [("run", "value"), *run_rows(record)],
+        has_curve=(folder / "training_curve.png").is_file(),
         can_decode=vocoder is not None and vocoder.duration_hidden_dim > 0,
         has_remote_code=bool(getattr(config, "auto_map", None)),
         license=license,

@@ -23,18 +23,15 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PUBLISHED_MODELS
 from ..processing_speech_lm import load_tokenizer
 from ..public_names import PREFIX, check_license, public_name
-from ..training.run_record import CorpusRecord, Reference, RunRecord, read_run_records
+from ..training.run_record import Reference, RunRecord, read_run_records
 from .markdown import (
     TEMPLATES,
     Markdown,
     code,
     count_parameters,
-    format_duration,
-    format_number,
-    format_value,
     front_matter,
-    link,
 )
+from .training_runs import describe_corpus, describe_hardware, run_rows
 
 
 CURVE = "training_curve.png"
@@ -196,8 +193,8 @@ def make_model_card(model: ModelDescription) -> ModelCard:
         metadata=front_matter(make_metadata(model)),
         model=model,
         curve=CURVE,
-        runs=[(record, [_describe_corpus(corpus) for corpus in record.corpora]) for record in model.records],
-        run_table=lambda record: [("run", "value"), *_run_rows(record)],
+        runs=[(record, [describe_corpus(corpus) for corpus in record.corpora]) for record in model.records],
+        run_table=lambda record: [("run", "value"), *run_rows(record)],
         results=_result_rows(model),
         not_in_percent=" and ".join(
             task.heading for name, task in TASKS.items() if name in model.scores and task.scale != 100
@@ -324,52 +321,5 @@ def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:
         "emissions": round(1000 * sum(record.emissions.co2 for record in measured), 3),  # in grams
         "source": "codecarbon",
         "training_type": "pre-training" if measured[0].objective == "pretraining" else "fine-tuning",
-        "hardware_used": ", ".join(dict.fromkeys(map(_hardware, measured))),
+        "hardware_used": ", ".join(dict.fromkeys(map(describe_hardware, measured))),
     }
-
-
-def _describe_corpus(corpus: CorpusRecord) -> Markdown:
-    figures = (
-        ("modality", code, corpus.modality),
-        ("configuration", code, corpus.config),
-        ("split", code, corpus.split),
-        ("weight", format_value, corpus.weight),
-        ("rows", format_number, corpus.num_rows),
-        ("units", format_number, corpus.num_units),
-        ("codec", code, corpus.codec),
-        ("SHA-256 of the rows", code, corpus.fingerprint),
-    )
-    known = [f"{name}: {write(value)}" for name, write, value in figures if value]
-    return Markdown(", ".join([link(corpus.source, "datasets/"), *known]))
-
-
-def _run_rows(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """The known figures of a run, with their names."""
-    if record.hardware is not None:
-        yield "hardware", _hardware(record)
-    if record.seconds is not None:
-        yield "duration", format_duration(record.seconds)
-    if record.num_steps is not None:
-        yield "steps", f"{record.num_steps:,}"
-    if record.num_tokens is not None:
-        padding = "" if record.padding is None else f", and {100 * record.padding:.1f} % of the batches padding"
-        yield "tokens seen", format_number(record.num_tokens) + padding
-    if record.tokens_per_second is not None:
-        yield "speed", f"{record.tokens_per_second:,.0f} tokens a second, {100 * record.mfu:.1f} % MFU (medians)"
-    if record.emissions is not None:
-        energy, duration = f"{record.emissions.energy:.3g} kWh", format_duration(record.emissions.seconds)
-        countries = " and ".join(record.emissions.countries)
-        yield "energy", f"{energy}, as codecarbon measured it over {duration}"
-        yield "emissions", f"{record.emissions.co2:.3g} kg CO₂eq, if the electricity is from {countries}"
-    for name, (first, last) in record.validation.items():
-        first_step, last_step = record.validation_steps
-        yield name, f"{first:.3f} (step {first_step:,}) → {last:.3f} (step {last_step:,})"
-    if record.packages:
-        yield "software", ", ".join(f"{name} {version}" for name, version in record.packages.items())
-
-
-def _hardware(record: RunRecord) -> str:
-    device, count, cpu = record.hardware.device, record.hardware.count, record.hardware.cpu
-    if record.hardware.on_cpu:
-        return f"{device}, {count} process" + ("es" if count > 1 else "")
-    return f"{count} × {device}" + ("" if cpu is None else f", {cpu}")
