@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -118,8 +118,9 @@ class AudioToAudioPipeline(Pipeline):
             speaker_id, style_id (`int`, `str`, or a list with one for each recording, *optional*):
                 Who speaks, and in which style, by number or by a name that the codec's card lists; for codecs whose
                 vocoder has several voices or styles. Defaults to the first one. The prompt, too, is in this voice.
-            seed (`int`, *optional*):
-                Seed of the sampling. The same seed, inputs and batch size give the same continuations.
+            seed (`int`, or a list of them, *optional*):
+                Seed of the sampling. The same seed, inputs and batch size give the same continuations. A list has a
+                seed for each recording of a batch: what is drawn for a recording does not depend on the others.
             stream (`bool`, *optional*, defaults to `False`):
                 Whether to return an iterator of chunks of the continuation, each made as soon as its units are there.
                 Generation starts with the first chunk, is never more than 100 tokens ahead, and stops when the
@@ -231,7 +232,7 @@ class AudioToAudioPipeline(Pipeline):
         output_modality: Literal["speech", "text"] | None = None,
         speaker_id: int | str | list[int | str] | None = None,
         style_id: int | str | list[int | str] | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if prompt_duration is not None and not prompt_duration > 0:
@@ -295,7 +296,7 @@ class AudioToAudioPipeline(Pipeline):
         input_ids: torch.LongTensor,
         min_new_seconds: float = 2.0,
         output_modality: Literal["speech", "text"] | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The options of `generate()`, and the generation parameters that are set by them or by the model."""
@@ -323,7 +324,11 @@ class AudioToAudioPipeline(Pipeline):
         if seed is not None and settings.get("do_sample"):
             if settings.get("prompt_lookup_num_tokens") or options.get("assistant_model"):
                 raise ValueError("`seed` does not fix assisted sampling: leave it out, or pass `do_sample=False`.")
-            options["logits_processor"] = [*(options.get("logits_processor") or []), _DrawWithSeed(seed, self.device)]
+            seeds = [seed] if isinstance(seed, int) else seed
+            if len(seeds) not in (1, len(input_ids)):
+                raise ValueError(f"`seed` has {len(seeds)} seeds for a batch of {len(input_ids)} recordings.")
+            draw = _DrawWithSeeds(seeds, self.device)
+            options["logits_processor"] = [*(options.get("logits_processor") or []), draw]
         if settings.get("stop_strings"):
             options.setdefault("tokenizer", self.tokenizer)
         return options, settings
@@ -433,21 +438,24 @@ class _Recording:
     index: int
 
 
-class _DrawWithSeed(LogitsProcessor):
+class _DrawWithSeeds(LogitsProcessor):
     """
     Makes `generate()` sample with a generator of its own, which gives what the global one would after
-    `torch.manual_seed(seed)`. `generate()` has no argument for it, and other threads use the global generator.
+    `torch.manual_seed(seed)`. `generate()` has no argument for it, and other threads use the global generator. With
+    several seeds, each has its share of the rows.
     """
 
-    def __init__(self, seed: int, device: torch.device):
-        generator = torch.Generator(device).manual_seed(seed)
+    def __init__(self, seeds: Sequence[int], device: torch.device):
+        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
         class Scores(torch.Tensor):
             @classmethod
             def __torch_function__(cls, func, types, args=(), kwargs=None):
                 if func is torch.multinomial:
                     with torch._C.DisableTorchFunctionSubclass():  # what is drawn is an ordinary tensor again
-                        return func(*args, **(kwargs or {}), generator=generator)
+                        shares = zip(args[0].chunk(len(generators)), generators, strict=True)
+                        drawn = [func(rows, *args[1:], **(kwargs or {}), generator=one) for rows, one in shares]
+                        return torch.cat(drawn)
                 return super().__torch_function__(func, types, args, kwargs)
 
         self.scores_class = Scores

@@ -20,7 +20,7 @@ from huggingface_hub import DatasetCard
 from test_corpora_alignment_aligners import make_model, save_tiny_ctc
 from test_corpora_job import DAMAGES
 
-from slam_hf.corpora.alignment import job as job_module
+from slam_hf.corpora import resumable_job
 from slam_hf.corpora.alignment.job import AlignmentJob
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.ledger import Ledger
@@ -439,7 +439,7 @@ def test_what_cannot_be_aligned_is_refused_before_anything_is_written(job, chang
 
 
 def test_options_of_another_executor_are_refused_before_the_input_is_listed(job, monkeypatch):
-    monkeypatch.setattr(job_module, "prepare_source", None)
+    monkeypatch.setattr(resumable_job, "prepare_source", None)
 
     with pytest.raises(ValueError, match="^`executor local` does not take `partition`: remove it.$"):
         job.run(ExecutorArguments(partition="gpu"))

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from slam_hf.corpora import job as job_module
+from slam_hf.corpora import resumable_job
 from slam_hf.corpora.job import TokenizationJob
 from slam_hf.encoding.progress import HoursBar
 from slam_hf.encoding.reading import PieceRules
@@ -69,14 +70,14 @@ def test_any_number_of_tasks_gives_the_same_files(make_job, expected, tmp_path, 
 
 
 def test_a_finished_job_is_not_started_again(make_job, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(job_module, "run_steps", None)
+    monkeypatch.setattr(resumable_job, "run_steps", None)
 
     assert make_job(tmp_path / "expected").run(ExecutorArguments()).num_rows == 11
     assert read_files(tmp_path / "expected") == expected
 
 
 def test_options_and_codec_are_checked_before_the_input_is_listed(make_job, tmp_path, monkeypatch):
-    monkeypatch.setattr(job_module, "prepare_source", None)
+    monkeypatch.setattr(resumable_job, "prepare_source", None)
     job = make_job(tmp_path / "units")
 
     with pytest.raises(ValueError, match="^`executor local` does not take `partition`: remove it.$"):
@@ -116,14 +117,14 @@ def test_what_is_in_the_ledger_is_not_encoded_again_and_what_is_not_is(make_job,
 
 
 def test_a_task_that_comes_late_does_nothing(make_job, expected, tmp_path):
-    make_job(tmp_path / "expected").encode(None, 0, 2)
+    make_job(tmp_path / "expected").work(None, 0, 2)
 
     assert read_files(tmp_path / "expected") == expected
 
 
 def test_a_task_with_other_settings_is_refused(make_job, expected, tmp_path):
     with pytest.raises(ValueError, match="rules.min_seconds: was 0.1, is now 0.5"):
-        make_job(tmp_path / "expected", rules=PieceRules(min_seconds=0.5)).encode(None, 0, 2)
+        make_job(tmp_path / "expected", rules=PieceRules(min_seconds=0.5)).work(None, 0, 2)
 
 
 def test_an_output_that_is_moved_away_between_tasks_ends_the_job(make_job, expected, tmp_path, monkeypatch):
@@ -146,7 +147,7 @@ def test_an_output_that_is_moved_away_between_tasks_ends_the_job(make_job, expec
 
 
 def test_the_job_is_not_closed_while_a_chunk_is_missing(make_job, tmp_path, monkeypatch):
-    monkeypatch.setattr(TokenizationJob, "encode", lambda job, data, rank, world_size: None)
+    monkeypatch.setattr(TokenizationJob, "work", lambda job, data, rank, world_size: None)
 
     with pytest.raises(ValueError, match="6 of 6 parts of the input are not encoded.*Start the same command again"):
         make_job(tmp_path / "units").run(ExecutorArguments())

@@ -368,6 +368,16 @@ def test_a_seed_draws_as_the_global_generator_would(speak, recordings, options):
         assert result["units"].tolist() == speak.tokenizer.decode_units(sequence).tolist()
 
 
+def test_each_recording_of_a_batch_may_have_a_seed_of_its_own(speak, recordings):
+    options = {"prompt_duration": 0.5, "max_new_tokens": 20, "num_return_sequences": 2}
+    together = speak(list(recordings), seed=[5, 6], batch_size=2, **options)
+    alone = [speak(path, seed=seed, **options) for path, seed in zip(recordings, (5, 6), strict=True)]
+    units = [[[one["units"].tolist() for one in of_one] for of_one in results] for results in (together, alone)]
+    assert units[0] == units[1]
+    with pytest.raises(ValueError, match="`seed` has 3 seeds for a batch of 2 recordings"):
+        speak(list(recordings), seed=[5, 6, 7], batch_size=2, **options)
+
+
 def test_without_a_model_there_is_a_default_one(caplog):
     assert pipeline("audio-to-audio").model.name_or_path == "quickstart:model"
     assert "No model was supplied, defaulted to quickstart:model" in caplog.text

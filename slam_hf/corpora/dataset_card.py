@@ -1,24 +1,27 @@
 """Cards of tokenised corpora: what made them, how much they hold, what was left out."""
 
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from datasets import DatasetInfo, SplitDict, SplitInfo
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import DatasetCard, DatasetCardData, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from ..encoding.codec_identity import CodecDescription
 from ..public_names import check_license
-from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
+from .schema import JUDGED_PREFERENCE_FEATURES, PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
 
 @dataclass(frozen=True)
 class SplitSummary:
     """A finished split. `skipped` counts what was left out by reason; `seconds` is the rest of the audio; `files` has
-    the SHA-256 of shards and report."""
+    the SHA-256 of shards and report. Of pairs of a model's own continuations, `made` says how they were made."""
 
     split: str
     num_rows: int
@@ -29,13 +32,14 @@ class SplitSummary:
     has_pairs: bool
     skipped: dict[str, int]
     files: dict[str, str] = field(default_factory=dict, compare=False)
+    made: dict[str, Any] = field(default_factory=dict)
 
 
 def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCard:
     """Make the card of a dataset folder from its finished splits. The YAML has the features and splits as `datasets`
     writes them, and `codec`, `codec_revision`, `codec_sha256`, `codec_dtype`, `frame_rate`, `num_units`,
     `total_hours` and `total_units`."""
-    has_pairs = splits[0].has_pairs
+    has_pairs, is_made = splits[0].has_pairs, bool(splits[0].made)
     data = DatasetCardData(
         tags=["speech", "speech-units", "slam-hf"],
         codec=codec.name,
@@ -50,7 +54,9 @@ def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCar
     infos = SplitDict()
     for split in splits:
         infos.add(SplitInfo(split.split, num_bytes=split.num_bytes, num_examples=split.num_rows))
-    features = PREFERENCE_FEATURES if has_pairs else UNIT_CORPUS_FEATURES
+    features = UNIT_CORPUS_FEATURES
+    if has_pairs:
+        features = JUDGED_PREFERENCE_FEATURES if is_made else PREFERENCE_FEATURES
     info = DatasetInfo(features=features, splits=infos, dataset_size=sum(split.num_bytes for split in splits))
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     data_files = [{"split": split.split, "path": f"data/{split.split}-*"} for split in splits]
@@ -63,7 +69,11 @@ def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCar
         codec=link,
         num_units=codec.num_units,
         frame_rate=f"{codec.frame_rate:g}",
-        columns=_PAIR_COLUMNS if has_pairs else _CORPUS_COLUMNS,
+        origin="The best and the worst of a model's own continuations of speech prompts, in units of"
+        if is_made
+        else "Recordings tokenised with",
+        columns=(_PAIR_COLUMNS + _SCORE_COLUMNS * is_made) if has_pairs else _CORPUS_COLUMNS,
+        made="".join(map(_made_section, splits)) if is_made else "",
         splits="\n".join(map(_split_line, splits)),
         skipped="\n\n".join(map(_skipped_paragraph, splits)),
         codec_sha256=codec.weights,
@@ -72,6 +82,17 @@ def make_card(codec: CodecDescription, splits: list[SplitSummary]) -> DatasetCar
         license=_NO_LICENSE,
     )
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+
+
+def read_card(dataset: str, revision: str | None = None) -> dict[str, Any]:
+    """What the card of a dataset says in its YAML, and nothing where there is no card."""
+    path = Path(dataset) / "README.md"
+    try:
+        if not Path(dataset).is_dir():
+            path = hf_hub_download(dataset, path.name, repo_type="dataset", revision=revision)
+        return DatasetCard(Path(path).read_text("utf-8"), ignore_metadata_errors=True).data.to_dict()
+    except (EntryNotFoundError, OSError, ValueError):
+        return {}
 
 
 def render_dataset_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> DatasetCard:
@@ -103,6 +124,10 @@ def _skipped_paragraph(split: SplitSummary) -> str:
     return f"`{split.split}` (each with its detail in `skipped/{split.split}.jsonl`):\n\n{table}"
 
 
+def _made_section(split: SplitSummary) -> str:
+    return _MADE.format(split=split.split, made=json.dumps(split.made, indent=2))
+
+
 _LOCAL_PATH = "path/to/this/dataset"
 
 _NO_LICENSE = "None was given: ask the authors before you use it."
@@ -124,10 +149,26 @@ _PAIR_COLUMNS = """\
 | `prompt`, `chosen`, `rejected` | units as text, `<Un3><Un49>`: the format of TRL's `DPOTrainer` |
 | `prompt_text`, `chosen_text`, `rejected_text` | transcripts, where they are known |"""
 
+_SCORE_COLUMNS = """
+| `chosen_score`, `rejected_score` | what the judge says of the text, higher is better |
+| `chosen_auto_bleu`, `rejected_auto_bleu` | how much the text repeats itself, from 0 to 1 |"""
+
+_MADE = """
+## How `{split}` was made
+
+The model continued each prompt several times. The continuations were transcribed, and the judge scored what was heard.
+The pair of a prompt is its best continuation and its worst, within these thresholds; one that repeats itself (a high
+auto-BLEU) is never the best. Of the scores, three quantiles are given.
+
+```json
+{made}
+```
+"""
+
 _BODY = """\
 # {title} as discrete units
 
-Recordings tokenised with {codec}: {num_units} units, {frame_rate} frames a second.
+{origin} {codec}: {num_units} units, {frame_rate} frames a second.
 
 | split | rows | hours | units | units per second |
 |---|---|---|---|---|
@@ -144,7 +185,7 @@ dataset = load_dataset("{path}")
 ## What was left out
 
 {skipped}
-
+{made}
 ## Codec
 
 SHA-256 of the weights that the units depend on: `{codec_sha256}`. The encoder computed in {codec_dtype}.

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import TypeVar
 
 import pyarrow as pa
@@ -45,26 +45,26 @@ def read_job_summary(folder: str, summary_class: type[Summary]) -> Summary | Non
     is damaged."""
     if not open_folder(folder).exists("summary.json"):
         return None
-    names = [field.name for field in fields(summary_class)]
-    state = read_state(f"{folder}/summary.json", [name for name in names if name != "files"])
+    names = {field.name: field.default_factory is MISSING for field in fields(summary_class)}
+    state = read_state(f"{folder}/summary.json", [name for name, is_required in names.items() if is_required])
     return summary_class(**{name: state[name] for name in names if name in state})
 
 
-def check_vacant(output_dir: str | os.PathLike, split: str) -> None:
-    """Raise `FileExistsError` if a tokenisation would replace files that are not its own, and `ValueError` if
-    `load_dataset` does not take the name of the split."""
+def check_vacant(output_dir: str | os.PathLike, split: str, state: str = ".tokenization") -> None:
+    """Raise `FileExistsError` if a job would replace files that are not its own, and `ValueError` if `load_dataset`
+    does not take the name of the split. `state` is the folder that such jobs keep their state in."""
     if not re.fullmatch(r"\w+(\.\w+)*", split):
         raise ValueError(f"A split needs a name of letters and digits, such as 'train', not {split!r}.")
     files = open_folder(output_dir)
     foreign = []
-    if not files.glob(".tokenization/*"):
+    if not files.glob(f"{state}/*"):
         foreign += files.glob("README.md")
-    if not files.exists(f".tokenization/{split}"):
+    if not files.exists(f"{state}/{split}"):
         foreign += [*sorted(files.glob(f"data/{split}-*")), *files.glob(f"skipped/{split}.jsonl")]
     if foreign:
         names = ", ".join(foreign[:3])
         raise FileExistsError(
-            f"'{output_dir}' holds files that no tokenisation of '{split}' has written, and that this one would "
+            f"'{output_dir}' holds files that no {state[1:]} of '{split}' has written, and that this one would "
             f"replace or be mixed up with: {names}{', ...' if len(foreign) > 3 else ''}. Choose another folder, or "
             "move them away."
         )
@@ -165,7 +165,7 @@ def _write_shards(
     output_dir: str, split: str, ledger: Ledger, keys: list[ChunkKey], has_pairs: bool
 ) -> tuple[int, dict[str, str]]:
     """Write the rows of chunks. Returns their size in memory, in bytes, and the hash of each shard by its path."""
-    groups = list(_group_chunks(ledger, keys))
+    groups = list(group_chunks(ledger, keys))
     num_bytes, hashes = 0, {}
     for number, group in enumerate(groups):
         chunks = (_read_pairs(ledger, key)[0] if has_pairs else ledger.read_rows(key) for key in group)
@@ -179,7 +179,7 @@ def _write_shards(
     return num_bytes, hashes
 
 
-def _group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKey]]:
+def group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKey]]:
     """Consecutive chunks with `SHARD_SECONDS` of audio."""
     group: list[ChunkKey] = []
     seconds = 0.0

@@ -13,16 +13,14 @@ from ..encoding.progress import JobProgress
 from ..encoding.reading import PieceRules
 from ..encoding.settings import check_settings, claim_folder, job_name, make_settings
 from ..encoding.source_arguments import SourceArguments
-from ..encoding.source_file import open_source, prepare_source
 from ..encoding.sources import Source
 from ..encoding.worker import encode_parts
-from ..execution.arguments import ExecutorArguments
-from ..execution.steps import choose_executor, run_steps
 from ..folder_lock import lock_folder
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processing_speech_lm import load_codec
 from .dataset_card import SplitSummary
 from .dataset_folder import check_vacant, finish_split, job_folder, publish_split, read_summary
+from .resumable_job import ResumableJob
 
 
 def tokenize_corpus(
@@ -74,7 +72,7 @@ def tokenize_corpus(
 
 
 @dataclass(frozen=True)
-class TokenizationJob:
+class TokenizationJob(ResumableJob):
     r"""
     The job of [`tokenize_corpus`] on an executor, described by names and numbers so that any machine can run it.
 
@@ -101,43 +99,41 @@ class TokenizationJob:
     rules: PieceRules = field(default_factory=PieceRules)
     num_workers: int = 2
 
-    def run(self, executor: ExecutorArguments) -> SplitSummary | None:
-        """Tokenise on an executor. Returns `None` if the work was submitted to Slurm. The errors are those of
-        [`tokenize_corpus`] and [`run_steps`]; a `ValueError` also says that the input has changed since the start."""
-        executor.check_reach(self.source.source, self.codec)
-        with lock_folder(self.output_dir):
-            check_vacant(self.output_dir, self.split)
-            if read_summary(self.output_dir, self.split) is None:
-                choose_executor(executor, f"{job_folder(self.output_dir, self.split)}/logs")
-            _load(self.codec, self.codec_revision, self.dtype)  # it takes less time than the list to find it missing
-            corpus = self._open(prepare_source(self._source_file, self.source))
-            corpus.begin()
-            if corpus.is_finished():
-                return corpus.finish()
-            with JobProgress(corpus.source.parts, corpus.ledger(), disable=executor.executor == "slurm"):
-                is_done = run_steps(self.encode, self.finish, executor, f"{corpus.folder}/logs")
-        return read_summary(self.output_dir, self.split) if is_done else None
-
-    def encode(self, data: Any, rank: int, world_size: int) -> None:
-        """Encode what is missing of a task's share, on the accelerator of this process or else on the CPU."""
-        corpus = self._open(open_source(self._source_file))
-        check_settings(corpus.folder, corpus.settings)
-        if corpus.is_finished():
-            return
-        codec = _load(self.codec, self.codec_revision, self.dtype)[0]
-        codec.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-        encode_parts(corpus.source, codec, self.rules, corpus.ledger(), rank, world_size, self.num_workers)
-
-    def finish(self, data: Any, rank: int, world_size: int) -> None:
-        """Make the dataset, once every row is encoded."""
-        with lock_folder(self.output_dir):
-            corpus = self._open(open_source(self._source_file))
-            check_settings(corpus.folder, corpus.settings)  # chunks of another codec would count as damaged
-            corpus.finish()
+    title = "a tokenisation"
+    progress = "Encoding"
 
     @property
-    def _source_file(self) -> str:
-        return f"{job_folder(self.output_dir, self.split)}/source.parquet"
+    def folder(self) -> str:
+        return job_folder(self.output_dir, self.split)
+
+    def paths(self) -> list[str]:
+        return [self.source.source, self.codec]
+
+    def check_folder(self) -> None:
+        check_vacant(self.output_dir, self.split)
+
+    def load(self) -> None:
+        _load(self.codec, self.codec_revision, self.dtype)
+
+    def settings(self, source: Source) -> dict[str, Any]:
+        return self._open(source).settings
+
+    def ledger(self, source: Source) -> Ledger:
+        return self._open(source).ledger()
+
+    def read_summary(self) -> SplitSummary | None:
+        return read_summary(self.output_dir, self.split)
+
+    def process(self, source: Source, rank: int, world_size: int) -> None:
+        codec = _load(self.codec, self.codec_revision, self.dtype)[0]
+        codec.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        encode_parts(source, codec, self.rules, self.ledger(source), rank, world_size, self.num_workers)
+
+    def finish(self, data: Any, rank: int, world_size: int) -> None:
+        with lock_folder(self.output_dir):
+            source = self.open_source()
+            check_settings(self.folder, self.settings(source))  # chunks of another codec would count as damaged
+            self._open(source).finish()
 
     def _open(self, source: Source) -> "_Corpus":
         description = _load(self.codec, self.codec_revision, self.dtype)[1]

@@ -158,7 +158,7 @@ def open_dataset(args: SourceArguments) -> Source:
     """Make a source of the dataset that the arguments name, stored or streamed. The first process on each machine lets
     `datasets` prepare a stored one."""
     builder = load_dataset_builder(args.source, args.dataset_config, data_dir=args.data_dir)
-    identity = _identify(builder, args.dataset_split)
+    identity = identify_split(builder, args.dataset_split)
     stream = builder.as_streaming_dataset(args.dataset_split) if args.streaming else None
     return dataset_source(
         load_split(builder, args.dataset_split, identity) if stream is None else stream,
@@ -172,7 +172,7 @@ def open_dataset(args: SourceArguments) -> Source:
     )
 
 
-def _identify(builder: DatasetBuilder, split: str) -> dict[str, str]:
+def identify_split(builder: DatasetBuilder, split: str) -> dict[str, str]:
     """The version of a dataset: the commit of its files on the Hub, or the times of their last changes."""
     files = builder.config.data_files
     if split not in files:

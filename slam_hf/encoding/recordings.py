@@ -14,7 +14,8 @@ PAIR_CLIPS = ("prompt", "chosen", "rejected")
 
 
 class SkipReason(StrEnum):
-    """Why a recording, or a piece of one, is left out of the corpus, or why its words have no times."""
+    """Why a recording, or a piece of one, is left out of the corpus; why its words have no times; or why no pair was
+    made of its continuations."""
 
     MALFORMED = "malformed"
     WRONGLY_NAMED = "wrongly named"
@@ -30,6 +31,10 @@ class SkipReason(StrEnum):
     SHORTER_THAN_TEXT = "too short for its text"
     TOO_LONG = "too long"
     NO_RECORDING = "audio missing"
+    NOT_JUDGED = "no two continuations with a score"
+    NONE_GOOD = "no continuation good enough"
+    NONE_BAD = "no continuation bad enough"
+    TIE = "equally good continuations"
 
 
 MAX_SECONDS = 1e7

@@ -14,6 +14,7 @@ from transformers import AutomaticSpeechRecognitionPipeline
 from ..encoding.codec_identity import describe_codec
 from ..fingerprints import describe_model, hash_model, hash_rows
 from ..judging.arguments import JudgeArguments
+from ..judging.continuations import describe_generation
 from ..judging.transcription import load_recogniser, transcribe_waveforms
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
@@ -80,7 +81,7 @@ def evaluate_continuations(
     settings = {name: getattr(continuation_args, name) for name in ("prompt_seconds", "batch_size", "seed")}
     settings |= {
         "dtype": args.dtype,
-        "generation": _describe_generation(speak),
+        "generation": describe_generation(speak),
         "asr_model": describe_model(transcribe.model),
     }
     if task.end_at_pauses:
@@ -209,9 +210,3 @@ def _continue_batch(
             "continuation_transcript": heard[len(prompts) + row],
         }
     return records
-
-
-def _describe_generation(speak: AudioToAudioPipeline) -> dict[str, Any]:
-    """The settings of the model's own generation configuration, and those that the pipeline adds."""
-    parameters = speak.model.generation_config.to_diff_dict() | speak._prepare_generate_kwargs({})
-    return {name: value for name, value in parameters.items() if name[0] != "_" and name != "transformers_version"}

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ..audio_utils import load_audio
 from ..fingerprints import hash_rows
+from ..judging.continuations import cut_units, end_of_prompt
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from .tasks import Task
 from .units import hash_files, list_audio, tokenized_files
@@ -90,7 +90,7 @@ class RecordedPrompts:
     def _cut(self, name: str, waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
         alignment = self.files[name].with_suffix(".json")
         if alignment.is_file():
-            end = _nearest_word_end(_read_words(alignment), self.seconds)
+            end = end_of_prompt(_read_words(alignment), self.seconds)
         elif self.end_at_pauses:
             end = _nearest_pause(waveform, sampling_rate, self.seconds)
         else:
@@ -128,13 +128,11 @@ class TokenizedPrompts:
         prompts, skipped = {}, {}
         for name in names:
             row = self.rows[name]
-            end = _nearest_word_end(row.get("aligned_text") or [], self.seconds)
-            ends = np.cumsum(row["durations"]) / frame_rate
-            length = bisect_right(ends, end + 1e-6)
-            if length == 0:
-                skipped[name] = f"{name}: too short: no unit ends within {end:g} s"
+            units, seconds = cut_units(row, self.seconds, frame_rate)
+            if not units:
+                skipped[name] = f"{name}: too short: no unit ends within {self.seconds:g} s"
             else:
-                prompts[name] = Prompt(np.array(row["units"][:length]), float(ends[length - 1]))
+                prompts[name] = Prompt(np.array(units), seconds)
         return prompts, skipped
 
 
@@ -192,11 +190,6 @@ def _read_words(alignment: Path) -> list[dict[str, Any]]:
             f"'{alignment}' is not a JSON object with `aligned_text`, a list of words with `end_time` in seconds "
             f"({error!r}): mend it or take it away."
         ) from error
-
-
-def _nearest_word_end(words: Sequence[Mapping[str, Any]], seconds: float) -> float:
-    ends = (float(word["end_time"]) for word in words)
-    return min(ends, key=lambda end: abs(end - seconds), default=seconds)
 
 
 def _nearest_pause(waveform: np.ndarray, sampling_rate: int, seconds: float) -> float:

@@ -3,8 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from datasets import (
@@ -15,9 +13,8 @@ from datasets import (
     interleave_datasets,
     load_dataset,
 )
-from huggingface_hub import DatasetCard, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 
+from ..corpora.dataset_card import read_card
 from ..encoding.codec_identity import describe_codec
 from ..processing_speech_lm import SpeechLMProcessor
 from ..tokenization_hubert_unit import UnitTokenizer
@@ -45,7 +42,7 @@ def check_codecs(corpora: list[CorpusConfig], processor: SpeechLMProcessor) -> N
     for corpus in corpora:
         if corpus.modality == "text":
             continue
-        card = read_card(corpus)
+        card = read_card(corpus.path, corpus.revision)
         num_units, sha256 = card.get("num_units"), card.get("codec_sha256")
         if isinstance(num_units, int) and num_units != processor.tokenizer.num_units:
             raise ValueError(
@@ -73,24 +70,14 @@ def check_codecs(corpora: list[CorpusConfig], processor: SpeechLMProcessor) -> N
         )
 
 
-def read_card(corpus: CorpusConfig) -> dict[str, Any]:
-    """What the card of a corpus says in its YAML, and nothing where there is no card."""
-    path = Path(corpus.path) / "README.md"
-    try:
-        if not Path(corpus.path).is_dir():
-            path = hf_hub_download(corpus.path, path.name, repo_type="dataset", revision=corpus.revision)
-        return DatasetCard(Path(path).read_text("utf-8"), ignore_metadata_errors=True).data.to_dict()
-    except (EntryNotFoundError, OSError, ValueError):
-        return {}
-
-
 def make_interleaving(args: PretrainArguments, processor: SpeechLMProcessor, seed: int) -> Interleaving | None:
     """How to mix the speech and the text of interleaved corpora, or `None` if there are none. A `ValueError` says that
     the frame rate of their codec is not known, neither from their cards nor from the codec of the model."""
     corpora = [corpus for corpus in args.datasets if corpus.modality == "interleaved"]
     if not corpora:
         return None
-    rates = [rate for rate in (read_card(corpus).get("frame_rate") for corpus in corpora) if rate]
+    cards = [read_card(corpus.path, corpus.revision) for corpus in corpora]
+    rates = [card["frame_rate"] for card in cards if card.get("frame_rate")]
     if not rates and processor.audio_tokenizer is None:
         raise ValueError(
             f"'{corpora[0].path}' has no card that says its `frame_rate`, which turns the times of words into units: "

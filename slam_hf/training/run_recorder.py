@@ -23,9 +23,9 @@ from transformers.trainer_callback import ExportableState
 from transformers.utils import is_matplotlib_available
 from trl import ModelConfig
 
+from ..corpora.dataset_card import read_card
 from ..loading_utils import naming_damaged_files
 from .arguments import CorpusConfig
-from .data import read_card
 from .plan import batch_size
 from .run_record import (
     CorpusRecord,
@@ -216,7 +216,7 @@ def record_corpus(corpus: CorpusConfig, rows: Dataset | IterableDataset) -> Corp
     record = CorpusRecord(_source(corpus), corpus.name, corpus.split, corpus.weight)
     if corpus.modality != "speech":
         record.modality = corpus.modality
-    card = read_card(corpus)
+    card = read_card(corpus.path, corpus.revision)
     if corpus.modality != "text" and isinstance(card.get("codec"), str):
         record.codec = card["codec"]
     if Path(corpus.path).is_dir() and isinstance(card.get("pretty_name"), str):

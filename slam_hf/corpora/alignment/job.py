@@ -13,23 +13,17 @@ import torch
 from ...atomic_write import atomic_write, remove_unfinished
 from ...encoding.codec_identity import update_with_tensors
 from ...encoding.ledger import Ledger
-from ...encoding.progress import JobProgress
-from ...encoding.settings import check_settings, claim_folder, job_name, read_state
+from ...encoding.settings import job_name, read_state
 from ...encoding.source_arguments import SourceArguments
-from ...encoding.source_file import open_source, prepare_source
 from ...encoding.sources import Source
-from ...execution.arguments import ExecutorArguments
-from ...execution.steps import choose_executor, run_steps
 from ...folder_lock import lock_folder
 from ...folders import open_folder
 from ...remote_files import local_path
 from ..dataset_folder import check_files, hash_content, read_job_summary, skip_report
+from ..resumable_job import ResumableJob
 from .aligners import CtcAligner, WhisperAligner
 from .output import MANIFEST, list_shards, read_shard, write_card, write_corpus, write_manifest
 from .recordings import Aligners, align_parts
-
-
-JOB = "an alignment"
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class AlignmentSummary:
 
 
 @dataclass(frozen=True)
-class AlignmentJob:
+class AlignmentJob(ResumableJob):
     r"""
     Aligns texts with recordings on an executor, described by names and numbers so that any machine can run it.
 
@@ -79,49 +73,54 @@ class AlignmentJob:
     corpus: str | None = None
     split: str = "train"
 
-    def run(self, executor: ExecutorArguments) -> AlignmentSummary | None:
-        """Align on an executor, or continue. Returns `None` if the work was submitted to Slurm.
+    title = "an alignment"
+    progress = "Aligning"
 
-        Raises:
-            ValueError: there is no model, the source or the folder does not fit, the job was begun with other
-                recordings or models, or a file of the corpus or of a finished result is damaged.
-            FileExistsError: `output_dir` holds files that no alignment has written.
-            FolderInUseError: another job is writing to `output_dir`.
-        """
-        if self.ctc_model is None and self.whisper_model is None:
-            raise ValueError(
-                "Pass `ctc_model` for recordings with a text, `whisper_model` for those without, or both."
-            )
-        if self.source.layout == "preference_pairs":
-            raise ValueError("The recordings of preference pairs cannot be aligned: the pairs have no words.")
-        if self.corpus is None and self.source.layout in ("dataset", "webdataset"):
-            raise ValueError(
-                f"A manifest names files of audio, and the recordings of a {self.source.layout} are inside of others. "
-                "Tokenise them first, and pass the result as `corpus`."
-            )
+    @property
+    def folder(self) -> str:
+        return f"{self.output_dir}/.alignment/{'manifest' if self.corpus is None else self.split}"
+
+    def paths(self) -> list[str]:
         paths = (self.source.source, self.ctc_model, self.whisper_model, self.corpus)
-        executor.check_reach(*(path for path in paths if path is not None))
-        self._check_vacant()
-        with lock_folder(self.output_dir):
-            if self.read_summary() is None:
-                choose_executor(executor, f"{self._folder}/logs")
-            source = prepare_source(f"{self._folder}/source.parquet", self.source)
-            claim_folder(self._folder, self._settings(source), JOB)
-            if self.read_summary() is not None:
-                self.finish(None, 0, 1)
-                return self.read_summary()
+        return [path for path in paths if path is not None]
+
+    def check_folder(self) -> None:
+        self._check_arguments()
+        if self.corpus is not None and not self._shards():
+            raise ValueError(
+                f"'{self.corpus}' has no split '{self.split}': there is no 'data/{self.split}-*.parquet'."
+            )
+        if open_folder(self.folder).exists(""):
+            return
+        written = (MANIFEST,) if self.corpus is None else (f"data/{self.split}-*", ".tokenization")
+        if foreign := [path for name in written for path in open_folder(self.output_dir).glob(name)]:
+            raise FileExistsError(
+                f"'{self.output_dir}' holds files that no alignment has written, and that this one would replace "
+                f"or be mixed up with: {foreign[0]}. Choose another folder."
+            )
+
+    def load(self) -> None:
+        self._aligners()
+        if self.read_summary() is None:
             for name in self._shards():
                 read_shard(self.corpus, name)  # reports a damaged one before the work
-            with JobProgress(source.parts, self._ledger(), executor.executor == "slurm", desc="Aligning"):
-                is_done = run_steps(self.align, self.finish, executor, f"{self._folder}/logs")
-        return self.read_summary() if is_done else None
 
-    def align(self, data: Any, rank: int, world_size: int) -> None:
-        """Align what is missing of a task's share, on the accelerator of this process or else on the CPU."""
-        source = open_source(f"{self._folder}/source.parquet")
-        check_settings(self._folder, self._settings(source), JOB)
-        if self.read_summary() is None:
-            align_parts(source, self._aligners()[0], self._ledger(), rank, world_size)
+    def settings(self, source: Source) -> dict[str, Any]:
+        return {
+            "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
+            "models": self._aligners()[1],
+            "language": self.language,
+            "corpus": {name: open_folder(self.corpus).size(name) for name in self._shards()},
+        }
+
+    def ledger(self, source: Source) -> Ledger:
+        return Ledger(f"{self.folder}/chunks", job_name(read_state(f"{self.folder}/settings.json")))
+
+    def read_summary(self) -> AlignmentSummary | None:
+        return read_job_summary(self.folder, AlignmentSummary)
+
+    def process(self, source: Source, rank: int, world_size: int) -> None:
+        align_parts(source, self._aligners()[0], self.ledger(source), rank, world_size)
 
     def finish(self, data: Any, rank: int, world_size: int) -> None:
         """Make the manifest or the dataset, once every recording has been tried."""
@@ -129,18 +128,14 @@ class AlignmentJob:
             if self.read_summary() is None:
                 self._write_result()
             else:
-                check_files(self.output_dir, self.read_summary().files, f"{self._folder}/summary.json")
+                check_files(self.output_dir, self.read_summary().files, f"{self.folder}/summary.json")
             self._write_card()
-            files = open_folder(self._folder)
+            files = open_folder(self.folder)
             if files.exists("chunks"):
                 files.rm("chunks", recursive=True)
-            remove_unfinished(self._folder, "")
+            remove_unfinished(self.folder, "")
             for name in (*self.read_summary().files, "README.md"):
                 remove_unfinished(*os.path.split(f"{self.output_dir}/{name}"))
-
-    def read_summary(self) -> AlignmentSummary | None:
-        """Summary of the alignment, or `None` while it is not finished."""
-        return read_job_summary(self._folder, AlignmentSummary)
 
     @property
     def audio_root(self) -> str:
@@ -152,52 +147,34 @@ class AlignmentJob:
         return root.rstrip("/") if local is None else os.path.realpath(local)
 
     @property
-    def _folder(self) -> str:
-        return f"{self.output_dir}/.alignment/{'manifest' if self.corpus is None else self.split}"
-
-    @property
     def _report(self) -> str:
         return "unaligned.jsonl" if self.corpus is None else f"unaligned/{self.split}.jsonl"
+
+    def _check_arguments(self) -> None:
+        if self.ctc_model is None and self.whisper_model is None:
+            raise ValueError(
+                "Pass `ctc_model` for recordings with a text, `whisper_model` for those without, or both."
+            )
+        if self.source.layout == "preference_pairs":
+            raise ValueError("The recordings of preference pairs cannot be aligned: the pairs have no words.")
+        if self.corpus is None and self.source.layout in ("dataset", "webdataset"):
+            raise ValueError(
+                f"A manifest names files of audio, and the recordings of a {self.source.layout} are inside of others. "
+                "Tokenise them first, and pass the result as `corpus`."
+            )
 
     def _shards(self) -> list[str]:
         """The files of the corpus. A job without a corpus has none."""
         return [] if self.corpus is None else list_shards(self.corpus, self.split)
-
-    def _check_vacant(self) -> None:
-        """Check that the folder is for this job, and that the corpus is there."""
-        if self.corpus is not None and not self._shards():
-            raise ValueError(
-                f"'{self.corpus}' has no split '{self.split}': there is no 'data/{self.split}-*.parquet'."
-            )
-        if open_folder(self._folder).exists(""):
-            return
-        written = (MANIFEST,) if self.corpus is None else (f"data/{self.split}-*", ".tokenization")
-        if foreign := [path for name in written for path in open_folder(self.output_dir).glob(name)]:
-            raise FileExistsError(
-                f"'{self.output_dir}' holds files that no alignment has written, and that this one would replace "
-                f"or be mixed up with: {foreign[0]}. Choose another folder."
-            )
 
     def _aligners(self) -> tuple[Aligners, str]:
         return _load_aligners(
             self.ctc_model, self.ctc_revision, self.whisper_model, self.whisper_revision, self.language
         )
 
-    def _settings(self, source: Source) -> dict[str, Any]:
-        """Everything that the words depend on."""
-        return {
-            "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
-            "models": self._aligners()[1],
-            "language": self.language,
-            "corpus": {name: open_folder(self.corpus).size(name) for name in self._shards()},
-        }
-
-    def _ledger(self) -> Ledger:
-        return Ledger(f"{self._folder}/chunks", job_name(read_state(f"{self._folder}/settings.json")))
-
     def _write_result(self) -> None:
-        source = open_source(f"{self._folder}/source.parquet")
-        ledger = self._ledger()
+        source = self.open_source()
+        ledger = self.ledger(source)
         ledger.refresh()
         keys = ledger.finished(source.parts)
         num_bytes = 0
@@ -211,7 +188,7 @@ class AlignmentJob:
         names = (MANIFEST, self._report, f"skipped/{self.split}.jsonl", *self._shards())
         hashes = {name: hash_content(files.cat_file(name)) for name in names if files.exists(name)}
         summary = AlignmentSummary(num_aligned + len(unaligned), num_aligned, reasons, num_bytes, hashes)
-        atomic_write(f"{self._folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
+        atomic_write(f"{self.folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
 
     def _write_card(self) -> None:
         """Write the card of the corpus, with the sizes of the splits that are aligned."""

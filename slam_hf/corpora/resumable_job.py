@@ -1,0 +1,108 @@
+"""The shape of a job that runs on an executor and can be killed at any moment."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from ..encoding.ledger import Ledger
+from ..encoding.progress import JobProgress
+from ..encoding.settings import check_settings, claim_folder
+from ..encoding.source_arguments import SourceArguments
+from ..encoding.source_file import open_source, prepare_source
+from ..encoding.sources import Source
+from ..execution.arguments import ExecutorArguments
+from ..execution.steps import choose_executor, run_steps
+from ..folder_lock import lock_folder
+
+
+class ResumableJob(ABC):
+    """
+    A job whose tasks fill a ledger with the chunks of a source, and whose closing step makes the result of them. A
+    subclass is a dataclass of names and numbers, so that any machine can run it. It has
+
+    - **source** ([`SourceArguments`]) -- The input.
+    - **output_dir** (`str`) -- Path or URL of the folder of the result.
+    - **folder** (`str`) -- Hidden folder for the state of the job, in `output_dir`.
+    - **title**, **progress** (`str`) -- What the job is called in errors, and at the progress bar.
+    """
+
+    source: SourceArguments
+    output_dir: str
+    title: str
+    progress: str
+
+    def run(self, executor: ExecutorArguments) -> Any:
+        """Do the job on an executor, or continue it. Returns its summary, or `None` if it was submitted to Slurm.
+
+        Raises:
+            ValueError: the source or the folder does not fit, the job was begun with other input or settings, or a
+                file is damaged.
+            FileExistsError: `output_dir` holds files that would be replaced, and that no such job has written.
+            FolderInUseError: another job is writing to `output_dir`.
+            ChildProcessError: tasks have failed, as [`run_steps`] says.
+            DiskFullError: no space is left. What is finished is kept.
+        """
+        executor.check_reach(*self.paths())
+        self.check_folder()
+        with lock_folder(self.output_dir):
+            if not self.has_all_chunks():
+                choose_executor(executor, f"{self.folder}/logs")
+            self.load()  # it takes less time than the list to find something missing
+            source = self.list_source()
+            claim_folder(self.folder, self.settings(source), self.title)
+            if self.has_all_chunks():
+                self.finish(None, 0, 1)
+                return self.read_summary()
+            with JobProgress(source.parts, self.ledger(source), executor.executor == "slurm", desc=self.progress):
+                is_done = run_steps(self.work, self.finish, executor, f"{self.folder}/logs")
+        return self.read_summary() if is_done else None
+
+    def work(self, data: Any, rank: int, world_size: int) -> None:
+        """Do what is missing of a task's share, on the accelerator of this process or else on the CPU."""
+        source = self.open_source()
+        check_settings(self.folder, self.settings(source), self.title)
+        if not self.has_all_chunks():
+            self.process(source, rank, world_size)
+
+    @abstractmethod
+    def finish(self, data: Any, rank: int, world_size: int) -> None:
+        """Make the result, once every chunk is there; repeated, it gives the same files."""
+
+    @abstractmethod
+    def process(self, source: Source, rank: int, world_size: int) -> None:
+        """Add the chunks that are missing of a task's share to the ledger."""
+
+    @abstractmethod
+    def paths(self) -> list[str]:
+        """Paths and URLs that all tasks must be able to read."""
+
+    @abstractmethod
+    def check_folder(self) -> None:
+        """Raise `FileExistsError` or `ValueError` if `output_dir` is not for this job."""
+
+    @abstractmethod
+    def load(self) -> None:
+        """Load the models, to find out whether they are there."""
+
+    @abstractmethod
+    def settings(self, source: Source) -> dict[str, Any]:
+        """Everything that the chunks depend on. Paths and the division of the work are not among it."""
+
+    @abstractmethod
+    def ledger(self, source: Source) -> Ledger:
+        """A new ledger, which finds the folder as it is now: it may have been moved away."""
+
+    @abstractmethod
+    def read_summary(self) -> Any:
+        """Summary of the job, or `None` while it is not finished."""
+
+    def has_all_chunks(self) -> bool:
+        """Whether only the closing step may be missing."""
+        return self.read_summary() is not None
+
+    def list_source(self) -> Source:
+        """List and probe the input, once for all tasks."""
+        return prepare_source(f"{self.folder}/source.parquet", self.source)
+
+    def open_source(self) -> Source:
+        """The input, as [`list_source`] has found it."""
+        return open_source(f"{self.folder}/source.parquet")
