@@ -1,4 +1,4 @@
-"""Open a page in which a speech language model can be heard: record something, and it goes on.
+"""Serve a page in which a speech language model can be heard: record something, and it goes on.
 
 ```
 python hub_scripts/demo.py --model outputs/quickstart

@@ -134,7 +134,7 @@ def _continue_tab(speak: AudioToAudioPipeline) -> None:
                     some = f"{count} continuations" if count > 1 else "1 continuation"
                     what = "text" if modality == "text" else "sound"
                     seconds = time.perf_counter() - begin
-                    status = f"{some} in {seconds:.1f} s, the first {what} after {first:.1f} s."
+                    status = f"{some} in {seconds:.1f}\u00a0s, the first {what} after {first:.1f}\u00a0s."
                 yield {"run": run, "status": status, "takes": [asdict(take) for take in takes]}
 
     inputs = [recording, text, modality, duration, count, temperature, top_k, penalty, length, seed]

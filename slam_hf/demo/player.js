@@ -5,7 +5,7 @@
 const list = element.querySelector(".takes");
 const status = element.querySelector(".status");
 const UNIT_HEIGHT = 16, GAP = 7, BAR = 3, SPACE = 1.5;
-let players = [], run = null, stopped = null, context = null;
+let players = [], run = null, stopped = null, revealed = false, context = null;
 
 function unlock(rate) {
   if (!context) context = new AudioContext({ sampleRate: rate });
@@ -267,8 +267,7 @@ function show() {
     players.forEach((player) => player.remove());
     players = []; run = value.run;
     element.dataset.heard = "";
-    const top = element.getBoundingClientRect().top; // on a phone, the takes are far below the button
-    if (top > innerHeight - 150) element.scrollIntoView({ behavior: "smooth" });
+    revealed = false;
   }
   value.takes.forEach((take, index) => {
     if (players[index]) players[index].update(take);
@@ -282,6 +281,11 @@ function show() {
     }
   });
   status.textContent = value.status;
+  // On a phone, the takes are below the button, and out of sight.
+  if (!revealed && players.some((player) => player.take.speaks || player.take.text !== null)) {
+    revealed = true;
+    if (element.getBoundingClientRect().top > innerHeight / 2) element.scrollIntoView({ behavior: "smooth" });
+  }
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(() => players.forEach((p) => p.draw()), 100));
