@@ -14,13 +14,20 @@ import argparse
 from pathlib import Path
 
 import torch
-from speed_comparisons import encode, generate, score, tokenize, train
+from speed_comparisons import encode, generate, score, stream, tokenize, train
 from speed_comparisons.report import print_comparison, save_comparisons
 
 from slam_hf.command_line import help_options, run
 
 
-COMPARISONS = {"encode": encode, "tokenize": tokenize, "train": train, "score": score, "generate": generate}
+COMPARISONS = {
+    "encode": encode,
+    "tokenize": tokenize,
+    "train": train,
+    "score": score,
+    "generate": generate,
+    "stream": stream,
+}
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -643,25 +644,53 @@ def _in_order(batches: list[torch.Tensor], indices: list[list[int]], length: int
     return torch.cat(rows).index_select(0, copy_to(order, rows[0].device))
 
 
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Compute in float32 what is in float32: PyTorch uses TF32 for convolutions on NVIDIA GPUs by default."""
-    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
-    backends = (cudnn.conv, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul)
-    before, matmul_precision = [backend.fp32_precision for backend in backends], None
-    with suppress(RuntimeError):  # where the newer settings alone were changed
-        matmul_precision = torch.get_float32_matmul_precision()
-    try:
+class _WithoutTF32:
+    """
+    Compute in float32 what is in float32: PyTorch uses TF32 for convolutions on NVIDIA GPUs by default. The settings
+    are those of the process: the first of several threads changes them, and the last one restores them.
+    """
+
+    def __init__(self):
+        self._lock, self._count = threading.Lock(), 0
+        self._restore: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._count == 0:
+                self._restore = self._change()
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+                if self._count == 0:
+                    self._restore()
+
+    @staticmethod
+    def _change() -> Callable[[], None]:
+        """Change the settings, and return what restores them."""
+        cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+        backends = (cudnn.conv, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul)
+        before, matmul_precision = [backend.fp32_precision for backend in backends], None
+        with suppress(RuntimeError):  # where the newer settings alone were changed
+            matmul_precision = torch.get_float32_matmul_precision()
         if matmul_precision is not None:  # the older setting, which PyTorch compares with the newer ones
             torch.set_float32_matmul_precision("highest")
         for backend in backends:
             backend.fp32_precision = "ieee"
-        yield
-    finally:
-        if matmul_precision is not None:
-            torch.set_float32_matmul_precision(matmul_precision)
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+
+        def restore() -> None:
+            if matmul_precision is not None:
+                torch.set_float32_matmul_precision(matmul_precision)
+            for backend, precision in zip(backends, before, strict=True):
+                backend.fp32_precision = precision
+
+        return restore
+
+
+_without_tf32 = _WithoutTF32()
 
 
 @contextmanager

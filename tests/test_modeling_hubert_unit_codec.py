@@ -1,5 +1,6 @@
 import itertools
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,34 @@ def test_the_codec_does_not_use_tf32_and_leaves_the_setting_alone(tiny_codec):
         convolutions.fp32_precision = before
         for hook in hooks:
             hook.remove()
+
+
+def test_threads_that_overlap_compute_without_tf32_and_restore_the_setting(tiny_codec, monkeypatch):
+    convolutions, barrier, seen = torch.backends.mkldnn.conv, threading.Barrier(2, timeout=30), []
+    before = convolutions.fp32_precision
+    forward = tiny_codec.vocoder.forward
+
+    def wait(*arguments):
+        barrier.wait()  # both threads are inside
+        if threading.current_thread().name == "second":
+            first.join()
+        seen.append(convolutions.fp32_precision)
+        return forward(*arguments)
+
+    monkeypatch.setattr(tiny_codec.vocoder, "forward", wait)
+    units = torch.tensor([[1, 2, 3]])
+    first, second = (
+        threading.Thread(target=tiny_codec.decode, args=(units,), name=name) for name in ("first", "second")
+    )
+    try:
+        convolutions.fp32_precision = "tf32"
+        for thread in (first, second):
+            thread.start()
+        for thread in (first, second):
+            thread.join()
+        assert (seen, convolutions.fp32_precision) == (["ieee", "ieee"], "tf32")
+    finally:
+        convolutions.fp32_precision = before
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])

@@ -7,7 +7,7 @@ import soundfile
 import speed
 import torch
 from datasets import load_dataset
-from speed_comparisons import encode, generate, report, score, tokenize, train, turns
+from speed_comparisons import encode, generate, report, score, stream, tokenize, train, turns
 from transformers import HubertModel
 
 
@@ -35,6 +35,7 @@ def tiny_sizes(monkeypatch, encoders):
     monkeypatch.setattr(score, "NUM_WORKERS", {"small": 0})
     monkeypatch.setitem(generate.BATCH_SIZE, "small", 2)
     monkeypatch.setitem(generate.NEW_TOKENS, "small", 4)
+    monkeypatch.setattr(stream, "NEW_TOKENS", 4)
     tiny = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     tiny |= {"num_attention_heads": 2, "num_key_value_heads": 1}
     monkeypatch.setitem(train.BASE_CONFIGS, "small", {"model_type": "qwen2", **tiny})
@@ -115,11 +116,11 @@ def test_padded_and_packed_batches_have_the_same_tokens(monkeypatch):
     documents = train.make_documents(12, seed=0)
     expected = sorted(token for ids in documents["input_ids"] for token in ids)
     packed_rows = len(train.pack_documents(documents, 512))
-    for stream, rows, batches in (
+    for endless, rows, batches in (
         (train.padded_batches(documents, 4), 4, 3),
         (train.packed_batches(documents, packed_rows), packed_rows, 1),
     ):
-        taken = [next(stream) for _ in range(batches)]
+        taken = [next(endless) for _ in range(batches)]
         assert all(len(batch["input_ids"]) == rows for batch in taken)
         tokens = torch.cat([batch["input_ids"].flatten() for batch in taken])
         assert sorted(tokens[tokens != 0].tolist()) == expected
@@ -154,7 +155,7 @@ def test_all_comparisons_are_measured_and_saved(tiny_sizes, tmp_path, monkeypatc
     speed.main()
     printed = capsys.readouterr().out
     saved = json.loads((tmp_path / "speed.json").read_text())
-    assert list(saved["comparisons"]) == ["encode", "tokenize", "train", "score", "generate"]
+    assert list(saved["comparisons"]) == ["encode", "tokenize", "train", "score", "generate", "stream"]
     assert saved["device"].startswith("CPU, ")
     ways = {name: list(comparison["turns"]) for name, comparison in saved["comparisons"].items()}
     assert ways == {
@@ -163,6 +164,7 @@ def test_all_comparisons_are_measured_and_saved(tiny_sizes, tmp_path, monkeypatc
         "train": ["padded", "packed"],
         "score": ["plain", "empty cache", "full cache"],
         "generate": ["dynamic cache", "static cache"],
+        "stream": ["plain call", "stream, first sound", "stream, whole"],
     }
     assert all(f"| {way} | " in printed for of_comparison in ways.values() for way in of_comparison)
     assert saved["comparisons"]["encode"]["notes"]["frames that differ"]["batched"] == "0.00%"
