@@ -76,7 +76,7 @@ class JobProgress:
         if not self.bar.disable:
             self._thread.join()
         if error is None:
-            seconds = self.seconds_done if self.total_seconds is None else self.total_seconds
+            seconds = max(self.seconds_done, self.total_seconds or 0.0)  # the total may be an estimate
             self.bar.show(seconds, self.total_seconds)
         self.bar.close()
 

@@ -35,6 +35,7 @@ class SkipReason(StrEnum):
     NONE_GOOD = "no continuation good enough"
     NONE_BAD = "no continuation bad enough"
     TIE = "equally good continuations"
+    NOT_SAMPLED = "not in the sample"
 
 
 MAX_SECONDS = 1e7

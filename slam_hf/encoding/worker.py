@@ -2,7 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ def encode_parts(
     num_workers: int = 2,
     keep_audio: bool = False,
     transform: Callable[[str, np.ndarray], np.ndarray] | None = None,
+    computation: "Computation | None" = None,
 ) -> None:
     r"""
     Encode what the ledger lacks of one task's share of a source.
@@ -38,7 +39,8 @@ def encode_parts(
 
     The codec encodes on the device that it is on, in batches of the shapes that it asks for. `num_workers` processes
     decode and resample ahead of it. With `keep_audio`, the rows are those of `VOICE_ROW_SCHEMA`. `transform` gives the
-    waveform to encode in place of that of a piece, from its id and its waveform of shape `(samples,)`.
+    waveform to encode in place of that of a piece, from its id and its waveform of shape `(samples,)`. A `computation`
+    makes other rows than units.
 
     Raises:
         ChildProcessError: one of these processes was killed.
@@ -51,17 +53,18 @@ def encode_parts(
     pending = [item for item in ledger.pending(source.parts) if item.next_chunk.part in share]
     rates = (codec.sampling_rate, codec.frame_rate)
     pieces = ChunkPieces(source.parts, pending, rules, *rates, source.chunk_seconds, keep_audio, transform)
-    frames: defaultdict[ChunkKey, dict[int, np.ndarray]] = defaultdict(dict)  # by chunk and position of the piece
+    results: defaultdict[ChunkKey, dict[int, Any]] = defaultdict(dict)  # by chunk and position of the piece
+    start, make_rows = (None, _make_rows) if computation is None else (computation.start, computation.make_rows)
     try:
         batches = make_batches(make_loader(pieces, num_workers), codec.batch_shape, codec.sampling_rate)
-        for item, units in _encode_batches(codec, batches):
+        for item, values in _encode_batches(codec, batches, start):
             if isinstance(item, OSError | ValueError):
                 raise item
             if isinstance(item, list):
-                for piece, row in zip(item, units, strict=True):
-                    frames[piece.chunk][piece.position] = row
+                for piece, value in zip(item, values, strict=True):
+                    results[piece.chunk][piece.position] = value
             else:
-                ledger.add(item.chunk, *_make_rows(item, frames.pop(item.chunk, {}), codec))
+                ledger.add(item.chunk, *make_rows(item, results.pop(item.chunk, {}), codec))
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -85,18 +88,34 @@ def share_parts(parts: Sequence[Part], rank: int, world_size: int) -> range:
     return range(first, last)
 
 
-def _encode_batches(
-    codec: HubertUnitCodec, items: Iterable[Batch | ChunkEnd | OSError | ValueError]
-) -> Iterator[tuple[Batch | ChunkEnd | OSError | ValueError, list[np.ndarray] | None]]:
-    """The items in order; batches come with the unit of each frame of their pieces, arrays of shape `(num_frames,)`.
+class Computation(Protocol):
+    """What is computed of the pieces in place of units, and the rows that it becomes."""
 
-    A GPU starts the next batch before the units of the last one are waited for, so that it does not idle between two
+    def start(self, codec: HubertUnitCodec, batch: Batch) -> Callable[[], list[Any]]:
+        """Start to compute a batch. Returns a function that waits for the result of each piece."""
+
+    def make_rows(
+        self, end: ChunkEnd, results: dict[int, Any], codec: HubertUnitCodec
+    ) -> tuple[pa.Table, ChunkRecord]:
+        """The rows of a chunk, from the results by the positions of its pieces, and its record."""
+
+
+def _encode_batches(
+    codec: HubertUnitCodec,
+    items: Iterable[Batch | ChunkEnd | OSError | ValueError],
+    start: Callable[[HubertUnitCodec, Batch], Callable[[], list[Any]]] | None = None,
+) -> Iterator[tuple[Batch | ChunkEnd | OSError | ValueError, list[Any] | None]]:
+    """The items in order; batches come with the results of their pieces: by default the unit of each frame, arrays of
+    shape `(num_frames,)`.
+
+    A GPU starts the next batch before the results of the last one are waited for, so that it does not idle between two
     batches, or while a chunk is written.
     """
-    waiting: deque[tuple[Any, Callable[[], list[np.ndarray]] | None]] = deque()
+    start = start or _start_batch
+    waiting: deque[tuple[Any, Callable[[], list[Any]] | None]] = deque()
     max_running = 0 if codec.device.type == "cpu" else 1
     for item in items:
-        waiting.append((item, _start_batch(codec, item) if isinstance(item, list) else None))
+        waiting.append((item, start(codec, item) if isinstance(item, list) else None))
         while waiting and (waiting[0][1] is None or sum(finish is not None for _, finish in waiting) > max_running):
             item, finish = waiting.popleft()
             yield item, finish and finish()
@@ -104,13 +123,19 @@ def _encode_batches(
         yield item, finish and finish()
 
 
+def pad_batch(batch: Batch) -> tuple[torch.FloatTensor, torch.BoolTensor]:
+    """The waveforms of a batch as the codec takes them, and which samples are audio: on the host, as the codec moves
+    them to its device."""
+    waveforms = [torch.from_numpy(piece.waveform) for piece in batch]
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    padded = pad_sequence(waveforms, batch_first=True)
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
+
+
 @torch.inference_mode()
 def _start_batch(codec: HubertUnitCodec, batch: Batch) -> Callable[[], list[np.ndarray]]:
     """Start to encode a batch. Returns a function that waits for the units."""
-    waveforms = [torch.from_numpy(piece.waveform) for piece in batch]
-    lengths = torch.tensor([len(waveform) for waveform in waveforms])
-    padded = pad_sequence(waveforms, batch_first=True)  # on the host: the codec moves it to its device
-    codes = codec.encode(padded, torch.arange(padded.shape[1]) < lengths[:, None]).audio_codes[:, 0]
+    codes = codec.encode(*pad_batch(batch)).audio_codes[:, 0]
     is_on_gpu = codes.device.type == "cuda"
     codes = codes.to("cpu", non_blocking=is_on_gpu)
     is_done = torch.cuda.current_stream(codec.device).record_event() if is_on_gpu else None

@@ -7,11 +7,23 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from ..checkpoint_files import read_json
 from ..configuration_hubert_unit_codec import HubertUnitCodecConfig, UnitHifiGanConfig
 from ..public_names import check_license
 from ..training.run_record import read_run_records
 from .markdown import TEMPLATES, Markdown, code, count_parameters, front_matter
 from .training_runs import describe_corpus, run_rows
+
+
+CODEBOOK = "codebook.json"
+"""The file beside a codec with the measures of its codebook."""
+
+EDIT_RATES = {
+    "noise": "white noise 10 dB below",
+    "reverberation": "reverberation of 0.4 s",
+    "speed": "1.1 times as fast",
+    "voice": "another voice",
+}
 
 
 def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | None = None) -> ModelCard:
@@ -64,11 +76,37 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
         runs=[(record, list(map(describe_corpus, record.corpora))) for record in read_run_records(folder)],
         run_table=lambda record: [("run", "value"), *run_rows(record)],
         has_curve=(folder / "training_curve.png").is_file(),
+        codebook=list(_describe_codebook(folder / CODEBOOK)),
         can_decode=vocoder is not None and vocoder.duration_hidden_dim > 0,
         has_remote_code=bool(getattr(config, "auto_map", None)),
         license=license,
     )
     return ModelCard(content)
+
+
+def _describe_codebook(path: Path) -> Iterator[tuple[str, str]]:
+    """The measures that `fit_codebook.py` has left beside a codec, as rows of a table."""
+    if not path.is_file():
+        return
+    content = read_json(path)
+    try:
+        yield "measure", "value"
+        yield "fitted on", f"{content['num_frames']:,} frames of {content['seconds'] / 3600:,.2f} hours of speech"
+        yield "variance explained", f"{content['explained_variance']:.1%}"
+        yield "perplexity", f"{content['perplexity']:,.0f} of {content['num_units']:,} units"
+        held_out = content["held_out"]
+        if held_out is None:
+            return
+        yield "held-out recordings", f"{held_out['num_recordings']:,}, {held_out['seconds'] / 60:,.1f} minutes"
+        yield "perplexity of their units", f"{held_out['perplexity']:,.0f}"
+        yield "units per second, deduplicated", f"{held_out['units_per_second']:.1f}"
+        if "normalized_mutual_information" in held_out:
+            name = f"mutual information with {held_out['num_labels']:,} words or phones, normalised"
+            yield name, f"{held_out['normalized_mutual_information']:.2f}"
+        for name, rate in held_out["edit_rate"].items():
+            yield f"unit edit rate, {EDIT_RATES[name]}", f"{rate:.2f}"
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{path}' is not as `fit_codebook.py` writes it ({error!r}). Remove it.") from error
 
 
 def _describe_voices(vocoder: UnitHifiGanConfig) -> Iterator[tuple[str, str, str]]:

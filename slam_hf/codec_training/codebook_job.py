@@ -1,0 +1,358 @@
+"""Fits codebooks: from an encoder and recordings to codecs without a vocoder, in a job that can be killed."""
+
+import json
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..atomic_write import atomic_write
+from ..conversion import read_hubert, read_preprocessor
+from ..corpora.dataset_folder import skip_report
+from ..encoding.codec_identity import describe_codec
+from ..encoding.ledger import Ledger
+from ..encoding.progress import JobProgress
+from ..encoding.reading import PieceRules
+from ..encoding.recordings import SkipReason
+from ..encoding.segmentation import Segmentation
+from ..encoding.settings import check_settings, claim_folder, job_name, read_state
+from ..encoding.source_arguments import VoiceSourceArguments
+from ..encoding.source_file import open_source, prepare_source
+from ..encoding.sources import Source
+from ..encoding.worker import encode_parts
+from ..execution.arguments import ExecutorArguments
+from ..execution.steps import choose_executor, run_steps
+from ..folder_lock import lock_folder
+from ..folders import open_folder
+from ..hub.codec_card import CODEBOOK, render_codec_card
+from ..hub.remote_code import export_remote_code
+from ..loading_utils import naming_damaged_files, resolve_quickstart
+from ..modeling_hubert_unit_codec import HubertUnitCodec
+from ..processing_speech_lm import load_codec
+from ..public_names import public_name
+from .codebook_report import HeldOutUnits, plot_report, read_held_out
+from .frame_sample import SampledStates, SamplePlan, plan_sample, read_frames
+from .kmeans import Codebook, fit_codebook
+from .measures import perplexity
+
+
+logger = logging.getLogger(__name__)
+
+JOB = "a codebook"
+REPORT, PLOT, SKIPPED = "report.json", "report.png", "skipped.jsonl"
+
+RULES = PieceRules(Segmentation(max_seconds=30.0))
+"""Long recordings are cut at silences: the memory of an encoder grows with the square of the length."""
+
+
+@dataclass(frozen=True)
+class CodebookJob:
+    r"""
+    Fits codebooks on the hidden states of an encoder: k-means for each layer and number of units, in one pass over the
+    audio. Described by names and numbers, so that any machine can run it. The result does not depend on the division
+    of the work or on interruptions.
+
+    Args:
+        source ([`VoiceSourceArguments`]):
+            The recordings. Speakers are read for the comparison of voices, which needs texts that several of them say.
+        encoder (`str`):
+            Folder or repository of a HuBERT or another encoder ([`HubertUnitCodecConfig`]), or of a codec, whose
+            encoder is taken.
+        output_dir (`str`):
+            Path or URL of the folder for the codec. With several layers or numbers of units, each codec is in a folder
+            in it.
+        layers (sequence of `int`):
+            Transformer layers, counted from 1.
+        num_units (sequence of `int`):
+            Sizes of the codebook.
+        revision (`str`, *optional*, defaults to `"main"`):
+            Revision of the encoder's repository.
+        max_frames (`int`, *optional*, defaults to 1,000,000):
+            Frames that k-means sees. A million of 768 values takes 3 GB for each layer.
+        max_hours (`float`, *optional*, defaults to 100.0):
+            Hours of recordings that are encoded for them.
+        frame_share (`float`, *optional*):
+            Share of their frames that is kept. By default, that follows from the lengths of the recordings.
+        num_held_out (`int`, *optional*, defaults to 100):
+            Recordings that the units are measured on.
+        iterations (`int`, *optional*, defaults to 50):
+            Maximum number of k-means iterations.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the sample and of the first centroids.
+        do_normalize (`bool`, *optional*):
+            Whether clips are normalised. By default, as the encoder's `preprocessor_config.json` says.
+        num_workers (`int`, *optional*, defaults to 2):
+            Processes that decode ahead of each encoder.
+        repo_id, license (`str`, *optional*):
+            Name and licence for the cards.
+    """
+
+    source: VoiceSourceArguments
+    encoder: str
+    output_dir: str
+    layers: Sequence[int]
+    num_units: Sequence[int]
+    revision: str = "main"
+    max_frames: int = 1_000_000
+    max_hours: float = 100.0
+    frame_share: float | None = None
+    num_held_out: int = 100
+    iterations: int = 50
+    seed: int = 0
+    do_normalize: bool | None = None
+    num_workers: int = 2
+    repo_id: str | None = None
+    license: str | None = None
+    rules: PieceRules = field(default=RULES)
+
+    def run(self, executor: ExecutorArguments) -> dict[str, Any] | None:
+        """Fit the codebooks on an executor, or continue. Returns the report, or `None` if the work was submitted to
+        Slurm.
+
+        Raises:
+            ValueError: the encoder cannot be the base of a codec or lacks a layer, there are fewer frames than units,
+                or the job was begun with other recordings or settings.
+            FileExistsError: `output_dir` holds files that this job has not written.
+            FolderInUseError: another job is writing to `output_dir`.
+        """
+        executor.check_reach(self.source.source, self.encoder)
+        self._check_vacant()
+        with lock_folder(self.output_dir):
+            if self.read_report() is None:
+                choose_executor(executor, f"{self._folder}/logs")
+            self._codec()  # it takes less time than the list to find it missing
+            source = prepare_source(f"{self._folder}/source.parquet", self.source)
+            claim_folder(self._folder, self._settings(source), JOB)
+            if (report := self.read_report()) is not None:
+                return report
+            parts, ledger = self._plan(source).training(source).parts, self._ledger("frames")
+            with JobProgress(parts, ledger, disable=executor.executor == "slurm"):
+                is_done = run_steps(self.sample, self.finish, executor, f"{self._folder}/logs")
+        return self.read_report() if is_done else None
+
+    def sample(self, data: Any, rank: int, world_size: int) -> None:
+        """Encode what is missing of a task's share, on the accelerator of this process or else on the CPU."""
+        source = open_source(f"{self._folder}/source.parquet")
+        check_settings(self._folder, self._settings(source), JOB)
+        if self.read_report() is not None:
+            return
+        codec, plan = self._codec().to(_device()), self._plan(source)
+        share = (rank, world_size, self.num_workers)
+        computation = SampledStates(tuple(self.layers), plan)
+        training, held_out = plan.training(source), plan.held_out(source)
+        encode_parts(training, codec, self.rules, self._ledger("frames"), *share, computation=computation)
+        encode_parts(held_out, codec, self.rules, self._ledger("held-out"), *share, keep_audio=True)
+
+    def finish(self, data: Any, rank: int, world_size: int) -> None:
+        """Fit and measure the codebooks, and write the codecs, once every recording is encoded."""
+        with lock_folder(self.output_dir):
+            if self.read_report() is not None:
+                return
+            source = open_source(f"{self._folder}/source.parquet")
+            check_settings(self._folder, self._settings(source), JOB)
+            plan = self._plan(source)
+            frames, held_out = self._ledger("frames"), self._ledger("held-out")
+            frames.refresh()
+            held_out.refresh()
+            keys = frames.finished(plan.training(source).parts)
+            held_out_keys = held_out.finished(plan.held_out(source).parts)
+            skipped = [item for key in keys for item in frames.records[key].skipped]
+            skipped += [item for key in held_out_keys for item in held_out.records[key].skipped]
+            skipped = list(dict.fromkeys(item for item in skipped if item.reason != SkipReason.NOT_SAMPLED))
+            atomic_write(f"{self.output_dir}/{SKIPPED}", skip_report(skipped))
+
+            report: dict[str, Any] = {
+                "encoder": public_name(self.encoder),
+                "seconds": sum(frames.records[key].seconds for key in keys),
+                "num_frames": min(self.max_frames, sum(frames.records[key].num_units for key in keys)),
+                "seed": self.seed,
+                "skipped": dict(Counter(str(item.reason) for item in skipped).most_common()),
+                "codebooks": [],
+            }
+            codebooks = self._fit(frames, keys, report)
+            codec = self._codec().to(_device())
+            units = HeldOutUnits(codec, {choice: book.centroids for choice, book in codebooks.items()})
+            for recording in read_held_out(held_out, held_out_keys):
+                units.add(recording)
+            for entry in report["codebooks"]:
+                entry["held_out"] = units.measure((entry["layer"], entry["num_units"]))
+                self._write_codec(entry, codebooks[entry["layer"], entry["num_units"]], report)
+            counts = {choice: book.counts for choice, book in codebooks.items()}
+            if (picture := plot_report(report, counts)) is not None:
+                atomic_write(f"{self.output_dir}/{PLOT}", picture)
+            atomic_write(f"{self.output_dir}/{REPORT}", json.dumps(report, indent=2).encode() + b"\n")
+            files = open_folder(self._folder)
+            for name in ("frames", "held-out", "codebooks"):
+                if files.exists(name):
+                    files.rm(name, recursive=True)
+
+    def read_report(self) -> dict[str, Any] | None:
+        """The report, or `None` while the job is not finished."""
+        is_finished = open_folder(self.output_dir).exists(REPORT)
+        return read_state(f"{self.output_dir}/{REPORT}", ["codebooks"]) if is_finished else None
+
+    def codec_folder(self, layer: int, num_units: int) -> str:
+        """Path or URL of the folder of a codec."""
+        is_alone = len(self.layers) * len(self.num_units) == 1
+        return self.output_dir if is_alone else f"{self.output_dir}/layer-{layer}-units-{num_units}"
+
+    def _fit(self, ledger: Ledger, keys: Sequence[Any], report: dict[str, Any]) -> dict[tuple[int, int], Codebook]:
+        """Fit each codebook, unless an earlier run has, and describe it in the report."""
+        codebooks = {}
+        folder = open_folder(self._folder)
+        for layer in self.layers:
+            frames = None
+            for num_units in self.num_units:
+                name = f"codebooks/layer-{layer}-units-{num_units}.safetensors"
+                if not folder.exists(name):
+                    frames = read_frames(ledger, keys, layer, self.max_frames) if frames is None else frames
+                    desc = f"Layer {layer}, {num_units:,} units"
+                    try:
+                        book = fit_codebook(
+                            frames, num_units, self.iterations, seed=self.seed, device=_device(), desc=desc
+                        )
+                    except ValueError as error:
+                        raise ValueError(f"{desc}: {error} {_describe_skipped(report['skipped'])}".strip()) from None
+                    variance = float(frames.var(dim=0, correction=0).sum(dtype=torch.float64))
+                    numbers = torch.tensor([book.inertia, variance], dtype=torch.float64)
+                    tensors = {"centroids": book.centroids, "counts": book.counts, "numbers": numbers}
+                    atomic_write(f"{self._folder}/{name}", save(tensors))
+                # Also what was just written is read: the report does not depend on an interruption.
+                tensors = load(folder.cat_file(name))
+                inertia, variance = tensors["numbers"].tolist()
+                book = Codebook(tensors["centroids"], tensors["counts"], inertia)
+                codebooks[layer, num_units] = book
+                report["codebooks"].append(describe_codebook(layer, book, variance))
+        return codebooks
+
+    def _write_codec(self, entry: dict[str, Any], book: Codebook, report: dict[str, Any]) -> None:
+        """Write the folder of a codec, each file at once."""
+        folder = self.codec_folder(entry["layer"], entry["num_units"])
+        encoder, options = _load_encoder(self.encoder, self.revision, self.do_normalize)
+        with tempfile.TemporaryDirectory() as scratch:
+            codec = HubertUnitCodec.from_parts(encoder, book.centroids, entry["layer"], **options)
+            codec.save_pretrained(scratch)
+            export_remote_code(scratch)
+            figures = {key: report[key] for key in ("encoder", "seconds", "num_frames")} | entry
+            (Path(scratch) / CODEBOOK).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            repo_id = self.repo_id or os.path.basename(folder.rstrip("/"))
+            render_codec_card(scratch, repo_id, license=self.license).save(Path(scratch) / "README.md")
+            for path in sorted(Path(scratch).iterdir()):
+                atomic_write(f"{folder}/{path.name}", path.read_bytes())
+
+    @property
+    def _folder(self) -> str:
+        return f"{self.output_dir}/.codebook/sample"
+
+    def _check_vacant(self) -> None:
+        if open_folder(self._folder).exists(""):
+            return
+        files = open_folder(self.output_dir)
+        if foreign := [name for name in ("config.json", "README.md", REPORT) if files.exists(name)]:
+            raise FileExistsError(
+                f"'{self.output_dir}' holds {foreign[0]}, which this job has not written and would replace. Choose "
+                "another folder."
+            )
+
+    def _codec(self) -> HubertUnitCodec:
+        return _load_codec(self.encoder, self.revision, self.do_normalize, tuple(self.layers))
+
+    def _plan(self, source: Source) -> SamplePlan:
+        plan = plan_sample(
+            source,
+            self._codec().frame_rate,
+            self.max_frames,
+            self.max_hours,
+            self.frame_share,
+            self.num_held_out,
+            self.seed,
+        )
+        lengths = [part.seconds for part in source.parts]
+        most = max(self.num_units)
+        if self.max_frames < most:
+            raise ValueError(f"`max_frames` is {self.max_frames:,}, and {most:,} units need at least as many frames.")
+        if None not in lengths and sum(lengths) * self._codec().frame_rate < most:
+            raise ValueError(
+                f"The recordings have {sum(lengths):,.1f} s of audio, {sum(lengths) * self._codec().frame_rate:,.0f} "
+                f"frames, and {most:,} units need at least as many. Take more recordings, or fewer units."
+            )
+        return plan
+
+    def _settings(self, source: Source) -> dict[str, Any]:
+        """Everything that the codebooks depend on."""
+        described = asdict(describe_codec(self._codec()))
+        return {
+            "encoder": {key: described[key] for key in ("weights", "sampling_rate", "frame_rate")},
+            "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
+            "rules": asdict(self.rules),
+            "sample": asdict(self._plan(source)) | {"max_frames": self.max_frames},
+            "layers": list(self.layers),
+            "num_units": list(self.num_units),
+            "iterations": self.iterations,
+        }
+
+    def _ledger(self, name: str) -> Ledger:
+        return Ledger(f"{self._folder}/{name}", job_name(read_state(f"{self._folder}/settings.json")))
+
+
+def describe_codebook(layer: int, book: Codebook, variance: float) -> dict[str, Any]:
+    """The figures of a codebook on the frames that it was fitted on, whose variance is that of all values together."""
+    return {
+        "layer": layer,
+        "num_units": len(book.centroids),
+        "inertia": book.inertia,
+        "explained_variance": 1 - book.inertia / variance if variance else 0.0,
+        "used": int((book.counts > 0).sum()),
+        "perplexity": perplexity(book.counts.numpy()),
+    }
+
+
+def _describe_skipped(skipped: dict[str, int]) -> str:
+    return f"Left out: {', '.join(f'{count:,} {reason}' for reason, count in skipped.items())}." if skipped else ""
+
+
+def _device() -> torch.device:
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+@lru_cache(maxsize=1)
+def _load_encoder(name: str, revision: str, do_normalize: bool | None) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """An encoder, and the arguments of [`HubertUnitCodec.from_parts`] that say how it takes audio."""
+    path = resolve_quickstart(name)
+    with naming_damaged_files(path):
+        model_type = PreTrainedConfig.get_config_dict(path, revision=revision)[0].get("model_type")
+    if model_type == "hubert_unit_codec":
+        codec = load_codec(name, revision)
+        preprocessor = {"sampling_rate": codec.sampling_rate, "do_normalize": codec.config.do_normalize}
+        preprocessor["stride"] = codec.config.feature_stride
+        encoder = codec.encoder
+    else:
+        encoder, preprocessor = read_hubert(path, revision), read_preprocessor(path, revision)
+    if do_normalize is None:
+        do_normalize = preprocessor.get("do_normalize", False)
+    return encoder, {
+        "sampling_rate": preprocessor.get("sampling_rate"),
+        "do_normalize": do_normalize,
+        "feature_stride": preprocessor.get("stride"),
+    }
+
+
+@lru_cache(maxsize=1)
+def _load_codec(name: str, revision: str, do_normalize: bool | None, layers: tuple[int, ...]) -> HubertUnitCodec:
+    """A codec with the encoder up to the last of some layers, and a codebook that means nothing."""
+    encoder, options = _load_encoder(name, revision, do_normalize)
+    if not layers or not all(1 <= layer <= encoder.config.num_hidden_layers for layer in layers):
+        raise ValueError(
+            f"`layers` must be from 1 to {encoder.config.num_hidden_layers}, the last of '{name}'; got "
+            f"{', '.join(map(str, layers)) or 'none'}."
+        )
+    return HubertUnitCodec.from_parts(encoder, torch.zeros(1, encoder.config.hidden_size), max(layers), **options)
