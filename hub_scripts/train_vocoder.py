@@ -13,6 +13,7 @@ The learning rates, the length and what is written on the way may be others then
 `samples/step-*`: what the vocoder makes of held-out recordings, and their mel spectrograms.
 """
 
+import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from slam_hf.encoding.settings import claim_folder
 from slam_hf.encoding.source_arguments import VoiceSourceArguments
 from slam_hf.folder_lock import lock_folder
 from slam_hf.hub.codec_card import render_codec_card
+from slam_hf.hub.repository_files import CODEBOOK
 from slam_hf.judging.transcription import load_recogniser
 from slam_hf.processes import LONGEST_WAIT
 from slam_hf.processing_speech_lm import load_codec
@@ -97,6 +99,8 @@ def train(source_args: VoiceSourceArguments, args: VocoderArguments, accelerator
     trained, progress = train_vocoder(args, accelerator, codec, vocoder, crops, validation, held_out)
     if state.is_main_process:
         trained.save_pretrained(folder)
+        if (measures := Path(args.codec) / CODEBOOK).is_file():  # for the card
+            shutil.copyfile(measures, folder / CODEBOOK)
         rates = {} if recogniser is None else word_error_rates(trained, validation, held_out, recogniser)
         save_vocoder_record(args, source_args, accelerator, crops, progress, rates)
         render_codec_card(folder, public_name(folder.name)).save(folder / "README.md")

@@ -33,8 +33,9 @@ from ..execution.arguments import ExecutorArguments
 from ..execution.steps import choose_executor, run_steps
 from ..folder_lock import lock_folder
 from ..folders import open_folder
-from ..hub.codec_card import CODEBOOK, render_codec_card
+from ..hub.codec_card import render_codec_card
 from ..hub.remote_code import export_remote_code
+from ..hub.repository_files import CODEBOOK
 from ..loading_utils import naming_damaged_files, resolve_quickstart
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processing_speech_lm import load_codec

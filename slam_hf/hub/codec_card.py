@@ -12,11 +12,9 @@ from ..configuration_hubert_unit_codec import HubertUnitCodecConfig, UnitHifiGan
 from ..public_names import check_license
 from ..training.run_record import read_run_records
 from .markdown import TEMPLATES, Markdown, code, count_parameters, front_matter
+from .repository_files import CODEBOOK
 from .training_runs import describe_corpus, run_rows
 
-
-CODEBOOK = "codebook.json"
-"""The file beside a codec with the measures of its codebook."""
 
 EDIT_RATES = {
     "noise": "white noise 10 dB below",

@@ -24,13 +24,9 @@ MODEL_FILES = (
     "tokenizer.json",
     "processor_config.json",
 )
-OPTIONAL_FILES = (
-    "preprocessor_config.json",
-    "codebook.json",
-    "training_run.json",
-    "training_curve.png",
-    "continuation.wav",
-)
+OPTIONAL_FILES = ("preprocessor_config.json", "training_run.json", "training_curve.png", "continuation.wav")
+CODEBOOK = "codebook.json"
+"""The file beside a codec with the measures of its codebook."""
 
 
 def publishable_files(folder: Path) -> list[Path]:
@@ -59,7 +55,7 @@ def publishable_files(folder: Path) -> list[Path]:
     require_files(folder, required, "`hub_scripts/convert_checkpoint.py` completes such a folder.")
     weights = weight_names(folder)
     require_files(folder, weights, "`save_pretrained` of the model writes safetensors.")
-    optional = [name for name in (*OPTIONAL_FILES, WEIGHTS_INDEX) if os.path.lexists(folder / name)]
+    optional = [name for name in (*OPTIONAL_FILES, CODEBOOK, WEIGHTS_INDEX) if os.path.lexists(folder / name)]
     return sorted(folder / name for name in (*required, *optional, *weights))
 
 
