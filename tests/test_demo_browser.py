@@ -184,6 +184,7 @@ def error_of(page) -> str:
     toast = page.locator(".toast-body").first
     toast.wait_for()
     text = toast.inner_text()
+    keep_picture(page, "demo-error")
     page.locator(".toast-close").first.click()
     toast.wait_for(state="detached")
     assert "Traceback" not in text and str(Path.home()) not in text and "/tmp" not in text

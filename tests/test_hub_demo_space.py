@@ -155,12 +155,18 @@ def test_the_app_of_a_published_space_starts(tmp_path, tiny_model, tiny_codec):
             port = free.getsockname()[1]
         # As a Space runs it: with the code that it carries, which comes before an installed package.
         environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1", "PYTHONPATH": str(space)}
+        environment["GRADIO_TEMP_DIR"] = str(sent := tmp_path / "sent")
         with subprocess.Popen([sys.executable, "app.py"], cwd=space, env=environment, stderr=subprocess.PIPE) as app:
             try:
                 page = wait_for(f"http://127.0.0.1:{port}/", app)
+                httpx.post(f"http://127.0.0.1:{port}/gradio_api/upload", files={"files": b"spoken"}).raise_for_status()
+                assert [path.read_bytes() for path in sent.rglob("*") if path.is_file()] == [b"spoken"]
+                app.terminate()
+                app.wait(30)
             finally:
                 app.kill()
         assert "Hear user/model" in page
+        assert [path for path in sent.rglob("*") if path.is_file()] == []
 
 
 def wait_for(url: str, app: subprocess.Popen) -> str:

@@ -26,6 +26,8 @@ KEPT_SECONDS = 600
 MAX_WAITING = 20
 """Visitors who may wait for the model, which works for one at a time."""
 
+FAILED = "This did not work"
+
 STOP = """(value) => {
     const takes = ((value && value.takes) || []).map((take) => ({...take, done: true}));
     return {...value, takes, stopped: true, status: "Stopped."};
@@ -194,7 +196,7 @@ def _verdict(names: tuple[str, str], scores: list[tuple[float, np.ndarray]]) -> 
         "The score is the mean log-likelihood of the units, each given those before it. Higher is more natural. In "
         "the strips, green units were expected and amber ones are a surprise."
     )
-    return f'<p class="verdict">{sentence}</p>{"".join(rows)}<p class="note">{note}</p>'
+    return f'<p class="verdict" role="status">{sentence}</p>{"".join(rows)}<p class="note">{note}</p>'
 
 
 @contextmanager
@@ -205,6 +207,7 @@ def _as_sentences() -> Iterator[None]:
     except gr.Error:
         raise
     except (OSError, ValueError, ImportError) as error:
-        raise gr.Error(html.escape(str(error), quote=False), title="", print_exception=False) from None
+        raise gr.Error(html.escape(str(error), quote=False), title=FAILED, print_exception=False) from None
     except Exception as error:
-        raise gr.Error("Something went wrong on the server. Try once more, or another recording.", title="") from error
+        text = "Something went wrong on the server. Try once more, or another recording."
+        raise gr.Error(text, title=FAILED) from error
