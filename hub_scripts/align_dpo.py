@@ -9,55 +9,38 @@ accelerate launch --config_file hub_scripts/accelerate_configs/ddp.yaml \
 The second command trains on several GPUs. Arguments replace those of the recipe: add `--max_steps 20`, for example.
 """
 
-from functools import partial
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoProcessor
 from trl import DPOConfig, DPOTrainer, get_peft_config
 
-from slam_hf import SpeechLMProcessor
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
-from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
 from slam_hf.training.output_folder import claim_output_dir
-from slam_hf.training.preferences import AlignArguments, load_pairs
+from slam_hf.training.preferences import AlignArguments, load_model, load_pairs, load_processor
 from slam_hf.training.process_setup import prepare_process, show_one_bar
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
 
 def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> Publisher:
-    if model_args.model_name_or_path is None:
-        raise ValueError("Name the model to align: `model_name_or_path`, a Hub id or a folder.")
     training_args.include_num_input_tokens_seen = "non_padding"
     output_dir = Path(training_args.output_dir)
-
-    with naming_damaged_files(model_args.model_name_or_path):
-        processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
-    if not isinstance(processor, SpeechLMProcessor):
-        raise ValueError(f"'{model_args.model_name_or_path}' is not a speech language model.")
+    processor = load_processor(model_args)
     corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
     check_codecs([corpus], processor)
     with training_args.main_process_first(desc="preparing pairs"):
         train, test = load_pairs(args, processor.tokenizer.num_units)
 
-    load_model = partial(
-        AutoModelForCausalLM.from_pretrained,
-        model_args.model_name_or_path,
-        revision=model_args.model_revision,
-        dtype=model_args.dtype,
-        attn_implementation=model_args.attn_implementation,
-    )
     # Else the model itself is the reference, before it is trained or without its adapters.
     needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
     recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
     recorder = RunRecorder.begin("preference alignment", training_args, model_args, [(corpus, train)], recipe)
     trainer = DPOTrainer(
-        model=load_model(),
-        ref_model=load_model() if needs_reference else None,
+        model=load_model(model_args),
+        ref_model=load_model(model_args) if needs_reference else None,
         args=training_args,
         train_dataset=train,
         eval_dataset=test,

@@ -18,7 +18,7 @@ from ..folder_lock import lock_folder
 from ..setting_changes import list_changes
 from .arguments import PretrainArguments
 from .checkpoints import wants_latest
-from .preferences import AlignArguments
+from .preferences import AlignmentData
 
 
 SETTINGS_NAME = "training_settings.json"
@@ -36,29 +36,34 @@ RESULTS = (
 
 # fmt: off
 INCIDENTAL = (
-    "activation_checkpointing", "asr_model", "batch_eval", "benchmarks", "dataloader_num_workers",
-    "dataloader_persistent", "dataloader_pin_memory", "dataloader_prefetch", "dataset_num_proc", "ddp_", "debug",
-    "disable_tqdm", "do_", "enable_jit", "eval_", "gradient_checkpointing", "hub_", "include_for_metrics",
-    "local_rank", "log", "output_dir", "overwrite_output_dir", "per_device_eval", "precompute_ref_batch_size",
-    "prediction_loss_only", "project", "prompt", "push_to_hub", "report_to", "resume_from_checkpoint", "run_name",
-    "save_", "skip_memory", "torch_empty_cache", "trackio", "use_cpu",
+    "activation_checkpointing", "batch_eval", "dataloader_num_workers", "dataloader_persistent",
+    "dataloader_pin_memory", "dataloader_prefetch", "dataset_num_proc", "ddp_", "debug", "disable_tqdm", "do_",
+    "enable_jit", "eval_", "gradient_checkpointing", "hub_", "include_for_metrics", "judge_parallel",
+    "judge_timeout", "judge_url", "local_rank", "log", "output_dir", "overwrite_output_dir", "per_device_eval",
+    "precompute_ref_batch_size", "prediction_loss_only", "project", "push_to_hub", "report_to",
+    "resume_from_checkpoint", "run_name", "save_", "skip_memory", "torch_empty_cache", "trackio", "use_cpu",
 )
 # fmt: on
 """Prefixes of the arguments that have no effect on the trained weights."""
 
+AFTER_PRETRAINING = ("asr_model", "benchmarks", "prompt")
+"""Arguments of a pretraining that are used after it."""
+
 
 def make_settings(
-    args: PretrainArguments | AlignArguments, training_args: TrainingArguments, model_args: ModelConfig
+    args: PretrainArguments | AlignmentData, training_args: TrainingArguments, model_args: ModelConfig
 ) -> dict[str, Any]:
     """The arguments of a script that have an effect on the trained weights."""
     settings = asdict(args) | training_args.to_dict() | asdict(model_args)
+    if isinstance(args, PretrainArguments):
+        settings = {name: value for name, value in settings.items() if name not in AFTER_PRETRAINING}
     settings = {name: value for name, value in settings.items() if not name.startswith(INCIDENTAL)}
     return json.loads(json.dumps(settings, default=str))
 
 
 @contextmanager
 def claim_output_dir(
-    args: PretrainArguments | AlignArguments, training_args: TrainingArguments, model_args: ModelConfig
+    args: PretrainArguments | AlignmentData, training_args: TrainingArguments, model_args: ModelConfig
 ) -> Iterator[None]:
     """
     Claim the output folder for a run: the main process locks it and writes the settings of the run to it. With
