@@ -1,4 +1,4 @@
-"""Reproduce the findings of the Slamming paper (arXiv 2502.15814), and that of SIMS (arXiv 2504.02398), in miniature,
+r"""Reproduce the findings of the Slamming paper (arXiv 2502.15814), and that of SIMS (arXiv 2504.02398), in miniature,
 with the data of this package.
 
 ```
@@ -9,6 +9,14 @@ Compared runs take the same time, or the same compute if speech alone is compare
 repeated with other seeds. Without a text LM, this takes an hour on two CPU cores. Finished runs are not
 repeated: the same command continues where it stopped. The results are `findings.md`, `findings.json` and
 `findings.png` in the output folder.
+
+Do preferences among a model's own continuations help it, as in AlignSLM (arXiv 2411.01834)? A speech recogniser and a
+text LM judge them:
+
+```
+python hub_scripts/reproduce_findings.py --findings own_preferences --output_dir outputs/own_preferences \
+    --asr_model openai/whisper-base --judge_model meta-llama/Llama-3.2-1B
+```
 """
 
 import argparse
@@ -16,9 +24,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from findings.compare import Finding, compare
+from findings.compare import OWN_MEASURES, Finding, compare
 from findings.report import save_report
-from findings.runs import Alignment, Pretraining, complete_run
+from findings.runs import Alignment, Judged, Judges, Pretraining, complete_run
 
 from slam_hf.command_line import help_options
 from slam_hf.command_line import run as run_script
@@ -38,11 +46,13 @@ RUNS = {
     "scratch": Pretraining(twist=False),
     "speech": Pretraining(flops=FLOPS),
     "interleaved": Pretraining("quickstart-interleaved.yaml", flops=FLOPS),
+    "quickstart": Judged(aligns=False),
+    "own": Judged(aligns=True),
 }
 """Runs by name, in an order in which each one finds those that it needs. `base` is the quickstart recipe: natural
 sentences and stories, packed, from random weights. `twist` and `scratch` have the architecture of a text LM: one
 starts from its weights, the other from random ones. `speech` trains on units alone, and `interleaved` on speech, on
-text and on both in turn."""
+text and on both in turn. `quickstart` is the model of this package, and `own` learns from what it says itself."""
 
 FINDINGS = {
     "stories": Finding("synthetic stories beside natural speech", "base", "natural"),
@@ -50,10 +60,11 @@ FINDINGS = {
     "alignment": Finding("preference alignment", "aligned", "base"),
     "twist": Finding("TWIST initialisation", "twist", "scratch"),
     "interleaving": Finding("interleaving with text, at equal compute", "interleaved", "speech"),
+    "own_preferences": Finding("preferences among its own continuations", "own", "quickstart", OWN_MEASURES),
 }
 
 
-def with_compute(run: Pretraining | Alignment, flops: float) -> Pretraining | Alignment:
+def with_compute(run: Pretraining | Alignment | Judged, flops: float) -> Pretraining | Alignment | Judged:
     """The run with another compute, if it is limited by compute."""
     return replace(run, flops=flops) if isinstance(run, Pretraining) and run.flops is not None else run
 
@@ -79,24 +90,42 @@ def main() -> None:
         default=FLOPS,
         help=f"Training compute of each run of `interleaving`. Default: {FLOPS:g}.",
     )
+    parser.add_argument("--asr_model", help="Speech recogniser of `own_preferences`: a Hub id or a folder.")
+    parser.add_argument("--judge_model", help="Text LM that judges in `own_preferences`: a Hub id or a folder.")
+    parser.add_argument("--judge_start_token", help="Token that its texts begin with. Default: its bos_token.")
+    parser.add_argument(
+        "--num_prompts", type=int, default=64, help="Prompts of `own_preferences` for pairs, and others for scores."
+    )
     args = parser.parse_args()
-    for name in ("minutes", "seeds", "text_lm_minutes", "flops"):
+    for name in ("minutes", "seeds", "text_lm_minutes", "flops", "num_prompts"):
         if getattr(args, name) <= 0:
             parser.error(f"--{name} must be positive, got {getattr(args, name)}.")
-    possible = [name for name in FINDINGS if args.text_lm is not None or not RUNS[FINDINGS[name].better].needs_text_lm]
+    judges = None
+    if args.asr_model and args.judge_model:
+        judges = Judges(args.asr_model, args.judge_model, args.judge_start_token, args.num_prompts)
+    available = {Pretraining: args.text_lm, Judged: judges}
+    possible = [
+        name
+        for name, finding in FINDINGS.items()
+        if not RUNS[finding.better].needs_text_lm or available[type(RUNS[finding.better])] is not None
+    ]
     for name in args.findings or ():
         if name not in possible:
-            parser.error(f"The finding '{name}' needs --text_lm.")
+            needed = "--asr_model and --judge_model" if name == "own_preferences" else "--text_lm"
+            parser.error(f"The finding '{name}' needs {needed}.")
+    chosen = args.findings or [name for name in possible if name != "own_preferences"]
+    if "own_preferences" in chosen and len(chosen) > 1:
+        parser.error("The finding 'own_preferences' is measured in another way than the others: reproduce it alone.")
     if find_spec("matplotlib") is None:
         raise ImportError('The report needs matplotlib: pip install "slam-hf[plots]".')
 
-    findings = [FINDINGS[name] for name in args.findings or possible]
-    needed = {run for finding in findings for run in (finding.better, finding.worse)}
-    runs = {name: with_compute(run, args.flops) for name, run in RUNS.items() if name in needed}
+    findings = [FINDINGS[name] for name in chosen]
+    needed_runs = {run for finding in findings for run in (finding.better, finding.worse)}
+    runs = {name: with_compute(run, args.flops) for name, run in RUNS.items() if name in needed_runs}
     for seed in range(args.seeds):
         for name, run in runs.items():
             minutes = args.text_lm_minutes if run.needs_text_lm else args.minutes
-            complete_run(run, args.output_dir / f"{name}-{seed}", seed, minutes, args.text_lm)
+            complete_run(run, args.output_dir / f"{name}-{seed}", seed, minutes, args.text_lm, judges)
     folders = {name: [args.output_dir / f"{name}-{seed}" for seed in range(args.seeds)] for name in runs}
     comparisons = [compare(finding, folders) for finding in findings]
     save_report(args.output_dir, folders, comparisons)

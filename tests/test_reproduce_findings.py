@@ -136,7 +136,7 @@ def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, ca
 
     made = []
 
-    def make(run, folder, seed, minutes, text_lm):
+    def make(run, folder, seed, minutes, text_lm, judges):
         made.append((folder.name, minutes))
         write_scores(folder, [True, folder.name.startswith("twist")])
 
@@ -155,6 +155,45 @@ def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit):
         reproduce("twist")
     assert "The finding 'twist' needs --text_lm" in capsys.readouterr().err
+
+
+def test_preferences_among_its_own_continuations_are_made_aligned_with_and_scored(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
+    judges = runs.Judges("an-asr-model", "a-text-lm", "<begin>", num_prompts=5)
+    runs.complete_run(runs.Judged(aligns=True), tmp_path / "own-1", seed=1, minutes=3, judges=judges)
+    names = ["make_preferences.py", "align_dpo.py"] + ["evaluate_model.py"] * 5
+    assert [Path(command[4]).name for command in called] == names
+    options = [dict(zip(command[5::2], command[6::2], strict=True)) for command in called]
+    names = ("model", "asr_model", "judge_model", "judge_start_token", "num_prompts", "seed")
+    values = ["quickstart:model", "an-asr-model", "a-text-lm", "<begin>", "5", "1"]
+    assert [options[0][f"--{name}"] for name in names] == values
+    recipe = yaml.safe_load(Path(options[1]["--config"]).read_text())
+    assert recipe["dataset_name"] == options[0]["--output_dir"] == str(tmp_path / "own-1" / "pairs")
+    assert recipe["model_name_or_path"] == "quickstart:model"
+    assert [option["--task"] for option in options[2:]] == [*runs.BENCHMARKS, "genppl", "auto_bleu"]
+    assert {option["--model"] for option in options[2:]} == {str(tmp_path / "own-1")}
+    assert (options[-1]["--data"], options[-1]["--start_token"]) == (runs.HELD_OUT, "<begin>")
+
+    called.clear()
+    runs.complete_run(runs.Judged(aligns=False), tmp_path / "quickstart-1", seed=1, minutes=3, judges=judges)
+    assert [Path(command[4]).name for command in called] == ["evaluate_model.py"] * 5
+    assert {command[6] for command in called} == {"quickstart:model"}
+
+
+def test_continuations_are_compared_prompt_by_prompt(tmp_path):
+    folders = {}
+    for name, losses, texts in (("own", [1.0, 2.0, 5.0], "ab"), ("quickstart", [2.0, None, 5.0], "aa")):
+        folders[name] = [write_scores(tmp_path / name, [True] * 3)]
+        scores = {"negative_log_likelihood": losses, "continuation_negative_log_likelihood": losses}
+        Dataset.from_dict(scores).to_parquet(tmp_path / name / "evaluation" / "genppl.parquet")
+        said = {"transcript": [f"{texts[0]} {texts[1]} {texts[0]} {texts[1]}"] * 3}
+        Dataset.from_dict(said).to_parquet(tmp_path / name / "evaluation" / "auto_bleu.parquet")
+    finding = compare.Finding("own", "own", "quickstart", compare.OWN_MEASURES)
+    changes = {change.measure: change for change in compare.compare(finding, folders).differences}
+    assert changes["log GenPPL"].value == pytest.approx(-0.5)  # the silent continuation does not count
+    assert changes["auto-BLEU"].value < 0 and changes["auto-BLEU"].verdict == "holds"
+    assert changes["sBLIMP"].verdict == "undecided"
 
 
 def test_a_run_that_fails_ends_with_a_line(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .compare import MEASURES, Comparison, mean_with_interval
+from .compare import Comparison, Measure, mean_with_interval
 
 
 if TYPE_CHECKING:
@@ -23,15 +23,20 @@ def save_report(output_dir: Path, folders: Mapping[str, Sequence[Path]], compari
         folders (`Mapping[str, Sequence[Path]]`):
             One folder per seed for each run.
         comparisons (`Sequence[Comparison]`):
-            The findings.
+            The findings, all of the same measures.
     """
+    measures = comparisons[0].finding.measures
     scores = {
-        run: {name: mean_with_interval(measure.of_runs(seeds).mean(axis=0)) for name, measure in MEASURES.items()}
+        run: {name: mean_with_interval(measure.of_runs(seeds).mean(axis=0)) for name, measure in measures.items()}
         for run, seeds in folders.items()
     }
-    (output_dir / "findings.md").write_text(_markdown(scores, comparisons), "utf-8")
+    (output_dir / "findings.md").write_text(_markdown(scores, comparisons, measures), "utf-8")
     findings = [
-        asdict(comparison) | {"verdicts": {change.measure: change.verdict for change in comparison.differences}}
+        {
+            "finding": {name: getattr(comparison.finding, name) for name in ("name", "better", "worse")},
+            "differences": list(map(asdict, comparison.differences)),
+            "verdicts": {change.measure: change.verdict for change in comparison.differences},
+        }
         for comparison in comparisons
     ]
     content = json.dumps({"scores": scores, "findings": findings}, indent=2) + "\n"
@@ -40,16 +45,18 @@ def save_report(output_dir: Path, folders: Mapping[str, Sequence[Path]], compari
 
 
 def _markdown(
-    scores: Mapping[str, Mapping[str, tuple[float, tuple[float, float]]]], comparisons: Sequence[Comparison]
+    scores: Mapping[str, Mapping[str, tuple[float, tuple[float, float]]]],
+    comparisons: Sequence[Comparison],
+    measures: Mapping[str, Measure],
 ) -> str:
-    lines = [f"| run | {' | '.join(MEASURES)} |", "|---|" + "---|" * len(MEASURES)]
+    lines = [f"| run | {' | '.join(measures)} |", "|---|" + "---|" * len(measures)]
     for run, by_measure in scores.items():
-        cells = (_with_interval(*score, MEASURES[name].format) for name, score in by_measure.items())
+        cells = (_with_interval(*score, measures[name].format) for name, score in by_measure.items())
         lines.append(f"| {run} | {' | '.join(cells)} |")
-    lines += ["", f"| finding | {' | '.join(MEASURES)} |", "|---|" + "---|" * len(MEASURES)]
+    lines += ["", f"| finding | {' | '.join(measures)} |", "|---|" + "---|" * len(measures)]
     for comparison in comparisons:
         cells = (
-            f"{_with_interval(change.value, change.interval, '+' + MEASURES[change.measure].format)}: {change.verdict}"
+            f"{_with_interval(change.value, change.interval, '+' + measures[change.measure].format)}: {change.verdict}"
             for change in comparison.differences
         )
         lines.append(f"| {comparison.finding.name} | {' | '.join(cells)} |")
@@ -65,11 +72,12 @@ def _picture(comparisons: Sequence[Comparison]) -> "Figure":
     """A panel for each unit: accuracies in points, log-likelihoods in nats."""
     from matplotlib.figure import Figure
 
-    units = list(dict.fromkeys(measure.unit for measure in MEASURES.values()))
+    measures = comparisons[0].finding.measures
+    units = list(dict.fromkeys(measure.unit for measure in measures.values()))
     figure = Figure(figsize=(11, 1.4 + 0.9 * len(comparisons)), layout="constrained")
     panels = figure.subplots(1, len(units), sharey=True)
     for axes, unit in zip(panels, units, strict=True):
-        names = [name for name, measure in MEASURES.items() if measure.unit == unit]
+        names = [name for name, measure in measures.items() if measure.unit == unit]
         for number, name in enumerate(names):
             heights = [row + 0.2 * (number - (len(names) - 1) / 2) for row in range(len(comparisons))]
             changes = [change for of_one in comparisons for change in of_one.differences if change.measure == name]

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -107,14 +107,64 @@ class Alignment:
     needs_text_lm: ClassVar[bool] = False
 
 
+@dataclass(frozen=True)
+class Judged:
+    r"""
+    The model that comes with the package, scored on what it says too. With `aligns`, it is first aligned by
+    `align_dpo.py` with pairs of its own continuations, which `make_preferences.py` makes.
+
+    Args:
+        aligns (`bool`):
+            Whether to align it.
+    """
+
+    aligns: bool
+    needs_text_lm: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Judges:
+    r"""
+    Who hears and judges continuations, and how many.
+
+    Args:
+        asr_model, judge_model (`str`):
+            The speech recogniser and the text LM: Hub ids or folders.
+        start_token (`str`, *optional*):
+            The token that the text LM's training texts begin with. Defaults to its tokenizer's `bos_token`.
+        num_prompts (`int`, *optional*, defaults to 64):
+            Prompts to make pairs from, and other prompts to score the continuations of.
+    """
+
+    asr_model: str
+    judge_model: str
+    start_token: str | None = None
+    num_prompts: int = 64
+
+
+HELD_OUT = "quickstart:corpus/stories/validation.parquet"
+"""Stories whose beginnings continuations are scored on. Pairs are made from those of the training split."""
+
+NUM_SAMPLES = 4
+"""Continuations of a prompt, of which two become a pair."""
+
+OWN_DPO = {"max_steps": 60, "eval_steps": 60, "dataset_test_split": "test", "learning_rate": 5.0e-5}
+"""Changes to the recipe of the alignment for few pairs: each is seen about four times."""
+
+
 def complete_run(
-    run: Pretraining | Alignment, folder: Path, seed: int, minutes: float, text_lm: str | None = None
+    run: Pretraining | Alignment | Judged,
+    folder: Path,
+    seed: int,
+    minutes: float,
+    text_lm: str | None = None,
+    judges: Judges | None = None,
 ) -> None:
     r"""
     Make a run, unless it was made before.
 
     Args:
-        run (`Pretraining` or `Alignment`):
+        run (`Pretraining`, `Alignment` or `Judged`):
             The run.
         folder (`Path`):
             Where to save the model, with its scores in `evaluation/`.
@@ -124,15 +174,20 @@ def complete_run(
             Minutes to pretrain for.
         text_lm (`str`, *optional*):
             The text LM of TWIST initialisation.
+        judges ([`Judges`], *optional*):
+            Who judges continuations.
 
     Raises:
         ChildProcessError: a script failed.
         ValueError: the folder holds a run with other settings.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     done, settings = folder / "done.json", {"seed": seed, "minutes": minutes}
     if isinstance(run, Pretraining) and run.flops is not None:
         settings = {"seed": seed, "flops": run.flops}
-    if run.needs_text_lm:
+    if isinstance(run, Judged):
+        settings = {"seed": seed} | asdict(judges)
+    elif run.needs_text_lm:
         settings["text_lm"] = text_lm
     content = json.dumps(settings) + "\n"
     if done.exists():
@@ -141,6 +196,8 @@ def complete_run(
         return
     if isinstance(run, Pretraining):
         _launch("pretrain.py", run.recipe, folder, run.arguments(seed, minutes, text_lm))
+    elif isinstance(run, Judged):
+        _make_judged(run, folder, seed, judges)
     else:
         start = folder.with_name(f"{run.start}-{seed}")
         _launch("align_dpo.py", "quickstart-dpo.yaml", folder, {"seed": seed, "model_name_or_path": str(start)})
@@ -149,9 +206,32 @@ def complete_run(
     done.write_text(content, "utf-8")
 
 
+def _make_judged(run: Judged, folder: Path, seed: int, judges: Judges) -> None:
+    model, evaluation = "quickstart:model", folder / "evaluation"
+    common = {"asr_model": judges.asr_model, "num_prompts": judges.num_prompts, "seed": seed}
+    if run.aligns:
+        pairs = str(folder / "pairs")
+        source = {"source": "quickstart:corpus", "layout": "units", "dataset_config": "stories"}
+        judge = {"judge_model": judges.judge_model, "judge_start_token": judges.start_token}
+        sampling = {"model": model, "num_samples": NUM_SAMPLES, "output_dir": pairs}
+        _run("make_preferences.py", source | judge | sampling | common)
+        _launch("align_dpo.py", "quickstart-dpo.yaml", folder, OWN_DPO | {"seed": seed, "dataset_name": pairs})
+        model = str(folder)
+    for task, data in BENCHMARKS.items():
+        _run("evaluate_model.py", {"model": model, "task": task, "data": data, "output_dir": evaluation})
+    text_lm = {"text_lm": judges.judge_model, "start_token": judges.start_token}
+    for task in ("genppl", "auto_bleu"):
+        options = {"model": model, "task": task, "data": HELD_OUT, "output_dir": evaluation}
+        _run("evaluate_model.py", options | text_lm | common)
+
+
+def _run(script: str, options: dict[str, Any]) -> None:
+    given = ((name, value) for name, value in options.items() if value is not None)
+    _accelerate(script, *(text for name, value in given for text in (f"--{name}", str(value))))
+
+
 def _launch(script: str, recipe: str, folder: Path, overrides: dict[str, Any]) -> None:
     """Run a script with a recipe, some values of which are replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
     # What a killed run has left may be replaced.
     values = read_recipe(recipe) | overrides | {"output_dir": str(folder), "overwrite_output_dir": True}
     path = folder / "recipe.yaml"
