@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,13 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from slam_hf import HubertUnitCodec, load_audio
+from slam_hf.codec_training import vocoder_samples
+from slam_hf.codec_training.augmentation import Augmentation
 from slam_hf.codec_training.vocoder_arguments import VocoderArguments
 from slam_hf.codec_training.vocoder_checkpoints import list_checkpoints
+from slam_hf.codec_training.vocoder_initialization import new_vocoder
+from slam_hf.codec_training.voice_recordings import VoiceRecordings
+from slam_hf.command_line import parse_arguments
 from slam_hf.encoding.source_arguments import VoiceSourceArguments
 from slam_hf.training.run_record import read_run_records
 
@@ -236,3 +242,57 @@ def test_held_out_voices_must_be_known(data, tmp_path):
     source = {"source": str(data / "speech" / "anna"), "layout": "folder", "speaker_column": "folder"}
     with pytest.raises(ValueError, match="has the speaker 'ben', and those for training do not: they have 'anna'"):
         train(data, tmp_path, source, validation_source=str(data / "speech" / "ben"))
+
+
+@pytest.mark.parametrize("recipe", ["vocoder", "vocoder-cpu"])
+def test_recipes_are_read_and_changed_by_the_command_line(recipe, data):
+    recipe = str(Path(train_vocoder.__file__).parent / "recipes" / f"{recipe}.yaml")
+    options = ["--config", recipe, "--source", "a", "--codec", str(data / "codec"), "--output_dir", "b"]
+    groups = (VoiceSourceArguments, VocoderArguments)
+    source_args, args = parse_arguments("", groups, args=options, recipes=True)
+    assert (source_args.source, args.output_dir, args.adam_beta1) == ("a", "b", 0.8)
+    new_vocoder(HubertUnitCodec.from_pretrained(data / "codec"), args.vocoder_config or {}, [], [], 0)
+    changed = ["--init_from", "c", "--max_train_hours", "2"]
+    _, args = parse_arguments("", groups, args=options + changed, recipes=True)
+    assert (args.init_from, args.vocoder_config, args.max_steps, args.max_train_hours) == ("c", None, None, 2.0)
+    with pytest.raises(ValueError, match="There is no option --max_step. Did you mean --max_steps?"):
+        parse_arguments("", groups, args=[*options, "--max_step", "2"], recipes=True)
+
+
+def test_versions_of_the_recordings_are_trained_on(data, tmp_path):
+    train(data, tmp_path, num_augmentations=2, max_steps=1)
+    recordings = VoiceRecordings(tmp_path / "recordings" / "train" / "recordings.arrow")
+    assert not list((tmp_path / "recordings" / "train").glob("chunks*"))
+    codec = HubertUnitCodec.from_pretrained(data / "codec")
+    for voice in (recordings[index] for index in range(len(recordings))):
+        waveform, _ = soundfile.read(data / voice.id, dtype="float32")
+        assert np.abs(voice.waveform() - waveform).max() < 1e-4
+        for number, units in enumerate(voice.units):
+            heard = Augmentation(number)(voice.id, waveform) if number else waveform
+            assert codec.encode(torch.from_numpy(heard)[None]).audio_codes[0, 0].tolist() == units.tolist()
+
+
+def test_the_word_error_rate_is_measured(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_vocoder, "load_recogniser", lambda name, device: name)
+    monkeypatch.setattr(vocoder_samples, "transcribe_waveforms", lambda waveforms, *args: ["a c"] * len(waveforms))
+    train(data, tmp_path, max_steps=1, asr_model="asr")
+    (record,) = read_run_records(tmp_path)
+    versions = ("recordings", "resynthesis", "predicted durations")
+    assert record.measurements == {f"word error rate of {version} (%)": 50.0 for version in versions}
+    assert "Word error rate, resynthesis: 50.0%." in capsys.readouterr().out
+    assert "| word error rate of resynthesis (%) | 50 |" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_vocoder(trained, data, tmp_path):
+    shutil.copytree(trained / "recordings", tmp_path / "recordings")
+    values = ["--source", data / "manifest.jsonl", "--layout", "manifest", "--speaker_column", "speaker"]
+    values += ["--style_column", "style", "--codec", data / "codec", "--output_dir", tmp_path, "--max_steps", 4]
+    values += ["--vocoder_config", json.dumps(TINY), "--per_device_train_batch_size", 1, "--crop_seconds", 0.4]
+    values += ["--discriminator_width", 4, "--logging_steps", 1, "--eval_steps", 2, "--save_steps", 2]
+    values += ["--num_workers", 0, "--use_cpu", "True", "--num_samples", 2, "--stft_weight", 1.0]
+    launch = ["accelerate", "launch", "--quiet", "--multi_gpu", "--num_processes", "2", train_vocoder.__file__]
+    subprocess.run([*launch, *map(str, values)], check=True)
+    ours, theirs = (read_run_records(folder)[0].validation for folder in (tmp_path, trained))
+    for name in ours:  # the same crops in each step; their order is another
+        assert ours[name] == pytest.approx(theirs[name], rel=2e-2)
