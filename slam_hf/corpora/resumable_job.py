@@ -12,6 +12,7 @@ from ..encoding.sources import Source
 from ..execution.arguments import ExecutorArguments
 from ..execution.steps import choose_executor, run_steps
 from ..folder_lock import lock_folder
+from ..folders import open_folder
 
 
 class ResumableJob(ABC):
@@ -51,6 +52,9 @@ class ResumableJob(ABC):
             claim_folder(self.folder, self.settings(source), self.title)
             if self.has_all_chunks():
                 self.finish(None, 0, 1)
+                files = open_folder(self.folder)
+                if executor.executor != "slurm" and files.exists("logs"):  # of a run that was killed at the end
+                    files.rm("logs", recursive=True)
                 return self.read_summary()
             with JobProgress(source.parts, self.ledger(source), executor.executor == "slurm", desc=self.progress):
                 is_done = run_steps(self.work, self.finish, executor, f"{self.folder}/logs")
