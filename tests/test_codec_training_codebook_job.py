@@ -122,7 +122,7 @@ def test_the_codebook_does_not_depend_on_the_tasks_or_on_interruptions(job, tmp_
     assert not (Path(other.output_dir) / "report.json").exists()
     report = other.run(LOCAL)
     assert calls.count("fit") == 3  # the first codebook was kept
-    assert report == job.read_report()
+    assert report == job.read_summary()
     assert weights(other) == weights(job)
     assert other.run(LOCAL) == report  # a finished job only reports
 

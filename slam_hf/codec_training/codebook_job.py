@@ -1,7 +1,6 @@
 """Fits codebooks: from an encoder and recordings to codecs without a vocoder, in a job that can be killed."""
 
 import json
-import logging
 import os
 import tempfile
 from collections import Counter
@@ -13,24 +12,22 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save
+from tqdm import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..atomic_write import atomic_write
 from ..conversion import read_hubert, read_preprocessor
 from ..corpora.dataset_folder import skip_report
+from ..corpora.resumable_job import ResumableJob
 from ..encoding.codec_identity import describe_codec
 from ..encoding.ledger import Ledger
-from ..encoding.progress import JobProgress
 from ..encoding.reading import PieceRules
 from ..encoding.recordings import SkipReason
 from ..encoding.segmentation import Segmentation
-from ..encoding.settings import check_settings, claim_folder, job_name, read_state
+from ..encoding.settings import check_settings, job_name, read_state
 from ..encoding.source_arguments import VoiceSourceArguments
-from ..encoding.source_file import open_source, prepare_source
 from ..encoding.sources import Source
 from ..encoding.worker import encode_parts
-from ..execution.arguments import ExecutorArguments
-from ..execution.steps import choose_executor, run_steps
 from ..folder_lock import lock_folder
 from ..folders import open_folder
 from ..hub.codec_card import render_codec_card
@@ -41,14 +38,11 @@ from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processing_speech_lm import load_codec
 from ..public_names import public_name
 from .codebook_report import HeldOutUnits, plot_report, read_held_out
-from .frame_sample import SampledStates, SamplePlan, plan_sample, read_frames
+from .frame_sample import SampledStates, SamplePlan, SelectedPart, plan_sample, read_frames
 from .kmeans import Codebook, fit_codebook
 from .measures import perplexity
 
 
-logger = logging.getLogger(__name__)
-
-JOB = "a codebook"
 REPORT, PLOT, SKIPPED = "report.json", "report.png", "skipped.jsonl"
 
 RULES = PieceRules(Segmentation(max_seconds=30.0))
@@ -56,7 +50,7 @@ RULES = PieceRules(Segmentation(max_seconds=30.0))
 
 
 @dataclass(frozen=True)
-class CodebookJob:
+class CodebookJob(ResumableJob):
     r"""
     Fits codebooks on the hidden states of an encoder: k-means for each layer and number of units, in one pass over the
     audio. Described by names and numbers, so that any machine can run it. The result does not depend on the division
@@ -115,101 +109,127 @@ class CodebookJob:
     license: str | None = None
     rules: PieceRules = field(default=RULES)
 
-    def run(self, executor: ExecutorArguments) -> dict[str, Any] | None:
-        """Fit the codebooks on an executor, or continue. Returns the report, or `None` if the work was submitted to
-        Slurm.
+    title = "a codebook"
+    progress = "Encoding"
 
-        Raises:
-            ValueError: the encoder cannot be the base of a codec or lacks a layer, there are fewer frames than units,
-                or the job was begun with other recordings or settings.
-            FileExistsError: `output_dir` holds files that this job has not written.
-            FolderInUseError: another job is writing to `output_dir`.
-        """
-        executor.check_reach(self.source.source, self.encoder)
-        self._check_vacant()
-        with lock_folder(self.output_dir):
-            if self.read_report() is None:
-                choose_executor(executor, f"{self._folder}/logs")
-            self._codec()  # it takes less time than the list to find it missing
-            source = prepare_source(f"{self._folder}/source.parquet", self.source)
-            claim_folder(self._folder, self._settings(source), JOB)
-            if (report := self.read_report()) is not None:
-                return report
-            parts, ledger = self._plan(source).training(source).parts, self._ledger("frames")
-            with JobProgress(parts, ledger, disable=executor.executor == "slurm"):
-                is_done = run_steps(self.sample, self.finish, executor, f"{self._folder}/logs")
-        return self.read_report() if is_done else None
+    @property
+    def folder(self) -> str:
+        return f"{self.output_dir}/.codebook/sample"
 
-    def sample(self, data: Any, rank: int, world_size: int) -> None:
-        """Encode what is missing of a task's share, on the accelerator of this process or else on the CPU."""
-        source = open_source(f"{self._folder}/source.parquet")
-        check_settings(self._folder, self._settings(source), JOB)
-        if self.read_report() is not None:
+    def paths(self) -> list[str]:
+        return [self.source.source, self.encoder]
+
+    def check_folder(self) -> None:
+        if open_folder(self.folder).exists(""):
             return
+        files = open_folder(self.output_dir)
+        if foreign := [name for name in ("config.json", "README.md", REPORT) if files.exists(name)]:
+            raise FileExistsError(
+                f"'{self.output_dir}' holds {foreign[0]}, which this job has not written and would replace. Choose "
+                "another folder."
+            )
+
+    def load(self) -> None:
+        self._codec()
+
+    def list_source(self) -> Source:
+        """List and probe the input, once for all tasks, and plan the sample. Returns the recordings that frames are
+        taken of."""
+        source, rate = super().list_source(), self._codec().frame_rate
+        lengths, most = [part.seconds for part in source.parts], max(self.num_units)
+        if self.max_frames < most:
+            raise ValueError(f"`max_frames` is {self.max_frames:,}, and {most:,} units need at least as many frames.")
+        if None not in lengths and sum(lengths) * rate < most:
+            raise ValueError(
+                f"The recordings have {sum(lengths):,.1f} s of audio, {sum(lengths) * rate:,.0f} frames, and {most:,} "
+                "units need at least as many. Take more recordings, or fewer units."
+            )
+        limits = (self.max_frames, self.max_hours, self.frame_share, self.num_held_out, self.seed)
+        return plan_sample(source, rate, *limits).training(source)
+
+    def settings(self, source: Source) -> dict[str, Any]:
+        described = asdict(describe_codec(self._codec()))
+        return {
+            "encoder": {key: described[key] for key in ("weights", "sampling_rate", "frame_rate")},
+            "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
+            "rules": asdict(self.rules),
+            "sample": asdict(self._plan(source)),
+            "max_frames": self.max_frames,
+            "layers": list(self.layers),
+            "num_units": list(self.num_units),
+            "iterations": self.iterations,
+        }
+
+    def ledger(self, source: Source) -> Ledger:
+        return self._ledger("frames")
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The report, or `None` while the job is not finished."""
+        is_finished = open_folder(self.output_dir).exists(REPORT)
+        return read_state(f"{self.output_dir}/{REPORT}", ["codebooks"]) if is_finished else None
+
+    def process(self, source: Source, rank: int, world_size: int) -> None:
+        """Keep the states of the sampled frames, and the audio of the held-out recordings."""
         codec, plan = self._codec().to(_device()), self._plan(source)
         share = (rank, world_size, self.num_workers)
-        computation = SampledStates(tuple(self.layers), plan)
         training, held_out = plan.training(source), plan.held_out(source)
+        computation = SampledStates(tuple(self.layers), plan)
         encode_parts(training, codec, self.rules, self._ledger("frames"), *share, computation=computation)
         encode_parts(held_out, codec, self.rules, self._ledger("held-out"), *share, keep_audio=True)
 
     def finish(self, data: Any, rank: int, world_size: int) -> None:
-        """Fit and measure the codebooks, and write the codecs, once every recording is encoded."""
+        """Fit and measure the codebooks, and write the codecs."""
         with lock_folder(self.output_dir):
-            if self.read_report() is not None:
-                return
-            source = open_source(f"{self._folder}/source.parquet")
-            check_settings(self._folder, self._settings(source), JOB)
-            plan = self._plan(source)
-            frames, held_out = self._ledger("frames"), self._ledger("held-out")
-            frames.refresh()
-            held_out.refresh()
-            keys = frames.finished(plan.training(source).parts)
-            held_out_keys = held_out.finished(plan.held_out(source).parts)
-            skipped = [item for key in keys for item in frames.records[key].skipped]
-            skipped += [item for key in held_out_keys for item in held_out.records[key].skipped]
-            skipped = list(dict.fromkeys(item for item in skipped if item.reason != SkipReason.NOT_SAMPLED))
-            atomic_write(f"{self.output_dir}/{SKIPPED}", skip_report(skipped))
-
-            report: dict[str, Any] = {
-                "encoder": public_name(self.encoder),
-                "seconds": sum(frames.records[key].seconds for key in keys),
-                "num_frames": min(self.max_frames, sum(frames.records[key].num_units for key in keys)),
-                "seed": self.seed,
-                "skipped": dict(Counter(str(item.reason) for item in skipped).most_common()),
-                "codebooks": [],
-            }
-            codebooks = self._fit(frames, keys, report)
-            codec = self._codec().to(_device())
-            units = HeldOutUnits(codec, {choice: book.centroids for choice, book in codebooks.items()})
-            for recording in read_held_out(held_out, held_out_keys):
-                units.add(recording)
-            for entry in report["codebooks"]:
-                entry["held_out"] = units.measure((entry["layer"], entry["num_units"]))
-                self._write_codec(entry, codebooks[entry["layer"], entry["num_units"]], report)
-            counts = {choice: book.counts for choice, book in codebooks.items()}
-            if (picture := plot_report(report, counts)) is not None:
-                atomic_write(f"{self.output_dir}/{PLOT}", picture)
-            atomic_write(f"{self.output_dir}/{REPORT}", json.dumps(report, indent=2).encode() + b"\n")
-            files = open_folder(self._folder)
+            if self.read_summary() is None:
+                source = self.open_source()
+                check_settings(self.folder, self.settings(source), self.title)
+                self._write_result(source)
+            files = open_folder(self.folder)
             for name in ("frames", "held-out", "codebooks"):
                 if files.exists(name):
                     files.rm(name, recursive=True)
-
-    def read_report(self) -> dict[str, Any] | None:
-        """The report, or `None` while the job is not finished."""
-        is_finished = open_folder(self.output_dir).exists(REPORT)
-        return read_state(f"{self.output_dir}/{REPORT}", ["codebooks"]) if is_finished else None
 
     def codec_folder(self, layer: int, num_units: int) -> str:
         """Path or URL of the folder of a codec."""
         is_alone = len(self.layers) * len(self.num_units) == 1
         return self.output_dir if is_alone else f"{self.output_dir}/layer-{layer}-units-{num_units}"
 
+    def _write_result(self, source: Source) -> None:
+        plan, frames, held_out = self._plan(source), self._ledger("frames"), self._ledger("held-out")
+        frames.refresh()
+        held_out.refresh()
+        keys = frames.finished(plan.training(source).parts)
+        held_out_keys = held_out.finished(plan.held_out(source).parts)
+        skipped = [item for key in keys for item in frames.records[key].skipped]
+        skipped += [item for key in held_out_keys for item in held_out.records[key].skipped]
+        skipped = list(dict.fromkeys(item for item in skipped if item.reason != SkipReason.NOT_SAMPLED))
+        atomic_write(f"{self.output_dir}/{SKIPPED}", skip_report(skipped))
+        report: dict[str, Any] = {
+            "encoder": public_name(self.encoder),
+            "seconds": sum(frames.records[key].seconds for key in keys),
+            "num_frames": min(self.max_frames, sum(frames.records[key].num_units for key in keys)),
+            "seed": self.seed,
+            "skipped": dict(Counter(str(item.reason) for item in skipped).most_common()),
+            "codebooks": [],
+        }
+        codebooks = self._fit(frames, keys, report)
+        centroids = {choice: book.centroids for choice, book in codebooks.items()}
+        units = HeldOutUnits(self._codec().to(_device()), centroids)
+        num_rows = sum(held_out.records[key].num_rows for key in held_out_keys)
+        for row in tqdm(read_held_out(held_out, held_out_keys), desc="Measuring", total=num_rows, delay=2.0):
+            units.add(row)
+        for entry in report["codebooks"]:
+            entry["held_out"] = units.measure((entry["layer"], entry["num_units"]))
+            self._write_codec(entry, codebooks[entry["layer"], entry["num_units"]], report)
+        counts = {choice: book.counts for choice, book in codebooks.items()}
+        if (picture := plot_report(report, counts)) is not None:
+            atomic_write(f"{self.output_dir}/{PLOT}", picture)
+        atomic_write(f"{self.output_dir}/{REPORT}", json.dumps(report, indent=2).encode() + b"\n")
+
     def _fit(self, ledger: Ledger, keys: Sequence[Any], report: dict[str, Any]) -> dict[tuple[int, int], Codebook]:
         """Fit each codebook, unless an earlier run has, and describe it in the report."""
         codebooks = {}
-        folder = open_folder(self._folder)
+        folder = open_folder(self.folder)
         for layer in self.layers:
             frames = None
             for num_units in self.num_units:
@@ -226,7 +246,7 @@ class CodebookJob:
                     variance = float(frames.var(dim=0, correction=0).sum(dtype=torch.float64))
                     numbers = torch.tensor([book.inertia, variance], dtype=torch.float64)
                     tensors = {"centroids": book.centroids, "counts": book.counts, "numbers": numbers}
-                    atomic_write(f"{self._folder}/{name}", save(tensors))
+                    atomic_write(f"{self.folder}/{name}", save(tensors))
                 # Also what was just written is read: the report does not depend on an interruption.
                 tensors = load(folder.cat_file(name))
                 inertia, variance = tensors["numbers"].tolist()
@@ -250,59 +270,17 @@ class CodebookJob:
             for path in sorted(Path(scratch).iterdir()):
                 atomic_write(f"{folder}/{path.name}", path.read_bytes())
 
-    @property
-    def _folder(self) -> str:
-        return f"{self.output_dir}/.codebook/sample"
-
-    def _check_vacant(self) -> None:
-        if open_folder(self._folder).exists(""):
-            return
-        files = open_folder(self.output_dir)
-        if foreign := [name for name in ("config.json", "README.md", REPORT) if files.exists(name)]:
-            raise FileExistsError(
-                f"'{self.output_dir}' holds {foreign[0]}, which this job has not written and would replace. Choose "
-                "another folder."
-            )
-
     def _codec(self) -> HubertUnitCodec:
         return _load_codec(self.encoder, self.revision, self.do_normalize, tuple(self.layers))
 
     def _plan(self, source: Source) -> SamplePlan:
-        plan = plan_sample(
-            source,
-            self._codec().frame_rate,
-            self.max_frames,
-            self.max_hours,
-            self.frame_share,
-            self.num_held_out,
-            self.seed,
-        )
-        lengths = [part.seconds for part in source.parts]
-        most = max(self.num_units)
-        if self.max_frames < most:
-            raise ValueError(f"`max_frames` is {self.max_frames:,}, and {most:,} units need at least as many frames.")
-        if None not in lengths and sum(lengths) * self._codec().frame_rate < most:
-            raise ValueError(
-                f"The recordings have {sum(lengths):,.1f} s of audio, {sum(lengths) * self._codec().frame_rate:,.0f} "
-                f"frames, and {most:,} units need at least as many. Take more recordings, or fewer units."
-            )
-        return plan
-
-    def _settings(self, source: Source) -> dict[str, Any]:
-        """Everything that the codebooks depend on."""
-        described = asdict(describe_codec(self._codec()))
-        return {
-            "encoder": {key: described[key] for key in ("weights", "sampling_rate", "frame_rate")},
-            "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
-            "rules": asdict(self.rules),
-            "sample": asdict(self._plan(source)) | {"max_frames": self.max_frames},
-            "layers": list(self.layers),
-            "num_units": list(self.num_units),
-            "iterations": self.iterations,
-        }
+        """The plan that a listed source was made by, or that the job began with."""
+        if isinstance(source.parts[0], SelectedPart):
+            return source.parts[0].plan
+        return SamplePlan(**read_state(f"{self.folder}/settings.json", ["sample"])["sample"])
 
     def _ledger(self, name: str) -> Ledger:
-        return Ledger(f"{self._folder}/{name}", job_name(read_state(f"{self._folder}/settings.json")))
+        return Ledger(f"{self.folder}/{name}", job_name(read_state(f"{self.folder}/settings.json")))
 
 
 def describe_codebook(layer: int, book: Codebook, variance: float) -> dict[str, Any]:
