@@ -1,13 +1,20 @@
 """The command `slam-hf`, which starts the scripts."""
 
+import os
 import resource
+import shutil
 import subprocess
 import sys
+import sysconfig
+import time
+import venv
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from hub_scripts import __main__ as command
+from slam_hf.quickstart import resolve_path
 
 
 CLONE = Path(__file__).parents[1]
@@ -151,3 +158,78 @@ def test_the_help_of_a_script_has_the_name_of_the_command(monkeypatch, capsys):
     )
     assert run(monkeypatch, "results-table", "--plt", "x") == 2
     assert capsys.readouterr().err == "slam-hf results-table: error: unrecognized arguments: --plt\n"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """
+    Runs the command as whoever installed the wheel has it: in an environment that has the wheel, and from this one
+    only its other packages, in an empty folder, without a network.
+    """
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder]
+    shutil.copytree(CLONE, folder / "clone", ignore=shutil.ignore_patterns(".*", "tests", "build", "outputs"))
+    subprocess.run([*build, folder / "clone"], check=True)
+    shutil.rmtree(folder / "clone")
+    venv.create(folder / "venv", with_pip=False)
+    (packages,) = folder.glob("venv/lib/python*/site-packages")
+    (wheel,) = folder.glob("*.whl")
+    install = [sys.executable, "-m", "pip", "--python", folder / "venv", "install", "-q", "--no-deps", wheel]
+    subprocess.run(install, check=True)
+    (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (folder / "empty").mkdir()
+    (folder / "home").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(folder / "home"), "HF_HOME": str(folder / "home")}
+
+    def run(*args, **options):
+        return subprocess.run(
+            [folder / "venv/bin/slam-hf", *args],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=folder / "empty",
+            **options,
+        )
+
+    run.folder = folder / "empty"
+    return run
+
+
+@pytest.mark.slow
+def test_the_installed_command_speaks(installed):
+    shutil.copy(resolve_path("quickstart:prompt.flac"), installed.folder / "recording.flac")
+    finished = installed("continue", "recording.flac", "-o", "continuation.wav", "--seed", "0")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("continuation.wav: ")
+    assert soundfile.info(installed.folder / "continuation.wav").duration > 3
+
+
+@pytest.mark.slow
+def test_the_installed_command_trains_by_the_name_of_a_recipe(installed):
+    options = ["--max_steps", "20", "--benchmarks", "{}", "--output_dir", "trained"]
+    finished = installed("pretrain", "--config", "quickstart", *options)
+    assert finished.returncode == 0, finished.stderr
+    assert {"model.safetensors", "README.md", "continuation.wav"} <= set(os.listdir(installed.folder / "trained"))
+    again = installed("pretrain", "--config", "quickstart", *options)
+    assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith("Error: The run in 'trained'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", command.list_commands())
+def test_every_installed_command_has_a_help(installed, name):
+    finished = installed(name, "--help")
+    assert finished.returncode == 0, finished.stderr
+    assert "-h, --help" in finished.stdout
+    assert "hub_scripts/" not in finished.stdout
+
+
+@pytest.mark.slow
+def test_the_installed_command_lists_commands_at_once(installed):
+    start = time.perf_counter()
+    finished = installed("--help", check=True)
+    assert time.perf_counter() - start < 1
+    assert installed("--version", check=True).stdout == "slam-hf 0.1.0\n"
+    assert [line.split()[0] for line in finished.stdout.splitlines() if line.startswith("  ") and line[2] != " "] == [
+        *command.list_commands()
+    ]
