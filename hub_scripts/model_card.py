@@ -4,6 +4,12 @@
 python hub_scripts/model_card.py outputs/quickstart --repo_id me/quickstart
 ```
 
+With recordings that the model was not trained on, it first makes samples, which the card plays:
+
+```
+python hub_scripts/model_card.py outputs/quickstart --recordings recording.flac --seeds 0 1 2
+```
+
 Or render the cards of published models from a file with the results of their paper:
 
 ```
@@ -15,8 +21,11 @@ import argparse
 import shutil
 from pathlib import Path
 
+from transformers import pipeline
+
 from slam_hf.command_line import help_options, run
 from slam_hf.hub.model_card import CURVE, describe_published, make_model_card, render_model_card
+from slam_hf.hub.samples import save_samples
 
 
 def main() -> None:
@@ -31,6 +40,11 @@ def main() -> None:
         help="Summaries of evaluations, or folders with them. Default: those in `evaluation` of the model's folder.",
     )
     parser.add_argument("--license", help="Licence of the model, as an identifier of the Hub, such as mit.")
+    parser.add_argument("--recordings", nargs="+", default=[], help="Recordings to continue on the card.")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1], help="Seeds of the continuations. Default: 0 1."
+    )
+    parser.add_argument("--codec", help="The codec for the samples. Default: the one that the model names.")
     parser.add_argument(
         "--output", type=Path, help="File of the card, or folder of the cards. Default: in the folder of the model."
     )
@@ -42,6 +56,9 @@ def main() -> None:
             print(f"Written: {folder / f'{name}.md'}")
         return
     path = args.output or args.model / "README.md"
+    if args.recordings:
+        speak = pipeline("audio-to-audio", model=str(args.model), codec=args.codec)
+        save_samples(args.model, speak, args.recordings, args.seeds)
     render_model_card(args.model, args.repo_id, args.evaluations, args.license).save(path)
     curve = args.model / CURVE
     if curve.is_file() and path.parent.resolve() != args.model.resolve():

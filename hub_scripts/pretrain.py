@@ -11,7 +11,7 @@ The second command trains on several GPUs. Arguments replace those of the recipe
 
 from pathlib import Path
 
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, pipeline
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import EvaluationArguments
@@ -19,6 +19,7 @@ from slam_hf.evaluation.pairs import evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
+from slam_hf.hub.samples import save_samples
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
@@ -111,6 +112,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
             print(describe_results(evaluation))
 
     if trainer.is_world_process_zero():
+        if args.prompt is not None:
+            speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
+            save_samples(output_dir, speak, [args.prompt], (training_args.seed, training_args.seed + 1))
         save_model_card(trainer, summaries, model)
         print(f"Model, tokenizer, processor and card: {output_dir}")
         audio = output_dir / "continuation.wav"

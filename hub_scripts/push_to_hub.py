@@ -8,14 +8,18 @@ python hub_scripts/push_to_hub.py --metric sblimp --repo_id user/sblimp
 python hub_scripts/push_to_hub.py --space user/slam --repo_id user/slam-demo
 ```
 
-`--dry_run` shows the files and the card, and publishes nothing. Others can load models and codecs without `slam_hf`,
-with `trust_remote_code=True`: their code is published too. Checkpoints, optimizer states and logs are not, and links
-are refused.
+`--dry_run` shows the files and the card, also as a page that plays its samples, and publishes nothing. Others can load
+models and codecs without `slam_hf`, with `trust_remote_code=True`: their code is published too. Checkpoints, optimizer
+states and logs are not, and links are refused.
 """
 
+import sys
+import tempfile
+import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from huggingface_hub import RepoCard
 
@@ -26,10 +30,13 @@ from slam_hf.evaluation.results_table import model_summaries
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.demo_space import demo_space
+from slam_hf.hub.markdown import HUB
 from slam_hf.hub.metric_space import metric_space
 from slam_hf.hub.model_card import render_model_card
+from slam_hf.hub.preview import render_page
 from slam_hf.hub.remote_code import export_remote_code
 from slam_hf.hub.repository_files import publishable_files, stage, stage_corpus, staging_folder
+from slam_hf.hub.samples import stage_samples
 from slam_hf.hub.upload import publish_folder
 
 
@@ -79,6 +86,13 @@ class PushArguments:
     revision: str = field(default="main", metadata={"help": "Branch to publish to."})
     tag: str | None = field(default=None, metadata={"help": "Tag for this version, such as `v1`."})
     dry_run: bool = field(default=False, metadata={"help": "Show the files and the card, and publish nothing."})
+    page: str | None = field(
+        default=None,
+        metadata={
+            "help": "File that `dry_run` writes the card to, as HTML. Default: a temporary one, which opens in the "
+            "browser if the output is a terminal."
+        },
+    )
 
     def __post_init__(self):
         if sum(source is not None for source in (self.folder, self.corpus, self.metric, self.space)) != 1:
@@ -98,7 +112,7 @@ def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
         demo_space(args.space, folder, args.repo_id, args.codec, args.requirement, args.license)
         return "space", ["slam_hf/*"]
     prepare_model(args, Path(args.folder).resolve(), folder)
-    return "model", ["model*.safetensors", "model.safetensors.index.json"]
+    return "model", ["model*.safetensors", "model.safetensors.index.json", "samples/*"]
 
 
 def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
@@ -109,8 +123,10 @@ def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
         return
     if pin_codec(folder, args.codec) is None:
         print("The processor does not name a codec, which is needed to use the model on audio: see `--codec`.")
+    stage_samples(source, folder)
+    options = {"license": args.license, "revision": args.revision}
     evaluations = args.evaluations or model_summaries(source)
-    save_card(args, folder, lambda: render_model_card(folder, args.repo_id, evaluations, args.license))
+    save_card(args, folder, lambda: render_model_card(folder, args.repo_id, evaluations, **options))
 
 
 def save_card(args: PushArguments, folder: Path, render: Callable[[], RepoCard]) -> None:
@@ -126,11 +142,23 @@ def describe(folder: Path) -> str:
     return "\n".join([*rows, "", (folder / "README.md").read_text(encoding="utf-8")])
 
 
+def show_page(args: PushArguments, folder: Path) -> None:
+    """Write the card as a page. A temporary one opens in the browser, if somebody is there to see it."""
+    path = Path(args.page or Path(tempfile.mkdtemp(prefix="slam-hf-"), "card.html")).absolute()
+    path.write_text(
+        render_page(folder, f"{HUB}/{args.repo_id}/resolve/{quote(args.revision, safe='')}/"), encoding="utf-8"
+    )
+    print(f"The card as a page: {path}")
+    if args.page is None and sys.stdout.isatty():
+        webbrowser.open(path.as_uri())
+
+
 def main(args: PushArguments) -> None:
     with staging_folder(args.folder or args.corpus) as scratch:
         folder = Path(scratch)
         repo_type, replaced = prepare(args, folder)
         if args.dry_run:
+            show_page(args, folder)
             print(describe(folder))
             return
         commit = publish_folder(

@@ -11,7 +11,10 @@ from safetensors import SafetensorError, safe_open
 
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-SIGNATURES = {".png": rb"\x89PNG\r\n\x1a\n", ".wav": rb"RIFF.{4}WAVE"}
+SIGNATURES = {".png": rb"\x89PNG\r\n\x1a\n", ".wav": rb"RIFF.{4}WAVE", ".flac": b"fLaC"}
+
+LISTS = ("training_run.json", "samples.json")
+"""JSON files that hold a list, and not an object."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,16 +64,14 @@ def weight_names(folder: Path) -> list[str]:
 
 def check_content(path: Path, file: Path | None = None) -> None:
     """
-    Check that the content of a file fits its suffix: JSON, safetensors, Parquet, PNG, WAV or text. The `ValueError`
-    names `file`, if that is another one.
+    Check that the content of a file fits its suffix: JSON, safetensors, Parquet, PNG, WAV, FLAC or text. The
+    `ValueError` names `file`, if that is another one.
     """
     try:
         match path.suffix:
             case ".json":
                 content = json.loads(path.read_text("utf-8"))
-                if isinstance(content, list) != (path.name == "training_run.json") or not isinstance(
-                    content, list | dict
-                ):
+                if isinstance(content, list) != (path.name in LISTS) or not isinstance(content, list | dict):
                     raise ValueError(f"it holds a {type(content).__name__}")
             case ".jsonl":
                 for line in path.read_text("utf-8").split("\n"):
@@ -81,7 +82,7 @@ def check_content(path: Path, file: Path | None = None) -> None:
                 with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
                     for _ in parquet.iter_batches():
                         pass
-            case ".png" | ".wav":
+            case ".png" | ".wav" | ".flac":
                 with open(path, "rb") as content:
                     if not re.match(SIGNATURES[path.suffix], content.read(16), re.DOTALL):
                         raise ValueError("it does not start like such a file")

@@ -31,7 +31,7 @@ def folder(tmp_path, tiny_model) -> Path:
     tiny_model.save_pretrained(folder, max_shard_size="50KB")
     feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
     SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50)).save_pretrained(folder)
-    for name, content in zip(OPTIONAL_FILES, (b"{}", b"[]", PNG, WAV), strict=True):
+    for name, content in zip(OPTIONAL_FILES, (b"{}", b"[]", PNG, WAV, PNG), strict=True):
         (folder / name).write_bytes(content)
     return folder
 

@@ -170,6 +170,8 @@ def test_the_model_is_scored_and_continues_a_recording(pretrain, tmp_path, tiny_
     assert f"Continuation of {recordings[0]}: {tmp_path / 'model' / 'continuation.wav'}" in printed
     assert (tmp_path / "model" / "continuation.wav").read_bytes().startswith(b"RIFF")
     assert (tmp_path / "model" / "continuation.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "model" / "samples" / "1-seed-1.flac").read_bytes().startswith(b"fLaC")
+    assert '<audio controls src="samples/1-seed-0.flac">' in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: HubertUnitCodec):

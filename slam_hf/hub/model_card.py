@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 import yaml
@@ -25,12 +26,14 @@ from ..processing_speech_lm import load_tokenizer
 from ..public_names import PREFIX, check_license, public_name
 from ..training.run_record import Reference, RunRecord, read_run_records
 from .markdown import (
+    HUB,
     TEMPLATES,
     Markdown,
     code,
     count_parameters,
     front_matter,
 )
+from .samples import SAMPLES, Sample, describe_settings, read_samples
 from .training_runs import describe_corpus, describe_hardware, run_rows
 
 
@@ -49,7 +52,7 @@ class ModelDescription:
     its training runs, the first one first. `scores`, and `notes` on them in Markdown, are by task, and `reported_by`
     is the URL of the paper that reports them, if they were not measured. `about` is a sentence or two. A model without
     a `repo_id` is not published: its card has the `training_command`. `has_text` tells whether the vocabulary holds
-    text beside the units.
+    text beside the units. The samples are in the branch `revision` of the repository.
     """
 
     title: str
@@ -70,6 +73,8 @@ class ModelDescription:
     license: str | None = None
     language: str | None = None
     has_text: bool = False
+    samples: list[Sample] = field(default_factory=list)
+    revision: str = "main"
 
     def __post_init__(self):
         for name in ("twist_base", "codec"):
@@ -85,6 +90,12 @@ class ModelDescription:
         is_elsewhere = not self.codec.is_local or self.codec.name.startswith(PREFIX)
         return None if is_elsewhere else f"path/to/{self.codec.name}"
 
+    def sample_url(self, file: str) -> str:
+        """The address of a file of the samples on the Hub, which players need; its path, if the model has no owner."""
+        path = f"{SAMPLES}/{file}"
+        is_on_hub = self.repo_id is not None and "/" in self.repo_id
+        return f"{HUB}/{self.repo_id}/resolve/{quote(self.revision, safe='')}/{path}" if is_on_hub else path
+
 
 def render_model_card(
     folder: str | os.PathLike,
@@ -92,10 +103,11 @@ def render_model_card(
     evaluations: Sequence[str | os.PathLike] | None = None,
     license: str | None = None,
     loaded: SpeechLMForCausalLM | None = None,
+    revision: str = "main",
 ) -> ModelCard:
     r"""
-    Render the card of a speech language model from the record and the plot of its training, if its folder has them,
-    and from its evaluations. The card contains no paths and no names of users.
+    Render the card of a speech language model from the record and the plot of its training and its samples, if its
+    folder has them, and from its evaluations. The card contains no paths and no names of users.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -109,6 +121,8 @@ def render_model_card(
             Licence, as an identifier of the Hub. Without one, the card says that none was given.
         loaded ([`SpeechLMForCausalLM`], *optional*):
             The model of the folder in float32, if it is in memory. Otherwise evaluations have it loaded.
+        revision (`str`, *optional*, defaults to `"main"`):
+            Branch that the model is published to.
 
     Returns:
         [`~huggingface_hub.ModelCard`]
@@ -144,6 +158,8 @@ def render_model_card(
         scores=scores,
         notes=notes,
         license=license,
+        samples=read_samples(folder),
+        revision=revision,
     )
     return make_model_card(model)
 
@@ -199,6 +215,7 @@ def make_model_card(model: ModelDescription) -> ModelCard:
         not_in_percent=" and ".join(
             task.heading for name, task in TASKS.items() if name in model.scores and task.scale != 100
         ),
+        samples=_sample_tables(model),
         notes=[Markdown(f"{_benchmark(model, task)}: {model.notes[task]}.") for task in TASKS if task in model.notes],
     )
     return ModelCard(content)
@@ -218,6 +235,7 @@ def make_metadata(model: ModelDescription) -> ModelCardData:
         base_model=next((base.name for base in bases if base is not None and base.is_on_hub), None),
         datasets=datasets or None,
         tags=TAGS,
+        widget=_widget(model) or None,
         co2_eq_emissions=_emissions(model.records),
         model_name=model.title if results else None,
         eval_results=results,
@@ -311,6 +329,39 @@ def _result_rows(model: ModelDescription) -> Iterator[list[str]]:
                 if not model.reported_by:
                     row += ["{:.2f} to {:.2f}".format(*score.interval), f"{score.num_scored:,} of {score.num_items:,}"]
                 yield row
+
+
+def _sample_tables(model: ModelDescription) -> list[dict[str, Any]]:
+    """What the card shows of each recording: its name, the settings, a table of players, and pictures."""
+    tables = []
+    for file in dict.fromkeys(sample.prompt for sample in model.samples):
+        samples = [sample for sample in model.samples if sample.prompt == file]
+        first = samples[0]
+        heading = [
+            f"the first {first.prompt_seconds:.1f} s",
+            *(f"continued, seed {sample.seed}" for sample in samples),
+        ]
+        players = [_player(model, name) for name in (file, *(sample.continuation for sample in samples))]
+        tables.append(
+            {
+                "recording": first.recording,
+                "settings": describe_settings(first.settings),
+                "players": [heading, players],
+                "pictures": [f"{SAMPLES}/{sample.picture}" for sample in samples if sample.picture is not None],
+            }
+        )
+    return tables
+
+
+def _player(model: ModelDescription, file: str) -> Markdown:
+    return Markdown(f'<audio controls src="{model.sample_url(file)}"></audio>')
+
+
+def _widget(model: ModelDescription) -> list[dict[str, str]]:
+    """The recordings as examples of the Hub's widget, for a model that is published."""
+    prompts = {sample.prompt: sample.recording for sample in model.samples}
+    urls = {model.sample_url(file): name for file, name in prompts.items()}
+    return [{"src": url, "example_title": name} for url, name in urls.items() if url.startswith(HUB)]
 
 
 def _emissions(records: list[RunRecord]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from .codec_reference import drop_local_codec
 from .remote_code import export_remote_code
 from .repository_files import publishable_files, stage
+from .samples import stage_samples
 from .upload import publish_folder
 
 
@@ -58,6 +59,7 @@ class Publisher(TrainerCallback):
             ModelCard.load(card).validate()
         with TemporaryDirectory(prefix=".push_to_hub-", dir=args.output_dir) as staging:
             stage([*publishable_files(folder), *([card] if card.is_file() else [])], Path(staging))
+            stage_samples(folder, Path(staging))
             export_remote_code(staging)
             drop_local_codec(Path(staging))
             publish_folder(

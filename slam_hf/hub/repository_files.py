@@ -24,7 +24,13 @@ MODEL_FILES = (
     "tokenizer.json",
     "processor_config.json",
 )
-OPTIONAL_FILES = ("preprocessor_config.json", "training_run.json", "training_curve.png", "continuation.wav")
+OPTIONAL_FILES = (
+    "preprocessor_config.json",
+    "training_run.json",
+    "training_curve.png",
+    "continuation.wav",
+    "continuation.png",
+)
 CODEBOOK = "codebook.json"
 """The file beside a codec with the measures of its codebook."""
 

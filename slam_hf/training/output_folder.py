@@ -27,9 +27,9 @@ CHECKPOINTS = f"{PREFIX_CHECKPOINT_DIR}-*"
 
 # fmt: off
 RESULTS = (
-    SETTINGS_NAME, "training_run.json", "README.md", "training_curve.png", "continuation.wav", "emissions.csv",
-    "training_args.bin", "config.json", "generation_config.json", "processor_config.json", "tokenizer.json",
-    "tokenizer_config.json", "model*.safetensors*", "evaluation", CHECKPOINTS,
+    SETTINGS_NAME, "training_run.json", "README.md", "training_curve.png", "continuation.wav", "continuation.png",
+    "samples", "emissions.csv", "training_args.bin", "config.json", "generation_config.json", "processor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "model*.safetensors*", "evaluation", CHECKPOINTS,
 )
 # fmt: on
 """The files of a run in its output folder."""
