@@ -111,7 +111,7 @@ def _launch(args: Sequence[str], unknown: Sequence[str]) -> list[str]:
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    script = sys.modules["__main__"].__file__
+    script = getattr(sys.modules["__main__"], "__file__", "")  # none in a worker of pytest-xdist
     parser = launch_command_parser()
     options, others = parser.parse_known_args([*unknown, script])
     if others or options.training_script != script:

@@ -37,6 +37,7 @@ EXAMPLE = QUICKSTART / "prompt.flac"
 SPOKEN = Path(__file__).parent / "fixtures" / "librispeech-clips" / "audio1.flac"
 OPTIONS = [
     "--no-sandbox",
+    "--disable-dev-shm-usage",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
