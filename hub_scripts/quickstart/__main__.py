@@ -42,7 +42,7 @@ def main() -> None:
             stages.run(name, getattr(corpus, name))
     figures = stages.figures()
     write_json(args.work_dir / "out" / "report.json", figures)
-    if {"student", "baselines", "codebook", "resynthesis"} <= figures.keys():
+    if {"targets", "student", "codebook", "resynthesis"} <= figures.keys():
         codec.write_card(figures)
 
 

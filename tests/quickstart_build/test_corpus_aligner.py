@@ -37,6 +37,7 @@ def test_letters_of_words_have_delimiters_between():
 def test_what_it_learns_from_texts_alone_gives_the_times_of_words(make_aligner, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH_FRAMES", 250)
     monkeypatch.setattr(module, "WIDTH", 64)
+    monkeypatch.setattr(module, "WARMUP_SHARE", 0.3)  # 120 steps
     rng = np.random.default_rng(0)
     words = ["bad", "cab", "face", "dig", "high", "jam"]
     texts = [" ".join(rng.choice(words, 6)) for _ in range(40)]

@@ -46,14 +46,12 @@ Software Ltd), from Debian's packages.
 
 def codec_card(figures: dict[str, Any], encoder_parameters: float, vocoder_parameters: float, num_units: int) -> str:
     """The card of the codec, from what the stages measured and its sizes in millions of parameters."""
-    quantizers = {
-        "MFCC": figures["baselines"][f"mfcc_{num_units}"],
-        "this codec": figures["codebook"][f"student_{num_units}"],
-        "its teacher": figures["baselines"][f"teacher_{num_units}"],
-    }
     unit_table = "\n".join(
-        f"| {name} | {measured['pnmi_unseen']:.2f} | {measured['edit_rate_flite-slt_flite-rms']:.2f} |"
-        for name, measured in quantizers.items()
+        f"| {name} | {measured['pnmi']:.2f} | {measured['edit_rate']:.2f} |"
+        for name, measured in (
+            ("this codec", figures["codebook"]["student"]),
+            ("its teacher", figures["codebook"]["teacher"]),
+        )
     )
     word_table = "\n".join(
         _table_row(name, figures["resynthesis"][bank])

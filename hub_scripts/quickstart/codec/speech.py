@@ -51,7 +51,7 @@ BANKS = (*TRAINING_HOURS, *UNSEEN_BANKS)
 
 def fill_bank(folder: Path, name: str, librispeech: Path) -> None:
     """Write the bank of a voice, unless it is there."""
-    if (folder / f"{name}.json").exists():
+    if (folder / f"{name}.jsonl").exists():
         return
     if name in VOICES:
         make_voice, hours = VOICES[name]

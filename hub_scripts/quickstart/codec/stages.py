@@ -1,14 +1,16 @@
 """The stages that make the codec: speech, the teacher's states, the student, its codebook and the vocoder."""
 
 import json
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 
 from slam_hf import HubertUnitCodec
+from slam_hf.codec_training.kmeans import fit_codebook
 from slam_hf.codec_training.vocoder_samples import word_error_rates
 from slam_hf.codec_training.voice_recordings import prepare_recordings
 from slam_hf.encoding.reading import PieceRules
@@ -19,15 +21,15 @@ from ..speech_bank import SpeechBank, with_pauses, write_rows
 from ..stages import SCRIPTS, run_script
 from . import speech, student, targets, teacher, whisper
 from .card import codec_card
-from .encoding import encode_utterance, make_codec, round_to_half, save_codec, student_states
+from .encoding import save_codec
+from .measures import UNSEEN, measure_units
 from .recordings import FOREIGN_SPEAKERS
-from .unit_evaluation import EVALUATED, evaluate_units, mfcc_frames, mfcc_units
 
 
-STAGES = ("speech", "teacher", "targets", "student", "baselines", "codebook", "vocoder", "resynthesis")
+STAGES = ("speech", "teacher", "targets", "student", "codebook", "vocoder", "resynthesis")
 
 CLUSTER_COUNTS = (200, 500)
-"""Numbers of teacher clusters that the student learns, and sizes of the codebooks that are compared."""
+"""Numbers of teacher clusters that the student learns."""
 
 NUM_UNITS = 500
 """Size of the published codebook, that of mHuBERT-25Hz: with more units, more of the phones is kept."""
@@ -104,7 +106,7 @@ class CodecStages:
         directions = targets.principal_components(learnt[sample] / scale)
         points = {name: np.ascontiguousarray((states[name] / scale) @ directions) for name in speech.BANKS}
         sample_points = np.ascontiguousarray((learnt[sample] / scale) @ directions)
-        books = {count: targets.fit_kmeans(sample_points, count) for count in CLUSTER_COUNTS}
+        books = {count: fit_codebook(torch.from_numpy(sample_points), count).centroids for count in CLUSTER_COUNTS}
         spread = sample_points[:, : student.NUM_REGRESSED].std(0)
         for name in speech.BANKS:
             labels = {f"labels_{count}": targets.assign(points[name], book) for count, book in books.items()}
@@ -122,46 +124,40 @@ class CodecStages:
         crops = student.Crops([self.bank(name) for name in names], shares, training_targets, seed=0)
         return student.train_student(crops, CLUSTER_COUNTS, STUDENT_MINUTES, self.work_dir / "student")
 
-    def baselines(self) -> dict[str, Any]:
-        """Measure the units of MFCCs and of the teacher."""
-        fitted = self._utterances_to_fit()
-        cepstra = np.concatenate([mfcc_frames(bank.waveform(i)) for bank, indices in fitted for i in indices])
-        banks = {name: self.bank(name) for name in EVALUATED}
-        figures = {}
-        for count in CLUSTER_COUNTS:
-            figures[f"mfcc_{count}"] = evaluate_units(banks, partial(mfcc_units, targets.fit_kmeans(cepstra, count)))
-            labels = {name: np.load(self.work_dir / "targets" / f"{name}.npz")[f"labels_{count}"] for name in banks}
-            figures[f"teacher_{count}"] = evaluate_units(
-                banks, lambda bank, index, labels=labels: labels[bank.voice][bank.frames(index)]
-            )
-        return figures
-
     def codebook(self) -> dict[str, Any]:
-        """Cluster the student's states into codebooks, and measure their units."""
+        """Fit the codebook on the student's states, and measure its units and those of the teacher."""
         model = student.load_student(self.work_dir / "student", CLUSTER_COUNTS)
-        round_to_half(model)
-        states = np.concatenate([student_states(model, *utterances) for utterances in self._utterances_to_fit()])
-        banks = {name: self.bank(name) for name in EVALUATED}
-        figures = {"fitted_frames": len(states)}
-        for count in CLUSTER_COUNTS:
-            book = targets.fit_kmeans(states, count)
-            np.save(self.work_dir / f"codebook-{count}.npy", book)
-            figures[f"student_{count}"] = evaluate_units(banks, partial(encode_utterance, make_codec(model, book)))
-        return figures
+        model.hubert.half().float().save_pretrained(self.work_dir / "encoder")  # float16, in which it is published
+        run_script(
+            "fit_codebook.py",
+            encoder=self.work_dir / "encoder",
+            layers=model.hubert.config.num_hidden_layers,
+            num_units=NUM_UNITS,
+            source=write_rows(self.speech_dir / "codebook.jsonl", self._rows_to_fit()),
+            layout="manifest",
+            output_dir=self.work_dir / "codebook",
+        )
+        banks, codec = [self.bank(name) for name in UNSEEN], self.codec()
+        units = [[encode(codec, bank.waveform(index)) for index in bank.indices(held_out=True)] for bank in banks]
+        labels = [np.load(self.work_dir / "targets" / f"{name}.npz")[f"labels_{NUM_UNITS}"] for name in UNSEEN]
+        of_teacher = [
+            [row[bank.frames(index)] for index in bank.indices(held_out=True)]
+            for bank, row in zip(banks, labels, strict=True)
+        ]
+        return {"student": measure_units(banks, units), "teacher": measure_units(banks, of_teacher)}
 
     def vocoder(self) -> dict[str, Any]:
         """Train the vocoder on the units of one voice, clean and augmented, and save the codec."""
         bank = SpeechBank(self.speech_dir, "hibari", VOCODER_HOURS)
         rows = {held_out: [with_pauses(bank.rows[i]) for i in bank.indices(held_out)] for held_out in (False, True)}
-        encoder, folder = self.work_dir / "encoder", self.work_dir / "vocoder"
-        self.encoder().save_pretrained(encoder)
+        folder = self.work_dir / "vocoder"
         run_script(
             "train_vocoder.py",
             config=SCRIPTS / "recipes" / "vocoder-cpu.yaml",
             source=write_rows(self.speech_dir / "vocoder.jsonl", rows[False]),
             validation_source=write_rows(self.speech_dir / "vocoder-validation.jsonl", rows[True]),
             layout="manifest",
-            codec=encoder,
+            codec=self.work_dir / "codebook",
             output_dir=folder,
             num_augmentations=NUM_AUGMENTED,
             max_train_hours=VOCODER_MINUTES / 60,
@@ -188,28 +184,31 @@ class CodecStages:
             figures[name] = word_error_rates(codec, recordings, range(len(recordings)), recogniser)
         return figures
 
-    def encoder(self) -> HubertUnitCodec:
-        """The codec without a vocoder."""
-        model = student.load_student(self.work_dir / "student", CLUSTER_COUNTS)
-        return make_codec(model, np.load(self.work_dir / f"codebook-{NUM_UNITS}.npy"))
-
     def codec(self) -> HubertUnitCodec:
-        """The published codec, or the encoder alone before the vocoder is trained. Their units are the same."""
+        """The published codec, or the one without a vocoder before that is trained. Their units are the same."""
         folder = self.work_dir / "out" / "codec"
-        return HubertUnitCodec.from_pretrained(folder) if (folder / "config.json").exists() else self.encoder()
+        return HubertUnitCodec.from_pretrained(folder if folder.exists() else self.work_dir / "codebook")
 
     def bank(self, name: str) -> SpeechBank:
         """The part of a bank that the teacher listens to."""
         return SpeechBank(self.speech_dir, name, speech.TRAINING_HOURS.get(name, float("inf")))
 
-    def _utterances_to_fit(self) -> list[tuple[SpeechBank, list[int]]]:
-        """80 utterances of each English training bank, to fit codebooks on."""
+    def _rows_to_fit(self) -> Iterator[dict[str, Any]]:
+        """80 utterances of each English training bank, to fit the codebook on."""
         rng = np.random.default_rng(0)
-        banks = [self.bank(name) for name in speech.TRAINING_HOURS if name not in FOREIGN_SPEAKERS]
-        return [(bank, sorted(rng.permutation(bank.indices(held_out=False))[:80])) for bank in banks]
+        for name in speech.TRAINING_HOURS:
+            if name not in FOREIGN_SPEAKERS:
+                bank = self.bank(name)
+                chosen = sorted(rng.permutation(bank.indices(held_out=False))[:80])
+                yield from (bank.rows[index] for index in chosen)
 
     def write_card(self, figures: dict[str, Any]) -> None:
         """Write the codec's card from what the stages measured."""
         codec = self.codec()
         sizes = [part.num_parameters() / 1e6 for part in (codec.encoder, codec.vocoder)]
         (self.work_dir / "out" / "codec" / "README.md").write_text(codec_card(figures, *sizes, NUM_UNITS))
+
+
+def encode(codec: HubertUnitCodec, waveform: np.ndarray) -> np.ndarray:
+    """The unit of each frame of a waveform at 16 kHz."""
+    return codec.encode(torch.from_numpy(waveform)[None]).audio_codes[0, 0].numpy()

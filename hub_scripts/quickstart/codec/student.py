@@ -75,11 +75,6 @@ class Student(nn.Module):
         regression = nn.functional.smooth_l1_loss(self.regression(states), components[known])
         return {"loss": torch.stack(losses).mean() + 0.5 * regression}
 
-    def states(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """States of the last layer, before the norm that follows it, as the codec quantises them."""
-        padded = nn.functional.pad(waveforms, (PAD, PAD))
-        return self.hubert(padded, output_hidden_states=True).hidden_states[-1]
-
 
 class Targets:
     """Clusters (one array per number of clusters) and scaled principal components of a bank's frames."""
@@ -176,7 +171,7 @@ def train_student(crops: Crops, cluster_counts: tuple[int, ...], minutes: float,
 
 
 def load_student(folder: Path, cluster_counts: tuple[int, ...]) -> Student:
-    """The trained student, in evaluation mode."""
+    """The trained student."""
     student = Student(cluster_counts)
     load_model(student, folder / "model.safetensors")
-    return student.eval()
+    return student

@@ -35,6 +35,7 @@ NUM_LAYERS = 3
 """A letter is decided from the 0.5 s around it. A wider view would let the network write letters late or early."""
 
 BATCH_FRAMES = 5_000
+WARMUP_SHARE = 0.1
 
 
 class Aligner(nn.Module):
@@ -152,7 +153,7 @@ def train_aligner(aligner: Aligner, rows: Sequence[dict[str, Any]], minutes: flo
         per_device_train_batch_size=1,
         learning_rate=2e-3,
         lr_scheduler_type="cosine",
-        warmup_steps=0.3,
+        warmup_steps=WARMUP_SHARE,
         weight_decay=0.01,
     )
     trainer = Trainer(
