@@ -122,11 +122,13 @@ def main() -> None:
     findings = [FINDINGS[name] for name in chosen]
     needed_runs = {run for finding in findings for run in (finding.better, finding.worse)}
     runs = {name: with_compute(run, args.flops) for name, run in RUNS.items() if name in needed_runs}
+    seeds = {name: range(1 if run == Judged(aligns=False) else args.seeds) for name, run in runs.items()}
     for seed in range(args.seeds):
         for name, run in runs.items():
-            minutes = args.text_lm_minutes if run.needs_text_lm else args.minutes
-            complete_run(run, args.output_dir / f"{name}-{seed}", seed, minutes, args.text_lm, judges)
-    folders = {name: [args.output_dir / f"{name}-{seed}" for seed in range(args.seeds)] for name in runs}
+            if seed in seeds[name]:
+                minutes = args.text_lm_minutes if run.needs_text_lm else args.minutes
+                complete_run(run, args.output_dir / f"{name}-{seed}", seed, minutes, args.text_lm, judges)
+    folders = {name: [args.output_dir / f"{name}-{seed}" for seed in seeds[name]] for name in runs}
     comparisons = [compare(finding, folders) for finding in findings]
     save_report(args.output_dir, folders, comparisons)
     print((args.output_dir / "findings.md").read_text("utf-8"))

@@ -151,6 +151,15 @@ def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, ca
     reproduce("twist", "alignment")
     assert made == [("base-0", 3.0), ("aligned-0", 3.0), ("twist-0", 10), ("scratch-0", 10)]
     assert "| TWIST initialisation | +50.0 [" in capsys.readouterr().out
+    made.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce_findings, "compare", lambda finding, folders: folders)
+        patch.setattr(reproduce_findings, "save_report", Mock())
+        (tmp_path / "findings.md").write_text("")
+        arguments = ["reproduce_findings.py", "--output_dir", str(tmp_path), "--asr_model", "a", "--judge_model", "b"]
+        patch.setattr(sys, "argv", [*arguments, "--seeds", "2", "--findings", "own_preferences"])
+        reproduce_findings.main()
+    assert [name for name, _ in made] == ["quickstart-0", "own-0", "own-1"]
     options = options[:2] + options[4:]
     with pytest.raises(SystemExit):
         reproduce("twist")
@@ -189,9 +198,10 @@ def test_continuations_are_compared_prompt_by_prompt(tmp_path):
         Dataset.from_dict(scores).to_parquet(tmp_path / name / "evaluation" / "genppl.parquet")
         said = {"transcript": [f"{texts[0]} {texts[1]} {texts[0]} {texts[1]}"] * 3}
         Dataset.from_dict(said).to_parquet(tmp_path / name / "evaluation" / "auto_bleu.parquet")
+    folders["own"] *= 2  # two seeds, and one run without alignment
     finding = compare.Finding("own", "own", "quickstart", compare.OWN_MEASURES)
     changes = {change.measure: change for change in compare.compare(finding, folders).differences}
-    assert changes["log GenPPL"].value == pytest.approx(-0.5)  # the silent continuation does not count
+    assert changes["log GenPPL"].by_seed == pytest.approx([-0.5, -0.5])  # the silent continuation does not count
     assert changes["auto-BLEU"].value < 0 and changes["auto-BLEU"].verdict == "holds"
     assert changes["sBLIMP"].verdict == "undecided"
 

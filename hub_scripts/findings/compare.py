@@ -156,7 +156,8 @@ class Comparison:
 
 
 def compare(finding: Finding, folders: Mapping[str, Sequence[Path]]) -> Comparison:
-    """Compare the runs of a finding, seed by seed and item by item. `folders` has one folder per seed for each run."""
+    """Compare the runs of a finding, seed by seed and item by item. `folders` has one folder per seed for each run, or
+    one for all seeds where the run does not depend on them."""
     differences = []
     for name, measure in finding.measures.items():
         gains = measure.of_runs(folders[finding.better]) - measure.of_runs(folders[finding.worse])
