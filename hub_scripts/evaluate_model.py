@@ -5,8 +5,9 @@ accelerate launch hub_scripts/evaluate_model.py \
     --model slprl/slam_scaled --task sblimp --data zerospeech2021/syntactic/dev
 ```
 
-Several models and tasks are scored one after the other, and each model is loaded once. After an interruption, the same
-command continues where it stopped.
+Several models and tasks are scored one after the other, and each model is loaded once. With the checkpoints of a run
+(`--model outputs/slam/checkpoint-*`), `--plot curve.png` draws the scores as they grow. After an interruption, the
+same command continues where it stopped.
 """
 
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from slam_hf.evaluation.arguments import CommandArguments, ContinuationArguments
 from slam_hf.evaluation.continuations import evaluate_continuations
 from slam_hf.evaluation.pairs import check_benchmark, evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
+from slam_hf.evaluation.results_table import read_summaries, save_plot
 from slam_hf.evaluation.tasks import TASKS
 from slam_hf.fingerprints import describe_model
 from slam_hf.folder_lock import lock_folder
@@ -45,6 +47,10 @@ def main(args: CommandArguments, continuation_args: ContinuationArguments, judge
                 processor = AutoProcessor.from_pretrained(name, text_tokenizer=args.text_tokenizer)
         for evaluation_args in evaluations:
             evaluate(evaluation_args, continuation_args, judge_args, model, processor, described)
+    if args.plot is not None and get_process_state().is_main_process:
+        folders = [evaluation.output_dir for name in args.model for evaluation in args.evaluations(name)]
+        save_plot(read_summaries(dict.fromkeys(folders)), args.plot)
+        print(f"Plot: {args.plot}")
 
 
 def evaluate(

@@ -267,7 +267,9 @@ def test_several_models_and_tasks_take_one_command(interleaved_checkpoint, tmp_p
     monkeypatch.setattr(
         fingerprints, "hash_model", lambda model, hash=fingerprints.hash_model: described.append(model) or hash(model)
     )
+    command += ["--training_tokens", "1e6", "--plot", str(tmp_path / "curve.png")]
     run_script(monkeypatch, [*command, "--text_tokenizer", text_tokenizer, "--dtype", "bfloat16"])
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     summaries = [json.loads((model / "evaluation" / f"{task}.json").read_text()) for model in models for task in tasks]
     assert [summary["task"] for summary in summaries] == 2 * tasks
     assert len(described) == 2 == len({summary["model"]["weights"] for summary in summaries})

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from slam_hf.evaluation.results_table import (
+    Row,
+    Score,
     conditional_to_markdown,
     format_count,
     model_summaries,
@@ -192,6 +194,17 @@ def test_plot_shows_every_model_with_known_tokens(write_summary, tmp_path, monke
     assert "my-model" in labels[0] and "my-model" not in labels[1]
     assert "Moshi (speech only)" not in labels[0]
     assert {"Slam", "Slam (scaled)", "Slam (-DPO)"} <= labels[2]
+
+
+def test_a_line_joins_the_checkpoints_of_a_run(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    saved = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, dpi: saved.append(self))
+    names = {"run/checkpoint-20": ("2M", 60.0), "run/checkpoint-10": ("1M", 55.0), "other": ("3M", 58.0)}
+    rows = [Row(name, "?", "1M", tokens, {"sblimp": Score(value)}, True) for name, (tokens, value) in names.items()]
+    save_plot(rows, tmp_path / "plot.png")
+    lines = [line.get_xydata().tolist() for line in saved[0].axes[0].lines if len(line.get_xydata()) > 1]
+    assert lines == [[[1e6, 55.0], [2e6, 60.0]]]
 
 
 def test_models_that_are_not_in_the_plot_are_named(write_summary, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from huggingface_hub.constants import HF_HOME
 from transformers.hf_argparser import HfArg
+from transformers.utils import is_matplotlib_available
 
 from ..quickstart import resolve_path
 from .tasks import TASKS
@@ -100,6 +101,8 @@ class CommandArguments(EvaluationArguments):
         text_tokenizer (`str`, *optional*):
             The tokenizer of the text, a Hub id or a folder, for models of speech and text without tokenizer files.
             Defaults to the one that the configuration of the model names.
+        plot (`str`, *optional*):
+            PNG file to draw the accuracies to, against the number of training tokens. Checkpoints of a run are joined.
     """
 
     _argument_group_name = "models and benchmarks"
@@ -115,10 +118,13 @@ class CommandArguments(EvaluationArguments):
     text_tokenizer: str | None = HfArg(
         default=None, help="The text tokenizer of models of speech and text. Default: the one that the model names."
     )
+    plot: str | None = HfArg(default=None, help="PNG file to draw the accuracies to, over the training tokens.")
 
     def __post_init__(self):
         if len(self.data) == 1:
             self.data = self.data * len(self.task)
+        if self.plot is not None and not is_matplotlib_available():
+            raise ValueError('`plot` needs matplotlib: pip install "slam-hf[plots]".')
         if len(self.data) != len(self.task):
             raise ValueError(f"`data` must be one folder, or one for each of {len(self.task)} tasks.")
         for name in ("model", "task"):

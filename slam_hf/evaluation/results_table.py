@@ -146,7 +146,8 @@ def conditional_to_markdown(rows: Sequence[Row]) -> str | None:
 
 def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> list[str]:
     r"""
-    Draw the accuracies against the number of training tokens, in one panel per task.
+    Draw the accuracies against the number of training tokens, in one panel per task. A line joins the checkpoints of a
+    run.
 
     Args:
         rows (sequence of [`Row`]):
@@ -174,6 +175,9 @@ def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> list[str]:
     figure = Figure(figsize=(5 * len(tasks), 5.5), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         points = {row: (count, row.scores[task].value) for row, count in plotted.items() if task in row.scores}
+        for run in {_run(row) for row in points} - {None}:  # its checkpoints, as a curve
+            curve = sorted(point for row, point in points.items() if _run(row) == run)
+            axes.plot(*zip(*curve, strict=True), color="tab:red", linewidth=1)
         for row, (tokens, value) in points.items():
             score = row.scores[task]
             color = "tab:red" if row.is_ours else "tab:blue" if row.model.startswith("Slam") else "tab:gray"
@@ -192,6 +196,12 @@ def save_plot(rows: Sequence[Row], path: str | os.PathLike) -> list[str]:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return [row.model for row in counts if row not in plotted]
+
+
+def _run(row: Row) -> str | None:
+    """The run that a model is a checkpoint of."""
+    run, _, step = row.model.rpartition("/")
+    return run if run and step.startswith("checkpoint-") else None
 
 
 def parse_count(text: str) -> float | None:
