@@ -13,6 +13,7 @@ The learning rates, the length and what is written on the way may be others then
 `samples/step-*`: what the vocoder makes of held-out recordings, and their mel spectrograms.
 """
 
+import re
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -42,7 +43,6 @@ from slam_hf.hub.repository_files import CODEBOOK
 from slam_hf.judging.transcription import load_recogniser
 from slam_hf.processes import LONGEST_WAIT
 from slam_hf.processing_speech_lm import load_codec
-from slam_hf.public_names import public_name
 from slam_hf.remote_files import local_path
 
 
@@ -103,7 +103,8 @@ def train(source_args: VoiceSourceArguments, args: VocoderArguments, accelerator
             shutil.copyfile(measures, folder / CODEBOOK)
         rates = {} if recogniser is None else word_error_rates(trained, validation, held_out, recogniser)
         save_vocoder_record(args, source_args, accelerator, crops, progress, rates)
-        render_codec_card(folder, public_name(folder.name)).save(folder / "README.md")
+        name = re.sub(r"[^A-Za-z0-9_]+", "-", folder.resolve().name).strip("-")[:96] or "codec"
+        render_codec_card(folder, name).save(folder / "README.md")
         for version, rate in rates.items():
             print(f"Word error rate, {version}: {rate:.1%}.")
         print(f"Codec, samples and card: {folder}")

@@ -275,12 +275,14 @@ def test_versions_of_the_recordings_are_trained_on(data, tmp_path):
 def test_the_word_error_rate_is_measured(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_vocoder, "load_recogniser", lambda name, device: name)
     monkeypatch.setattr(vocoder_samples, "transcribe_waveforms", lambda waveforms, *args: ["a c"] * len(waveforms))
-    train(data, tmp_path, max_steps=1, asr_model="asr")
-    (record,) = read_run_records(tmp_path)
+    folder = tmp_path / "my codec (v1..2)"  # which is not a name on the Hub
+    train(data, folder, max_steps=1, asr_model="asr")
+    (record,) = read_run_records(folder)
     versions = ("recordings", "resynthesis", "predicted durations")
     assert record.measurements == {f"word error rate of {version} (%)": 50.0 for version in versions}
     assert "Word error rate, resynthesis: 50.0%." in capsys.readouterr().out
-    assert "| word error rate of resynthesis (%) | 50 |" in (tmp_path / "README.md").read_text()
+    assert "| word error rate of resynthesis (%) | 50 |" in (folder / "README.md").read_text()
+    assert "# my-codec-v1-2\n" in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow

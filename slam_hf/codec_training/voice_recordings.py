@@ -143,8 +143,11 @@ def prepare_recordings(
             encode_ledger = Ledger(ledger.folder, ledger.job)
             encode_parts(source, codec, rules, encode_ledger, *share, num_workers, version == 0, transform)
     state.wait_for_everyone()
-    if state.is_main_process and not path.exists():
-        _write_recordings(folder, source, ledgers)
+    if state.is_main_process:
+        if not path.exists():
+            _write_recordings(folder, source, ledgers)
+        for ledger in ledgers:
+            ledger.remove()
     state.wait_for_everyone()
     return VoiceRecordings(path)
 
@@ -166,8 +169,6 @@ def _write_recordings(folder: Path, source: Source, ledgers: list[Ledger]) -> No
         for key in keys:
             writer.write_table(_read_chunk(key, ledgers))
     os.replace(unfinished, folder / RECORDINGS)
-    for ledger in ledgers:
-        ledger.remove()
 
 
 def _read_chunk(key: ChunkKey, ledgers: list[Ledger]) -> pa.Table:
