@@ -161,7 +161,7 @@ def visit(browser) -> Iterator[Callable]:
 def give(page, path: Path, label: str = "#recording") -> None:
     """Give the page a recording."""
     page.locator(f"{label} input[type=file]").set_input_files(path)
-    page.locator(f"{label} [aria-label=Clear]").wait_for()
+    page.locator(f"{label} [aria-label=Clear]:visible").wait_for()
 
 
 def press(page, name: str) -> None:
@@ -262,7 +262,7 @@ def test_the_microphone_is_heard(visit, address):
     page.get_by_role("button", name="Record", exact=True).click()
     page.wait_for_timeout(2500)
     page.locator("#recording").get_by_role("button", name="Stop").first.click()
-    page.locator("#recording [aria-label=Clear]").wait_for()
+    page.locator("#recording [aria-label=Clear]:visible").wait_for()
     page.get_by_label("number input for Continuations").fill("1")
     press(page, "Continue")
     wait_for_takes(page, 2)
@@ -276,7 +276,7 @@ def test_two_recordings_are_compared(visit, address, speak):
     assert "The first recording is missing" in error_of(page)
     press(page, "Use the example, forwards and backwards")
     for label in ("#first", "#second"):
-        page.locator(f"{label} [aria-label=Clear]").wait_for()
+        page.locator(f"{label} [aria-label=Clear]:visible").wait_for()
     press(page, "Which is more natural?")
     page.locator(".verdict").wait_for()
     assert page.locator(".verdict").inner_text() == "The model finds the first recording more natural."
@@ -303,10 +303,10 @@ def test_mistakes_are_answered_with_a_sentence(visit, address, tmp_path):
         "long.wav": "'long.wav' is longer than 60 seconds: choose a shorter recording.",
     }.items():
         page.locator("#recording input[type=file]").set_input_files(tmp_path / name)
-        page.locator("#recording [aria-label=Clear]").wait_for()
+        page.locator("#recording [aria-label=Clear]:visible").wait_for()
         press(page, "Continue")
         assert sentence in error_of(page)
-        page.locator("#recording [aria-label=Clear]").click()
+        page.locator("#recording [aria-label=Clear]:visible").click()
         page.locator("#recording input[type=file]").wait_for(state="attached")
     page.locator("#recording input[type=file]").set_input_files(tmp_path / "big.wav")
     assert "maximum allowed size of 25" in error_of(page)
@@ -320,7 +320,7 @@ def test_mistakes_are_answered_with_a_sentence(visit, address, tmp_path):
 def test_a_phone_shows_everything_within_its_width(visit, address):
     page = visit(address, **PHONE)
     press(page, "Use the example recording")
-    page.locator("#recording [aria-label=Clear]").wait_for()
+    page.locator("#recording [aria-label=Clear]:visible").wait_for()
     press(page, "Continue")
     wait_for_takes(page, 3)
     page.wait_for_function(f"{TAKES}[1].getBoundingClientRect().top < innerHeight")  # it scrolls to them
@@ -353,7 +353,7 @@ def test_the_keyboard_alone_is_enough(visit, address):
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(SPOKEN)
-    page.locator("#recording [aria-label=Clear]").wait_for()
+    page.locator("#recording [aria-label=Clear]:visible").wait_for()
     tab_to("Continue")
     page.keyboard.press("Enter")
     wait_for_takes(page, 3)
@@ -373,7 +373,7 @@ def test_the_keyboard_alone_is_enough(visit, address):
 def test_the_text_can_be_read(visit, address, scheme):
     page = visit(address, color_scheme=scheme)
     press(page, "Use the example recording")
-    page.locator("#recording [aria-label=Clear]").wait_for()
+    page.locator("#recording [aria-label=Clear]:visible").wait_for()
     page.get_by_label("number input for Continuations").fill("1")
     press(page, "Continue")
     wait_for_takes(page, 2)
