@@ -7,11 +7,12 @@ It needs espeak-ng (`apt-get install espeak-ng`) and takes seconds. `italian/man
 says it.
 """
 
+import argparse
 import itertools
 import json
 import random
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 
@@ -66,7 +67,8 @@ def tell_story(rng: random.Random) -> str:
     return start + f"Prima {action}, dopo {next_action}. {rng.choice(ENDINGS)}"
 
 
-def main(folder: Path) -> None:
+def record(folder: Path) -> None:
+    """Write the recordings and the manifest."""
     rng = random.Random(0)
     pairs = list(itertools.combinations(VOICES, 2))
     rows = []
@@ -79,9 +81,18 @@ def main(folder: Path) -> None:
             command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(speed), "-w", folder / path, story]
             subprocess.run(command, check=True)
             rows.append({"path": str(path), "id": str(path.with_suffix("")), "text": story, "speaker": speaker})
-    rng.shuffle(rows)  # what is held out is taken from the end, and is of all voices then
+    rng.shuffle(rows)  # any part of the corpus has all voices then
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="Folder for the recordings (50 MB).")
+    args = parser.parse_args()
+    if shutil.which("espeak-ng") is None:
+        raise SystemExit("Error: espeak-ng is missing: apt-get install espeak-ng.")
+    record(args.folder)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
