@@ -208,7 +208,8 @@ def complete_run(
 
 def _make_judged(run: Judged, folder: Path, seed: int, judges: Judges) -> None:
     model, evaluation = "quickstart:model", folder / "evaluation"
-    common = {"asr_model": judges.asr_model, "num_prompts": judges.num_prompts, "seed": seed}
+    # Small batches: a recogniser that does not find an end keeps the others of its batch waiting.
+    common = {"asr_model": judges.asr_model, "num_prompts": judges.num_prompts, "seed": seed, "batch_size": 8}
     if run.aligns:
         pairs = str(folder / "pairs")
         source = {"source": "quickstart:corpus", "layout": "units", "dataset_config": "stories"}
