@@ -45,7 +45,7 @@ def align(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: Mod
 
     recipe = {name: getattr(training_args, name) for name in ("beta", "num_generations", "max_completion_length")}
     recipe |= {"max_auto_bleu": args.max_auto_bleu, "judge": judge.description["judge"]}
-    recorder = RunRecorder.begin("alignment by GRPO", training_args, model_args, [(corpus, train)], recipe)
+    recorder = RunRecorder.begin("online alignment", training_args, model_args, [(corpus, train)], recipe)
     trainer = GRPOTrainer(
         model=load_model(model_args),
         reward_funcs=reward,

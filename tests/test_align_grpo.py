@@ -117,7 +117,7 @@ def test_what_a_model_says_is_judged_while_it_is_trained(align, workplace, tmp_p
     after = align(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2, eval_on_start=True)
     assert "Held-out reward: " in capsys.readouterr().out
     (record,) = json.loads((tmp_path / "training_run.json").read_text())
-    assert record["objective"] == "alignment by GRPO"
+    assert record["objective"] == "online alignment"
     assert (record["recipe"]["judge"], record["recipe"]["num_generations"]) == ("perplexity", 4)
     assert record["corpora"][0]["num_rows"] == 8
     assert record["validation_steps"] == [0, 2]

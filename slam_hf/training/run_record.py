@@ -119,7 +119,7 @@ class RunRecord:
 
     Args:
         objective (`str`):
-            `"pretraining"`, `"preference alignment"` or `"vocoder training"`.
+            `"pretraining"`, `"preference alignment"`, `"online alignment"` or `"vocoder training"`.
         base_model ([`Reference`] or `dict`, *optional*):
             The model that the run started from. `None` for random weights.
         corpora (`list` of [`CorpusRecord`] or `dict`), hardware ([`Hardware`] or `dict`, *optional*):
