@@ -15,7 +15,6 @@ import os
 import shlex
 from dataclasses import dataclass, field
 
-from slam_hf.atomic_write import DiskFullError
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.alignment.job import AlignmentJob
 from slam_hf.corpora.alignment.output import MANIFEST
@@ -67,10 +66,7 @@ def main() -> None:
         corpus=args.corpus and absolute_path(args.corpus),
         split=args.split,
     )
-    try:
-        summary = job.run(executor_args)
-    except DiskFullError as error:
-        raise SystemExit(f"{error.filename}: {error.strerror}.") from None
+    summary = job.run(executor_args)
     if summary is None:
         print("Submitted to Slurm. When it has ended, the same command says what came out.")
         return

@@ -14,7 +14,6 @@ after an interruption. `--executor` runs it on a Slurm or Ray cluster, or as Hug
 
 from dataclasses import dataclass, field
 
-from slam_hf.atomic_write import DiskFullError
 from slam_hf.codec_training.codebook_job import PLOT, REPORT, CodebookJob
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.encoding.source_arguments import VoiceSourceArguments
@@ -81,10 +80,7 @@ def main() -> None:
         repo_id=args.repo_id,
         license=args.license,
     )
-    try:
-        report = job.run(executor_args)
-    except DiskFullError as error:
-        raise SystemExit(f"{error.filename}: {error.strerror}.") from None
+    report = job.run(executor_args)
     if report is None:
         print("Submitted to Slurm. When it has ended, the same command says what came out.")
         return

@@ -13,7 +13,6 @@ continue after an interruption, or with other thresholds to choose again among t
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from slam_hf.atomic_write import DiskFullError
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.preferences.job import PreferenceJob
 from slam_hf.corpora.preferences.selection import Thresholds
@@ -125,10 +124,7 @@ def main() -> None:
         options={name: value for name, value in options.items() if value is not None},
         save_audio=args.save_audio,
     )
-    try:
-        summary = job.run(executor_args)
-    except DiskFullError as error:
-        raise SystemExit(f"{error.filename}: {error.strerror}.") from None
+    summary = job.run(executor_args)
     if summary is None:
         print("Submitted to Slurm. When it has ended, the same command says what came out.")
         return

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from slam_hf.atomic_write import DiskFullError
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.corpora.dataset_folder import job_folder
@@ -87,10 +86,7 @@ def main() -> None:
         rules=PieceRules(segmentation, args.min_seconds, args.min_peak_dbfs),
         num_workers=args.num_workers,
     )
-    try:
-        summary = job.run(executor_args)
-    except DiskFullError as error:
-        raise SystemExit(f"{error.filename}: {error.strerror}.") from None
+    summary = job.run(executor_args)
     if summary is None:
         logs = f"{job_folder(job.output_dir, job.split)}/logs"
         print(f"Submitted to Slurm; the logs are in '{logs}'. When it has ended, the same command says what came out.")

@@ -13,6 +13,8 @@ from typing import Any
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
+from .atomic_write import DiskFullError
+
 
 LAUNCHES = "With options of `accelerate launch`, such as --num_processes 2, several processes run it."
 
@@ -157,6 +159,8 @@ def run(main: Callable[[], None], hint: str = "") -> None:
     except BrokenPipeError:  # `head` reads no more of the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except DiskFullError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}.") from None
     except Exception as error:
         is_known = isinstance(error, ImportError | OSError | ValueError)
         # Clients of object stores have errors of their own, for credentials and connections.

@@ -17,7 +17,7 @@ from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard
 from loopback_hub import run_with_hub
 
-from slam_hf import HubertUnitCodec, load_audio
+from slam_hf import HubertUnitCodec, command_line, load_audio
 from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.encoding.source_file import prepare_source
@@ -147,7 +147,8 @@ def test_a_full_disk_ends_the_script_with_a_message(monkeypatch, codec_dir, reco
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(SystemExit, match="^/.*/source.parquet: No space is left for the output.*to continue.$"):
-        run(monkeypatch, source=recordings, codec=codec_dir, output_dir=tmp_path / "units", num_workers=0)
+        options = {"source": recordings, "codec": codec_dir, "output_dir": tmp_path / "units", "num_workers": 0}
+        command_line.run(lambda: run(monkeypatch, **options))
 
 
 def test_two_workers_give_the_same_dataset_in_any_number_of_tasks(monkeypatch, codec_dir, recordings, tmp_path, capfd):
