@@ -33,9 +33,9 @@ from slam_hf.codec_training.voice_crops import VoiceCrops, hold_out
 from slam_hf.codec_training.voice_recordings import check_voices, list_voices, prepare_recordings
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.encoding.codec_identity import describe_codec
+from slam_hf.encoding.job_state import claim_folder
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
-from slam_hf.encoding.settings import claim_folder
 from slam_hf.encoding.source_arguments import VoiceSourceArguments
 from slam_hf.folder_lock import lock_folder
 from slam_hf.hub.codec_card import render_codec_card

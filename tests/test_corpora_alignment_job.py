@@ -20,9 +20,9 @@ from huggingface_hub import DatasetCard
 from test_corpora_alignment_aligners import make_model, save_tiny_ctc
 from test_corpora_job import DAMAGES
 
-from slam_hf.corpora import resumable_job
 from slam_hf.corpora.alignment.job import AlignmentJob
 from slam_hf.corpora.job import tokenize_corpus
+from slam_hf.encoding import resumable_job
 from slam_hf.encoding.ledger import Ledger
 from slam_hf.encoding.manifest import read_manifest
 from slam_hf.encoding.progress import HoursBar

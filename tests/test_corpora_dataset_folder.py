@@ -8,7 +8,7 @@ import pytest
 
 from slam_hf.corpora import dataset_folder
 from slam_hf.corpora.dataset_card import SplitSummary
-from slam_hf.corpora.dataset_folder import check_vacant, finish_split, job_folder, publish_split, read_summary
+from slam_hf.corpora.dataset_folder import check_vacant, job_folder, publish_split, read_summary, write_split
 from slam_hf.encoding.codec_identity import CodecDescription
 from slam_hf.encoding.ledger import ChunkKey, ChunkRecord, Ledger
 from slam_hf.encoding.recordings import Skipped, SkipReason
@@ -40,6 +40,12 @@ def add_chunks(tmp_path):
     return add_chunks
 
 
+def finish_split(output_dir, split, ledger, parts):
+    summary = write_split(output_dir, split, ledger, parts, has_pairs=False)
+    publish_split(output_dir, split, CODEC)
+    return summary
+
+
 def read_ids(path):
     return pq.read_table(path)["id"].to_pylist()
 
@@ -47,7 +53,7 @@ def read_ids(path):
 def test_chunks_become_shards_in_order(tmp_path, add_chunks, monkeypatch):
     monkeypatch.setattr(dataset_folder, "SHARD_SECONDS", 2 * 3600.0)
 
-    summary = finish_split(tmp_path, "train", *add_chunks("train", 1, 2, 0, 1, 0), CODEC, has_pairs=False)
+    summary = finish_split(tmp_path, "train", *add_chunks("train", 1, 2, 0, 1, 0))
 
     shards = sorted((tmp_path / "data").iterdir())
     assert [shard.name for shard in shards] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
@@ -69,14 +75,14 @@ def test_chunks_become_shards_in_order(tmp_path, add_chunks, monkeypatch):
 def test_a_finished_split_keeps_its_summary_and_not_its_chunks(tmp_path, add_chunks):
     assert read_summary(tmp_path, "train") is None
 
-    summary = finish_split(tmp_path, "train", *add_chunks("train", 1), CODEC, has_pairs=False)
+    summary = finish_split(tmp_path, "train", *add_chunks("train", 1))
 
     assert read_summary(tmp_path, "train") == summary
     assert [path.name for path in Path(job_folder(tmp_path, "train")).iterdir()] == ["summary.json"]
 
 
 def test_leftovers_of_killed_runs_of_the_split_are_removed(tmp_path, add_chunks):
-    finish_split(tmp_path, "train", *add_chunks("train", 1), CODEC, has_pairs=False)
+    finish_split(tmp_path, "train", *add_chunks("train", 1))
     leftovers = [tmp_path / "data" / f".{split}-00000-of-00001.parquet.{'0' * 32}" for split in ("train", "test")]
     for path in leftovers:
         path.touch()
@@ -87,9 +93,9 @@ def test_leftovers_of_killed_runs_of_the_split_are_removed(tmp_path, add_chunks)
 
 
 def test_the_card_has_all_finished_splits(tmp_path, add_chunks):
-    finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
+    finish_split(tmp_path, "train", *add_chunks("train", 3))
     add_chunks("validation", 1)
-    finish_split(tmp_path, "test", *add_chunks("test", 2), CODEC, has_pairs=False)
+    finish_split(tmp_path, "test", *add_chunks("test", 2))
 
     card = (tmp_path / "README.md").read_text()
 
@@ -97,8 +103,8 @@ def test_the_card_has_all_finished_splits(tmp_path, add_chunks):
 
 
 def test_a_split_without_a_row_is_an_error_but_has_its_report(tmp_path, add_chunks):
-    with pytest.raises(ValueError, match=r"Nothing could be tokenised: {'silent': 1}. '.*/skipped/train.jsonl' has"):
-        finish_split(tmp_path, "train", *add_chunks("train", 0), CODEC, has_pairs=False)
+    with pytest.raises(ValueError, match=r"Nothing could be tokenised: 1 × silent. '.*/skipped/train.jsonl' has"):
+        finish_split(tmp_path, "train", *add_chunks("train", 0))
 
     assert (tmp_path / "skipped" / "train.jsonl").exists()
     assert read_summary(tmp_path, "train") is None
@@ -108,7 +114,7 @@ def test_a_split_is_not_finished_while_chunks_are_missing(tmp_path, add_chunks):
     ledger, parts = add_chunks("train", 1, 2)
 
     with pytest.raises(ValueError, match="1 of 3 parts of the input are not encoded"):
-        finish_split(tmp_path, "train", ledger, [*parts, FilePart((None,), 1.0)], CODEC, has_pairs=False)
+        finish_split(tmp_path, "train", ledger, [*parts, FilePart((None,), 1.0)])
 
     assert [path.name for path in tmp_path.iterdir()] == [".tokenization"]
 
@@ -120,7 +126,7 @@ def test_the_report_has_a_line_for_each_name_whatever_it_holds(tmp_path, add_chu
     (key,) = ledger.records
     ledger.add(key, ledger.read_rows(key), replace(ledger.records[key], skipped=skipped))
 
-    finish_split(tmp_path, "train", ledger, parts, CODEC, has_pairs=False)
+    finish_split(tmp_path, "train", ledger, parts)
 
     lines = (tmp_path / "skipped" / "train.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["a\u2028b\x85c.wav", "caf\\udce9.wav", "\\ud800"]
@@ -148,7 +154,7 @@ def test_a_damaged_summary_is_named(tmp_path, content):
     ],
 )
 def test_the_files_of_a_finished_split_are_checked(tmp_path, add_chunks, name, content):
-    finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
+    finish_split(tmp_path, "train", *add_chunks("train", 3))
     if content is None:
         (tmp_path / name).unlink()
     else:
@@ -159,7 +165,7 @@ def test_the_files_of_a_finished_split_are_checked(tmp_path, add_chunks, name, c
 
 
 def test_a_summary_of_an_earlier_version_names_no_files(tmp_path, add_chunks):
-    finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
+    finish_split(tmp_path, "train", *add_chunks("train", 3))
     path = Path(job_folder(tmp_path, "train"), "summary.json")
     summary = json.loads(path.read_text())
     del summary["files"]
@@ -180,7 +186,7 @@ def test_files_of_others_are_not_replaced(tmp_path, name):
 
 
 def test_own_files_are_replaced(tmp_path, add_chunks):
-    finish_split(tmp_path, "train", *add_chunks("train", 3), CODEC, has_pairs=False)
+    finish_split(tmp_path, "train", *add_chunks("train", 3))
     (tmp_path / "data" / "other.parquet").touch()
 
     for split in ("train", "test"):
@@ -190,4 +196,4 @@ def test_own_files_are_replaced(tmp_path, add_chunks):
 def test_a_source_without_recordings_is_an_error(tmp_path, add_chunks):
     ledger, _ = add_chunks("train", 0)
     with pytest.raises(ValueError, match="^There are no recordings in the source.$"):
-        finish_split(tmp_path, "train", ledger, [], CODEC, has_pairs=False)
+        finish_split(tmp_path, "train", ledger, [])

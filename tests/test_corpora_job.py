@@ -16,7 +16,7 @@ import soundfile
 from datasets import Audio, Dataset, load_dataset
 
 from slam_hf.atomic_write import DiskFullError
-from slam_hf.corpora.dataset_folder import finish_split
+from slam_hf.corpora.dataset_folder import write_split
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.encoding.dataset_source import dataset_source
 from slam_hf.encoding.listing import list_audio_folder
@@ -222,7 +222,7 @@ def test_nothing_to_tokenize_is_an_error_that_says_why(tiny_codec, recordings, t
     for path in recordings.glob("*.flac"):
         path.unlink()
 
-    with pytest.raises(ValueError, match=r"Nothing could be tokenised: {'empty': 1, 'silent': 1, 'corrupt': 1}"):
+    with pytest.raises(ValueError, match=r"Nothing could be tokenised: 1 × empty, 1 × silent, 1 × corrupt"):
         tokenize(recordings, tiny_codec, tmp_path / "units")
 
 
@@ -385,9 +385,9 @@ def test_an_output_that_is_moved_away_while_it_is_written_ends_the_job(tiny_code
 def test_an_output_that_is_moved_away_before_its_end_is_not_finished(tiny_codec, recordings, tmp_path, monkeypatch):
     def move_and_finish(output_dir, *arguments):
         (tmp_path / "units").rename(tmp_path / "moved")
-        return finish_split(output_dir, *arguments)
+        return write_split(output_dir, *arguments)
 
-    monkeypatch.setattr("slam_hf.corpora.job.finish_split", move_and_finish)
+    monkeypatch.setattr("slam_hf.corpora.job.write_split", move_and_finish)
     with pytest.raises(ValueError, match="6 of 6 parts of the input are not encoded.*Start the same command again"):
         tokenize(recordings, tiny_codec, tmp_path / "units")
 

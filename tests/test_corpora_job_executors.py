@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from slam_hf.corpora import job as job_module
-from slam_hf.corpora import resumable_job
 from slam_hf.corpora.job import TokenizationJob
+from slam_hf.encoding import resumable_job
 from slam_hf.encoding.progress import HoursBar
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.source_arguments import SourceArguments

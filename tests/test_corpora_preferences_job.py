@@ -18,11 +18,11 @@ from huggingface_hub import DatasetCard
 from tiny_judges import save_instruct_lm, save_recogniser, save_text_lm
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer
-from slam_hf.corpora import resumable_job
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.corpora.preferences import job as job_module
 from slam_hf.corpora.preferences.job import PreferenceJob
 from slam_hf.corpora.preferences.selection import Thresholds
+from slam_hf.encoding import resumable_job
 from slam_hf.encoding.ledger import Ledger
 from slam_hf.encoding.progress import HoursBar
 from slam_hf.encoding.source_arguments import SourceArguments
@@ -214,7 +214,7 @@ def test_other_thresholds_choose_again_among_the_same_continuations(finished, ag
     assert read_candidates(again) == candidates
     pairs = load_dataset(again.output_dir, split="train", cache_dir=str(tmp_path / "cache"))
     assert min(pairs["chosen_score"]) == levels[-2]
-    with pytest.raises(ValueError, match="No pair could be made: .*'no continuation good enough'.* other thresholds"):
+    with pytest.raises(ValueError, match="No pair could be made: .* × no continuation good enough.* other thresholds"):
         replace(again, thresholds=replace(again.thresholds, min_score=0.0)).run(EXECUTOR)
     assert not Path(again.output_dir, "data", "train-00000-of-00001.parquet").exists()
     assert stricter.run(EXECUTOR) == second
@@ -291,7 +291,7 @@ def test_replies_are_counted_and_not_guessed(job, tmp_path, reply, reason, detai
         judge_prompt=str(tmp_path / "prompt.txt"),
         judge_reply_tokens=1,
     )
-    with pytest.raises(ValueError, match=f"No pair could be made: .*'{reason}': 2"):
+    with pytest.raises(ValueError, match=f"No pair could be made: .*2 × {reason}"):
         replace(job, judge=judge, num_prompts=2).run(EXECUTOR)
     report = Path(job.output_dir, "skipped", "train.jsonl").read_text().splitlines()
     assert [json.loads(line)["detail"] for line in report] == [detail] * 2
@@ -310,7 +310,7 @@ def test_files_that_no_such_job_has_written_are_not_replaced(job):
     folder = Path(job.output_dir) / "data"
     folder.mkdir(parents=True)
     (folder / "train-00000-of-00001.parquet").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds files that no preferences of 'train' has written"):
+    with pytest.raises(FileExistsError, match="holds files that no choice of pairs of 'train' has written"):
         job.run(EXECUTOR)
 
 

@@ -228,7 +228,7 @@ def test_bad_input_is_refused(data, tmp_path, source, options, message):
 def test_silence_is_not_trained_on(data, tmp_path):
     for number in range(2):
         soundfile.write(tmp_path / f"{number}.wav", np.zeros(16_000), 16_000)
-    with pytest.raises(ValueError, match=r"None of the recordings can be encoded: {'silent': 2}. '.*skipped.jsonl'"):
+    with pytest.raises(ValueError, match=r"None of the recordings can be encoded: 2 × silent. '.*skipped.jsonl'"):
         train(data, tmp_path / "out", {"source": str(tmp_path), "layout": "folder", "speaker_column": None})
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -17,18 +16,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..atomic_write import atomic_write
 from ..conversion import read_hubert, read_preprocessor
-from ..corpora.dataset_folder import skip_report
-from ..corpora.resumable_job import ResumableJob
 from ..encoding.codec_identity import describe_codec
+from ..encoding.job_state import read_state
 from ..encoding.ledger import Ledger
 from ..encoding.reading import PieceRules
-from ..encoding.recordings import SkipReason
+from ..encoding.recordings import SkipReason, count_reasons, list_reasons, skip_report
+from ..encoding.resumable_job import ResumableJob
 from ..encoding.segmentation import Segmentation
-from ..encoding.settings import check_settings, job_name, read_state
 from ..encoding.source_arguments import VoiceSourceArguments
 from ..encoding.sources import Source
 from ..encoding.worker import encode_parts
-from ..folder_lock import lock_folder
 from ..folders import open_folder
 from ..hub.codec_card import render_codec_card
 from ..hub.remote_code import export_remote_code
@@ -160,9 +157,6 @@ class CodebookJob(ResumableJob):
             "iterations": self.iterations,
         }
 
-    def ledger(self, source: Source) -> Ledger:
-        return self._ledger("frames")
-
     def read_summary(self) -> dict[str, Any] | None:
         """The report, or `None` while the job is not finished."""
         is_finished = open_folder(self.output_dir).exists(REPORT)
@@ -174,28 +168,12 @@ class CodebookJob(ResumableJob):
         share = (rank, world_size, self.num_workers)
         training, held_out = plan.training(source), plan.held_out(source)
         computation = SampledStates(tuple(self.layers), plan)
-        encode_parts(training, codec, self.rules, self._ledger("frames"), *share, computation=computation)
-        encode_parts(held_out, codec, self.rules, self._ledger("held-out"), *share, keep_audio=True)
+        encode_parts(training, codec, self.rules, self.ledger(), *share, computation=computation)
+        encode_parts(held_out, codec, self.rules, self.ledger("held-out"), *share, keep_audio=True)
 
-    def finish(self, data: Any, rank: int, world_size: int) -> None:
+    def gather(self, source: Source) -> None:
         """Fit and measure the codebooks, and write the codecs."""
-        with lock_folder(self.output_dir):
-            if self.read_summary() is None:
-                source = self.open_source()
-                check_settings(self.folder, self.settings(source), self.title)
-                self._write_result(source)
-            files = open_folder(self.folder)
-            for name in ("frames", "held-out", "codebooks"):
-                if files.exists(name):
-                    files.rm(name, recursive=True)
-
-    def codec_folder(self, layer: int, num_units: int) -> str:
-        """Path or URL of the folder of a codec."""
-        is_alone = len(self.layers) * len(self.num_units) == 1
-        return self.output_dir if is_alone else f"{self.output_dir}/layer-{layer}-units-{num_units}"
-
-    def _write_result(self, source: Source) -> None:
-        plan, frames, held_out = self._plan(source), self._ledger("frames"), self._ledger("held-out")
+        plan, frames, held_out = self._plan(source), self.ledger(), self.ledger("held-out")
         frames.refresh()
         held_out.refresh()
         keys = frames.finished(plan.training(source).parts)
@@ -209,7 +187,7 @@ class CodebookJob(ResumableJob):
             "seconds": sum(frames.records[key].seconds for key in keys),
             "num_frames": min(self.max_frames, sum(frames.records[key].num_units for key in keys)),
             "seed": self.seed,
-            "skipped": dict(Counter(str(item.reason) for item in skipped).most_common()),
+            "skipped": count_reasons(skipped),
             "codebooks": [],
         }
         codebooks = self._fit(frames, keys, report)
@@ -225,6 +203,17 @@ class CodebookJob(ResumableJob):
         if (picture := plot_report(report, counts)) is not None:
             atomic_write(f"{self.output_dir}/{PLOT}", picture)
         atomic_write(f"{self.output_dir}/{REPORT}", json.dumps(report, indent=2).encode() + b"\n")
+
+    def complete(self) -> None:
+        files = open_folder(self.folder)
+        for name in ("chunks", "held-out", "codebooks"):
+            if files.exists(name):
+                files.rm(name, recursive=True)
+
+    def codec_folder(self, layer: int, num_units: int) -> str:
+        """Path or URL of the folder of a codec."""
+        is_alone = len(self.layers) * len(self.num_units) == 1
+        return self.output_dir if is_alone else f"{self.output_dir}/layer-{layer}-units-{num_units}"
 
     def _fit(self, ledger: Ledger, keys: Sequence[Any], report: dict[str, Any]) -> dict[tuple[int, int], Codebook]:
         """Fit each codebook, unless an earlier run has, and describe it in the report."""
@@ -242,7 +231,8 @@ class CodebookJob(ResumableJob):
                             frames, num_units, self.iterations, seed=self.seed, device=_device(), desc=desc
                         )
                     except ValueError as error:
-                        raise ValueError(f"{desc}: {error} {_describe_skipped(report['skipped'])}".strip()) from None
+                        left_out = f" Left out: {list_reasons(report['skipped'])}." if report["skipped"] else ""
+                        raise ValueError(f"{desc}: {error}{left_out}") from None
                     variance = float(frames.var(dim=0, correction=0).sum(dtype=torch.float64))
                     numbers = torch.tensor([book.inertia, variance], dtype=torch.float64)
                     tensors = {"centroids": book.centroids, "counts": book.counts, "numbers": numbers}
@@ -279,9 +269,6 @@ class CodebookJob(ResumableJob):
             return source.parts[0].plan
         return SamplePlan(**read_state(f"{self.folder}/settings.json", ["sample"])["sample"])
 
-    def _ledger(self, name: str) -> Ledger:
-        return Ledger(f"{self.folder}/{name}", job_name(read_state(f"{self.folder}/settings.json")))
-
 
 def describe_codebook(layer: int, book: Codebook, variance: float) -> dict[str, Any]:
     """The figures of a codebook on the frames that it was fitted on, whose variance is that of all values together."""
@@ -293,10 +280,6 @@ def describe_codebook(layer: int, book: Codebook, variance: float) -> dict[str, 
         "used": int((book.counts > 0).sum()),
         "perplexity": perplexity(book.counts.numpy()),
     }
-
-
-def _describe_skipped(skipped: dict[str, int]) -> str:
-    return f"Left out: {', '.join(f'{count:,} {reason}' for reason, count in skipped.items())}." if skipped else ""
 
 
 def _device() -> torch.device:

@@ -1,7 +1,6 @@
 """The recordings that a vocoder learns from: encoded once, in a job that can be killed, and kept with their audio."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,13 @@ import pyarrow as pa
 from accelerate import PartialState
 
 from ..atomic_write import atomic_write
-from ..corpora.dataset_folder import skip_report
 from ..encoding.codec_identity import describe_codec
+from ..encoding.job_state import claim_folder, job_name, make_settings
 from ..encoding.ledger import ChunkKey, Ledger
 from ..encoding.piece_batches import MAX_SAMPLE
 from ..encoding.progress import JobProgress
 from ..encoding.reading import PieceRules
-from ..encoding.recordings import Skipped
-from ..encoding.settings import claim_folder, job_name, make_settings
+from ..encoding.recordings import Skipped, count_reasons, list_reasons, skip_report
 from ..encoding.source_arguments import VoiceSourceArguments
 from ..encoding.source_file import open_source, prepare_source
 from ..encoding.sources import Source
@@ -162,7 +160,7 @@ def _write_recordings(folder: Path, source: Source, ledgers: list[Ledger]) -> No
     skipped: list[Skipped] = [item for key in keys for item in ledgers[0].records[key].skipped]
     atomic_write(folder / SKIPPED, skip_report(skipped))
     if not any(ledgers[0].records[key].num_rows for key in keys):
-        reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
+        reasons = list_reasons(count_reasons(skipped))
         raise ValueError(f"None of the recordings can be encoded: {reasons}. '{folder / SKIPPED}' has the details.")
     unfinished = folder / f".{RECORDINGS}"
     with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:

@@ -1,30 +1,23 @@
 """The finished dataset: chunks put together as the shards that `load_dataset` reads, the skip report and the card."""
 
-import hashlib
-import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, asdict, fields
-from typing import TypeVar
 
 import pyarrow as pa
 
 from ..atomic_write import atomic_write, remove_unfinished
 from ..encoding.codec_identity import CodecDescription
+from ..encoding.job_state import check_files, hash_content, load_summary, save_summary
 from ..encoding.ledger import ChunkKey, Ledger, to_parquet
-from ..encoding.recordings import Skipped
-from ..encoding.settings import read_state
+from ..encoding.recordings import Skipped, count_reasons, list_reasons, skip_report
 from ..encoding.sources import Part
 from ..folders import open_folder
 from .dataset_card import SplitSummary, make_card
 from .preference_pairs import pair_rows
 from .schema import PREFERENCE_FEATURES, UNIT_CORPUS_FEATURES
 
-
-Summary = TypeVar("Summary")
 
 SHARD_SECONDS = 100 * 3600.0
 """Audio in a shard: about 15 MB of Parquet at 25 frames a second."""
@@ -37,22 +30,14 @@ def job_folder(output_dir: str | os.PathLike, split: str) -> str:
 
 def read_summary(output_dir: str | os.PathLike, split: str) -> SplitSummary | None:
     """Summary of a split, or `None` while it is not finished."""
-    return read_job_summary(job_folder(output_dir, split), SplitSummary)
+    return load_summary(job_folder(output_dir, split), SplitSummary)
 
 
-def read_job_summary(folder: str, summary_class: type[Summary]) -> Summary | None:
-    """Summary of the job whose state is in a folder, or `None` while it is not finished. A `ValueError` says that it
-    is damaged."""
-    if not open_folder(folder).exists("summary.json"):
-        return None
-    names = {field.name: field.default_factory is MISSING for field in fields(summary_class)}
-    state = read_state(f"{folder}/summary.json", [name for name, is_required in names.items() if is_required])
-    return summary_class(**{name: state[name] for name in names if name in state})
-
-
-def check_vacant(output_dir: str | os.PathLike, split: str, state: str = ".tokenization") -> None:
+def check_vacant(
+    output_dir: str | os.PathLike, split: str, state: str = ".tokenization", job: str = "tokenisation"
+) -> None:
     """Raise `FileExistsError` if a job would replace files that are not its own, and `ValueError` if `load_dataset`
-    does not take the name of the split. `state` is the folder that such jobs keep their state in."""
+    does not take the name of the split. `state` is the folder that jobs of this kind keep their state in."""
     if not re.fullmatch(r"\w+(\.\w+)*", split):
         raise ValueError(f"A split needs a name of letters and digits, such as 'train', not {split!r}.")
     files = open_folder(output_dir)
@@ -64,23 +49,22 @@ def check_vacant(output_dir: str | os.PathLike, split: str, state: str = ".token
     if foreign:
         names = ", ".join(foreign[:3])
         raise FileExistsError(
-            f"'{output_dir}' holds files that no {state[1:]} of '{split}' has written, and that this one would "
+            f"'{output_dir}' holds files that no {job} of '{split}' has written, and that this one would "
             f"replace or be mixed up with: {names}{', ...' if len(foreign) > 3 else ''}. Choose another folder, or "
             "move them away."
         )
 
 
-def finish_split(
+def write_split(
     output_dir: str | os.PathLike,
     split: str,
     ledger: Ledger,
     parts: Sequence[Part],
-    codec: CodecDescription,
     has_pairs: bool,
 ) -> SplitSummary:
-    """Make the shards, the skip report and the card of a split whose chunks are all there. Every step gives the same
-    files when it is repeated, so it may be interrupted too. A `ValueError` says that chunks are missing, or that there
-    is not a single row."""
+    """Write the shards, the skip report and the summary of a split whose chunks are all there. Every step gives the
+    same files when it is repeated, so it may be interrupted too. A `ValueError` says that chunks are missing,
+    or that there is not a single row."""
     ledger.refresh()
     keys = ledger.finished(parts)
     records = [ledger.records[key] for key in keys]
@@ -98,11 +82,11 @@ def finish_split(
     report = f"{output_dir}/skipped/{split}.jsonl"
     lines = skip_report(skipped)
     atomic_write(report, lines)
-    reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
+    reasons = count_reasons(skipped)
     if not records:
         raise ValueError("There are no recordings in the source.")
     if not filled:
-        raise ValueError(f"Nothing could be tokenised: {reasons}. '{report}' has the details.")
+        raise ValueError(f"Nothing could be tokenised: {list_reasons(reasons)}. '{report}' has the details.")
     num_bytes, shards = _write_shards(output_dir, split, ledger, filled, has_pairs)
     summary = SplitSummary(
         split=split,
@@ -115,8 +99,7 @@ def finish_split(
         skipped=reasons,
         files={f"skipped/{split}.jsonl": hash_content(lines), **shards},
     )
-    atomic_write(f"{job_folder(output_dir, split)}/summary.json", json.dumps(asdict(summary), indent=2).encode())
-    publish_split(output_dir, split, codec)
+    save_summary(job_folder(output_dir, split), summary)
     return summary
 
 
@@ -136,22 +119,6 @@ def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescrip
     remove_unfinished(f"{output_dir}/skipped", f"{split}.")
     remove_unfinished(job_folder(output_dir, split), "")
     remove_unfinished(output_dir, "README.md")
-
-
-def check_files(output_dir: str, written: dict[str, str | None], state: str) -> None:
-    """Raise a `ValueError` that names a file whose hash is not the one that it was written with. `None` stands for the
-    hash of a file that the job did not write. `state` is the file with the state of the job."""
-    files = open_folder(output_dir)
-    for name, hash in sorted(written.items()):
-        if not files.isfile(name) or hash_content(files.cat_file(name)) != hash:
-            raise ValueError(
-                f"'{output_dir}/{name}' is not as the job wrote it. Remove it and '{state}', and start the same "
-                "command to make it again."
-            )
-
-
-def hash_content(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _read_pairs(ledger: Ledger, key: ChunkKey) -> tuple[pa.Table, list[Skipped]]:
@@ -191,8 +158,3 @@ def group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKey
             group, seconds = [], 0.0
     if group:
         yield group
-
-
-def skip_report(skipped: Sequence[Skipped]) -> bytes:
-    """The content of a skip report: JSON lines, in ASCII because a name may hold line separators."""
-    return "".join(json.dumps(item.as_texts()) + "\n" for item in skipped).encode()

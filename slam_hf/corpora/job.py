@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from ..encoding.codec_identity import CodecDescription, describe_codec
+from ..encoding.job_state import claim_folder, job_name, make_settings
 from ..encoding.ledger import Ledger
 from ..encoding.progress import JobProgress
 from ..encoding.reading import PieceRules
-from ..encoding.settings import check_settings, claim_folder, job_name, make_settings
+from ..encoding.resumable_job import ResumableJob
 from ..encoding.source_arguments import SourceArguments
 from ..encoding.sources import Source
 from ..encoding.worker import encode_parts
@@ -19,8 +20,7 @@ from ..folder_lock import lock_folder
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processing_speech_lm import load_codec
 from .dataset_card import SplitSummary
-from .dataset_folder import check_vacant, finish_split, job_folder, publish_split, read_summary
-from .resumable_job import ResumableJob
+from .dataset_folder import check_vacant, job_folder, publish_split, read_summary, write_split
 
 
 def tokenize_corpus(
@@ -62,13 +62,19 @@ def tokenize_corpus(
         ChildProcessError: a worker process was killed.
         DiskFullError: no space is left. What is finished is kept.
     """
-    corpus = _Corpus(source, describe_codec(codec), rules or PieceRules(), os.fspath(output_dir), split)
+    rules, description, folder = rules or PieceRules(), describe_codec(codec), job_folder(output_dir, split)
     with lock_folder(output_dir):
-        corpus.begin()
-        if not corpus.is_finished():
-            with JobProgress(source.parts, corpus.ledger()):
-                encode_parts(source, codec, corpus.rules, corpus.ledger(), num_workers=num_workers)
-        return corpus.finish()
+        check_vacant(output_dir, split)
+        settings = make_settings(source, description, rules)
+        claim_folder(folder, settings)
+        if read_summary(output_dir, split) is None:
+            place = (f"{folder}/chunks", job_name(settings))
+            with JobProgress(source.parts, Ledger(*place)):
+                encode_parts(source, codec, rules, Ledger(*place), num_workers=num_workers)
+            # A new ledger finds the folder as it is now: it may have been moved away.
+            write_split(output_dir, split, Ledger(*place), source.parts, source.has_pairs)
+        publish_split(output_dir, split, description)
+        return read_summary(output_dir, split)
 
 
 @dataclass(frozen=True)
@@ -113,31 +119,26 @@ class TokenizationJob(ResumableJob):
         check_vacant(self.output_dir, self.split)
 
     def load(self) -> None:
-        _load(self.codec, self.codec_revision, self.dtype)
+        self._codec()
 
     def settings(self, source: Source) -> dict[str, Any]:
-        return self._open(source).settings
-
-    def ledger(self, source: Source) -> Ledger:
-        return self._open(source).ledger()
+        return make_settings(source, self._codec()[1], self.rules)
 
     def read_summary(self) -> SplitSummary | None:
         return read_summary(self.output_dir, self.split)
 
     def process(self, source: Source, rank: int, world_size: int) -> None:
-        codec = _load(self.codec, self.codec_revision, self.dtype)[0]
-        codec.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-        encode_parts(source, codec, self.rules, self.ledger(source), rank, world_size, self.num_workers)
+        codec = self._codec()[0].to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        encode_parts(source, codec, self.rules, self.ledger(), rank, world_size, self.num_workers)
 
-    def finish(self, data: Any, rank: int, world_size: int) -> None:
-        with lock_folder(self.output_dir):
-            source = self.open_source()
-            check_settings(self.folder, self.settings(source))  # chunks of another codec would count as damaged
-            self._open(source).finish()
+    def gather(self, source: Source) -> None:
+        write_split(self.output_dir, self.split, self.ledger(), source.parts, source.has_pairs)
 
-    def _open(self, source: Source) -> "_Corpus":
-        description = _load(self.codec, self.codec_revision, self.dtype)[1]
-        return _Corpus(source, description, self.rules, self.output_dir, self.split)
+    def complete(self) -> None:
+        publish_split(self.output_dir, self.split, self._codec()[1])
+
+    def _codec(self) -> tuple[HubertUnitCodec, CodecDescription]:
+        return _load(self.codec, self.codec_revision, self.dtype)
 
 
 @lru_cache(maxsize=1)
@@ -147,41 +148,3 @@ def _load(codec: str, revision: str, dtype: str) -> tuple[HubertUnitCodec, Codec
     description = replace(describe_codec(loaded), dtype=dtype)
     loaded.encoder.to(getattr(torch, dtype))
     return loaded, description
-
-
-@dataclass(frozen=True)
-class _Corpus:
-    """A split that is being tokenised, and what its rows depend on."""
-
-    source: Source
-    codec: CodecDescription
-    rules: PieceRules
-    output_dir: str
-    split: str
-
-    @property
-    def folder(self) -> str:
-        return job_folder(self.output_dir, self.split)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return make_settings(self.source, self.codec, self.rules)
-
-    def ledger(self) -> Ledger:
-        """A new ledger, which finds the folder as it is now: it may have been moved away."""
-        return Ledger(f"{self.folder}/chunks", job_name(self.settings))
-
-    def begin(self) -> None:
-        check_vacant(self.output_dir, self.split)
-        claim_folder(self.folder, self.settings)
-
-    def is_finished(self) -> bool:
-        return read_summary(self.output_dir, self.split) is not None
-
-    def finish(self) -> SplitSummary:
-        if self.is_finished():
-            publish_split(self.output_dir, self.split, self.codec)
-        else:
-            parts, has_pairs = self.source.parts, self.source.has_pairs
-            finish_split(self.output_dir, self.split, self.ledger(), parts, self.codec, has_pairs)
-        return read_summary(self.output_dir, self.split)

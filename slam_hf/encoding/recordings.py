@@ -1,7 +1,9 @@
 """Recordings, and the reasons why some are left out of a corpus."""
 
+import json
 import reprlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -122,6 +124,21 @@ class Skipped:
     def as_texts(self) -> dict[str, str]:
         """The values by name, with characters that are not UTF-8 escaped."""
         return {key: value.encode("utf-8", "backslashreplace").decode() for key, value in asdict(self).items()}
+
+
+def skip_report(skipped: Sequence[Skipped]) -> bytes:
+    """The content of a skip report: JSON lines, in ASCII because a name may hold line separators."""
+    return "".join(json.dumps(item.as_texts()) + "\n" for item in skipped).encode()
+
+
+def count_reasons(skipped: Sequence[Skipped]) -> dict[str, int]:
+    """How many were left out for each reason, the most frequent one first."""
+    return dict(Counter(str(item.reason) for item in skipped).most_common())
+
+
+def list_reasons(counts: Mapping[str, int]) -> str:
+    """The reasons in a sentence, such as "2 × silent, 1 × corrupt"."""
+    return ", ".join(f"{count:,} × {reason}" for reason, count in counts.items())
 
 
 def is_utf8(text: str) -> bool:

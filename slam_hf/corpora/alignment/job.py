@@ -3,8 +3,7 @@
 import hashlib
 import json
 import os
-from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,15 +11,13 @@ import torch
 
 from ...atomic_write import atomic_write, remove_unfinished
 from ...encoding.codec_identity import update_with_tensors
-from ...encoding.ledger import Ledger
-from ...encoding.settings import job_name, read_state
+from ...encoding.job_state import check_files, hash_content, load_summary, save_summary
+from ...encoding.recordings import count_reasons, skip_report
+from ...encoding.resumable_job import ResumableJob
 from ...encoding.source_arguments import SourceArguments
 from ...encoding.sources import Source
-from ...folder_lock import lock_folder
 from ...folders import open_folder
 from ...remote_files import local_path
-from ..dataset_folder import check_files, hash_content, read_job_summary, skip_report
-from ..resumable_job import ResumableJob
 from .aligners import CtcAligner, WhisperAligner
 from .output import MANIFEST, list_shards, read_shard, write_card, write_corpus, write_manifest
 from .recordings import Aligners, align_parts
@@ -113,29 +110,39 @@ class AlignmentJob(ResumableJob):
             "corpus": {name: open_folder(self.corpus).size(name) for name in self._shards()},
         }
 
-    def ledger(self, source: Source) -> Ledger:
-        return Ledger(f"{self.folder}/chunks", job_name(read_state(f"{self.folder}/settings.json")))
-
     def read_summary(self) -> AlignmentSummary | None:
-        return read_job_summary(self.folder, AlignmentSummary)
+        return load_summary(self.folder, AlignmentSummary)
 
     def process(self, source: Source, rank: int, world_size: int) -> None:
-        align_parts(source, self._aligners()[0], self.ledger(source), rank, world_size)
+        align_parts(source, self._aligners()[0], self.ledger(), rank, world_size)
 
-    def finish(self, data: Any, rank: int, world_size: int) -> None:
-        """Make the manifest or the dataset, once every recording has been tried."""
-        with lock_folder(self.output_dir):
-            if self.read_summary() is None:
-                self._write_result()
-            else:
-                check_files(self.output_dir, self.read_summary().files, f"{self.folder}/summary.json")
-            self._write_card()
-            files = open_folder(self.folder)
-            if files.exists("chunks"):
-                files.rm("chunks", recursive=True)
-            remove_unfinished(self.folder, "")
-            for name in (*self.read_summary().files, "README.md"):
-                remove_unfinished(*os.path.split(f"{self.output_dir}/{name}"))
+    def gather(self, source: Source) -> None:
+        """Write the manifest or the dataset, and the summary."""
+        ledger = self.ledger()
+        ledger.refresh()
+        keys = ledger.finished(source.parts)
+        num_bytes = 0
+        if self.corpus is None:
+            num_aligned, unaligned = write_manifest(self.output_dir, self.audio_root, ledger, keys)
+        else:
+            num_aligned, unaligned, num_bytes = write_corpus(self.output_dir, self.corpus, self.split, ledger, keys)
+        atomic_write(f"{self.output_dir}/{self._report}", skip_report(unaligned))
+        files = open_folder(self.output_dir)
+        names = (MANIFEST, self._report, f"skipped/{self.split}.jsonl", *self._shards())
+        hashes = {name: hash_content(files.cat_file(name)) for name in names if files.exists(name)}
+        num_rows = num_aligned + len(unaligned)
+        summary = AlignmentSummary(num_rows, num_aligned, count_reasons(unaligned), num_bytes, hashes)
+        save_summary(self.folder, summary)
+
+    def complete(self) -> None:
+        """Write the card, and remove what the job no longer needs."""
+        files = self.read_summary().files
+        check_files(self.output_dir, files, f"{self.folder}/summary.json")
+        self._write_card()
+        self.ledger().remove()
+        remove_unfinished(self.folder, "")
+        for name in (*files, "README.md"):
+            remove_unfinished(*os.path.split(f"{self.output_dir}/{name}"))
 
     @property
     def audio_root(self) -> str:
@@ -171,24 +178,6 @@ class AlignmentJob(ResumableJob):
         return _load_aligners(
             self.ctc_model, self.ctc_revision, self.whisper_model, self.whisper_revision, self.language
         )
-
-    def _write_result(self) -> None:
-        source = self.open_source()
-        ledger = self.ledger(source)
-        ledger.refresh()
-        keys = ledger.finished(source.parts)
-        num_bytes = 0
-        if self.corpus is None:
-            num_aligned, unaligned = write_manifest(self.output_dir, self.audio_root, ledger, keys)
-        else:
-            num_aligned, unaligned, num_bytes = write_corpus(self.output_dir, self.corpus, self.split, ledger, keys)
-        atomic_write(f"{self.output_dir}/{self._report}", skip_report(unaligned))
-        reasons = dict(Counter(str(item.reason) for item in unaligned).most_common())
-        files = open_folder(self.output_dir)
-        names = (MANIFEST, self._report, f"skipped/{self.split}.jsonl", *self._shards())
-        hashes = {name: hash_content(files.cat_file(name)) for name in names if files.exists(name)}
-        summary = AlignmentSummary(num_aligned + len(unaligned), num_aligned, reasons, num_bytes, hashes)
-        atomic_write(f"{self.folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
 
     def _write_card(self) -> None:
         """Write the card of the corpus, with the sizes of the splits that are aligned."""

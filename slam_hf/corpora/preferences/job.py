@@ -17,13 +17,13 @@ from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 
 from ...atomic_write import atomic_write, remove_unfinished
 from ...encoding.codec_identity import CodecDescription, describe_codec
-from ...encoding.ledger import Ledger, to_parquet
-from ...encoding.recordings import Skipped, SkipReason
-from ...encoding.settings import job_name, read_state
+from ...encoding.job_state import check_files, hash_content, load_summary, read_state, save_summary
+from ...encoding.ledger import to_parquet
+from ...encoding.recordings import Skipped, SkipReason, count_reasons, list_reasons, skip_report
+from ...encoding.resumable_job import ResumableJob
 from ...encoding.source_arguments import SourceArguments
 from ...encoding.sources import Source
 from ...fingerprints import describe_model
-from ...folder_lock import lock_folder
 from ...folders import open_folder
 from ...judging.arguments import JudgeArguments, load_judge
 from ...judging.continuations import describe_generation
@@ -33,8 +33,7 @@ from ...loading_utils import naming_damaged_files
 from ...modeling_speech_lm import SpeechLMForCausalLM
 from ...pipeline_audio_to_audio import AudioToAudioPipeline
 from ..dataset_card import SplitSummary, make_card, read_card
-from ..dataset_folder import check_files, check_vacant, group_chunks, hash_content, read_job_summary, skip_report
-from ..resumable_job import ResumableJob
+from ..dataset_folder import check_vacant, group_chunks
 from ..schema import JUDGED_PREFERENCE_FEATURES
 from .candidates import CANDIDATE_SCHEMA, CandidateMaker
 from .prompts import open_corpus, select_prompts
@@ -119,7 +118,7 @@ class PreferenceJob(ResumableJob):
         return [path for path in paths if path is not None]
 
     def check_folder(self) -> None:
-        check_vacant(self.output_dir, self.split, STATE)
+        check_vacant(self.output_dir, self.split, STATE, "choice of pairs")
 
     def load(self) -> None:
         self._models()
@@ -145,7 +144,7 @@ class PreferenceJob(ResumableJob):
             self.batch_size,
             f"{self.output_dir}/audio/{self.split}" if self.save_audio else None,
         )
-        maker.make(source, self.ledger(source), rank, world_size)
+        maker.make(source, self.ledger(), rank, world_size)
 
     def settings(self, source: Source) -> dict[str, Any]:
         made = self._models().description
@@ -158,53 +157,15 @@ class PreferenceJob(ResumableJob):
             "save_audio": self.save_audio,
         }
 
-    def ledger(self, source: Source) -> Ledger:
-        return Ledger(f"{self.folder}/chunks", job_name(self.settings(source)))
-
     def has_all_chunks(self) -> bool:
         return open_folder(self.folder).exists("candidates.json")
 
     def read_summary(self) -> SplitSummary | None:
-        return read_job_summary(self.folder, SplitSummary)
+        return load_summary(self.folder, SplitSummary)
 
-    def finish(self, data: Any, rank: int, world_size: int) -> None:
-        with lock_folder(self.output_dir):
-            if not self.has_all_chunks():
-                self._keep_candidates()
-            state = read_state(f"{self.folder}/candidates.json", ("files", "skipped", "seconds", "num_units", "made"))
-            check_files(self.output_dir, state["files"], f"{self.folder}/candidates.json")
-            summary = self.read_summary()
-            if summary is None or summary.made["thresholds"] != asdict(self.thresholds):
-                self._write_pairs(state)
-            check_files(self.output_dir, self.read_summary().files, f"{self.folder}/summary.json")
-            self._write_card()
-            files = open_folder(self.folder)
-            if files.exists("chunks"):
-                files.rm("chunks", recursive=True)
-            for folder in (self.folder, self.output_dir, *(f"{self.output_dir}/{name}" for name in _FOLDERS)):
-                remove_unfinished(folder, "")
-
-    def _open_corpus(self) -> Source:
-        weights = read_card(self.source.source).get("codec_sha256")
-        if isinstance(weights, str) and weights != self._models().description["codec"]["weights"]:
-            raise ValueError(
-                f"The units of '{self.source.source}' are of another codec than the model's. Units of one codec mean "
-                "nothing in another: choose a corpus of the model's codec, or recordings."
-            )
-        return open_corpus(self.source)
-
-    def _sampling(self) -> dict[str, Any]:
-        names = ("prompt_seconds", "num_samples", "seed", "dtype")
-        generation = describe_generation(self._models().speak, self.options)
-        return {name: getattr(self, name) for name in names} | {"generation": generation}
-
-    def _models(self) -> "_Models":
-        return _load_models(self.model, self.codec, self.asr_model, self.dtype, astuple(self.judge))
-
-    def _keep_candidates(self) -> None:
+    def gather(self, source: Source) -> None:
         """Write what the chunks hold, in shards, and what is known of it."""
-        source = self.open_source()
-        ledger = self.ledger(source)
+        ledger = self.ledger()
         ledger.refresh()
         keys = ledger.finished(source.parts)
         records = [ledger.records[key] for key in keys]
@@ -223,6 +184,36 @@ class PreferenceJob(ResumableJob):
             "made": self._models().description | self._sampling(),
         }
         atomic_write(f"{self.folder}/candidates.json", json.dumps(state, indent=2).encode())
+
+    def complete(self) -> None:
+        """Choose pairs among the candidates, unless these thresholds have, and write the card."""
+        state = read_state(f"{self.folder}/candidates.json", ("files", "skipped", "seconds", "num_units", "made"))
+        check_files(self.output_dir, state["files"], f"{self.folder}/candidates.json")
+        summary = self.read_summary()
+        if summary is None or summary.made["thresholds"] != asdict(self.thresholds):
+            self._write_pairs(state)
+        check_files(self.output_dir, self.read_summary().files, f"{self.folder}/summary.json")
+        self._write_card()
+        self.ledger().remove()
+        for folder in (self.folder, self.output_dir, *(f"{self.output_dir}/{name}" for name in _FOLDERS)):
+            remove_unfinished(folder, "")
+
+    def _open_corpus(self) -> Source:
+        weights = read_card(self.source.source).get("codec_sha256")
+        if isinstance(weights, str) and weights != self._models().description["codec"]["weights"]:
+            raise ValueError(
+                f"The units of '{self.source.source}' are of another codec than the model's. Units of one codec mean "
+                "nothing in another: choose a corpus of the model's codec, or recordings."
+            )
+        return open_corpus(self.source)
+
+    def _sampling(self) -> dict[str, Any]:
+        names = ("prompt_seconds", "num_samples", "seed", "dtype")
+        generation = describe_generation(self._models().speak, self.options)
+        return {name: getattr(self, name) for name in names} | {"generation": generation}
+
+    def _models(self) -> "_Models":
+        return _load_models(self.model, self.codec, self.asr_model, self.dtype, astuple(self.judge))
 
     def _write_pairs(self, state: dict[str, Any]) -> None:
         """Choose pairs, and write the shards, the report of the other prompts, and the summary."""
@@ -254,12 +245,12 @@ class PreferenceJob(ResumableJob):
                 files.rm_file(name)
         for name, content in contents.items():
             atomic_write(f"{self.output_dir}/{name}", content)
-        reasons = dict(Counter(str(item.reason) for item in skipped).most_common())
+        reasons = count_reasons(skipped)
         levels = {f"{share} %": float(np.quantile(scores, share / 100)) for share in (10, 50, 90) if scores}
         if not tables:
             raise ValueError(
-                f"No pair could be made: {reasons}. '{self.output_dir}/{report}' has the scores. Start the same "
-                "command with other thresholds to choose again."
+                f"No pair could be made: {list_reasons(reasons)}. '{self.output_dir}/{report}' has the scores. Start "
+                "the same command with other thresholds to choose again."
             )
         chosen_by = {
             "thresholds": asdict(self.thresholds),
@@ -278,12 +269,12 @@ class PreferenceJob(ResumableJob):
             files={name: hash_content(content) for name, content in contents.items()},
             made=state["made"] | chosen_by,
         )
-        atomic_write(f"{self.folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
+        save_summary(self.folder, summary)
 
     def _write_card(self) -> None:
         paths = sorted(open_folder(self.output_dir).glob(f"{STATE}/*/summary.json"))
         folders = [f"{self.output_dir}/{path.rpartition('/')[0]}" for path in paths]
-        summaries = [read_job_summary(folder, SplitSummary) for folder in folders]
+        summaries = [load_summary(folder, SplitSummary) for folder in folders]
         card = make_card(CodecDescription(**summaries[0].made["codec"]), summaries)
         atomic_write(f"{self.output_dir}/README.md", card.content.encode())
 

@@ -1,11 +1,11 @@
-"""The settings that a job depends on, kept beside its output so that no other job continues it."""
+"""The state of a job, kept beside its output: its settings, so that no other job continues it, and its summary."""
 
 import hashlib
 import json
 import os
 from collections.abc import Collection
-from dataclasses import asdict
-from typing import Any
+from dataclasses import MISSING, asdict, fields
+from typing import Any, TypeVar
 
 import fsspec
 
@@ -15,6 +15,9 @@ from ..setting_changes import list_changes
 from .codec_identity import CodecDescription
 from .reading import PieceRules
 from .sources import Source
+
+
+Summary = TypeVar("Summary")
 
 
 def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) -> dict[str, Any]:
@@ -68,3 +71,34 @@ def read_state(path: str | os.PathLike, keys: Collection[str] = ()) -> dict[str,
     except (RecursionError, ValueError) as error:
         raise ValueError(f"'{path}' is damaged ({error}). Remove it and start the same command again.") from error
     return state
+
+
+def save_summary(folder: str, summary: Any) -> None:
+    """Write the summary of a job, a dataclass, to the folder of its state: the job is finished."""
+    atomic_write(f"{folder}/summary.json", json.dumps(asdict(summary), indent=2).encode())
+
+
+def load_summary(folder: str, summary_class: type[Summary]) -> Summary | None:
+    """Read the summary of the job whose state is in a folder, or `None` while it is not finished. A `ValueError` says
+    that it is damaged."""
+    if not open_folder(folder).exists("summary.json"):
+        return None
+    names = {field.name: field.default_factory is MISSING for field in fields(summary_class)}
+    state = read_state(f"{folder}/summary.json", [name for name, is_required in names.items() if is_required])
+    return summary_class(**{name: state[name] for name in names if name in state})
+
+
+def check_files(output_dir: str, written: dict[str, str | None], state: str) -> None:
+    """Raise a `ValueError` that names a file whose hash is not the one that it was written with. `None` stands for the
+    hash of a file that the job did not write. `state` is the file with the state of the job."""
+    files = open_folder(output_dir)
+    for name, hash in sorted(written.items()):
+        if not files.isfile(name) or hash_content(files.cat_file(name)) != hash:
+            raise ValueError(
+                f"'{output_dir}/{name}' is not as the job wrote it. Remove it and '{state}', and start the same "
+                "command to make it again."
+            )
+
+
+def hash_content(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

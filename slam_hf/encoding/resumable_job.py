@@ -3,16 +3,16 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from ..encoding.ledger import Ledger
-from ..encoding.progress import JobProgress
-from ..encoding.settings import check_settings, claim_folder
-from ..encoding.source_arguments import SourceArguments
-from ..encoding.source_file import open_source, prepare_source
-from ..encoding.sources import Source
 from ..execution.arguments import ExecutorArguments
 from ..execution.steps import choose_executor, run_steps
 from ..folder_lock import lock_folder
 from ..folders import open_folder
+from .job_state import check_settings, claim_folder, job_name, read_state
+from .ledger import Ledger
+from .progress import JobProgress
+from .source_arguments import SourceArguments
+from .source_file import open_source, prepare_source
+from .sources import Source
 
 
 class ResumableJob(ABC):
@@ -56,7 +56,7 @@ class ResumableJob(ABC):
                 if executor.executor != "slurm" and files.exists("logs"):  # of a run that was killed at the end
                     files.rm("logs", recursive=True)
                 return self.read_summary()
-            with JobProgress(source.parts, self.ledger(source), executor.executor == "slurm", desc=self.progress):
+            with JobProgress(source.parts, self.ledger(), executor.executor == "slurm", desc=self.progress):
                 is_done = run_steps(self.work, self.finish, executor, f"{self.folder}/logs")
         return self.read_summary() if is_done else None
 
@@ -67,9 +67,20 @@ class ResumableJob(ABC):
         if not self.has_all_chunks():
             self.process(source, rank, world_size)
 
-    @abstractmethod
     def finish(self, data: Any, rank: int, world_size: int) -> None:
         """Make the result, once every chunk is there; repeated, it gives the same files."""
+        with lock_folder(self.output_dir):
+            if not self.has_all_chunks():
+                source = self.open_source()
+                # Chunks of a job with other settings would count as damaged.
+                check_settings(self.folder, self.settings(source), self.title)
+                self.gather(source)
+            self.complete()
+
+    def ledger(self, name: str = "chunks") -> Ledger:
+        """A new ledger of the job that has claimed the folder. It finds the folder as it is now: it may have been
+        moved away."""
+        return Ledger(f"{self.folder}/{name}", job_name(read_state(f"{self.folder}/settings.json")))
 
     @abstractmethod
     def process(self, source: Source, rank: int, world_size: int) -> None:
@@ -92,15 +103,20 @@ class ResumableJob(ABC):
         """Everything that the chunks depend on. Paths and the division of the work are not among it."""
 
     @abstractmethod
-    def ledger(self, source: Source) -> Ledger:
-        """A new ledger, which finds the folder as it is now: it may have been moved away."""
+    def gather(self, source: Source) -> None:
+        """Put the chunks together, after which [`has_all_chunks`] is true."""
+
+    @abstractmethod
+    def complete(self) -> None:
+        """Check what was put together, write what may be missing of the result, and remove what the job needs no
+        longer."""
 
     @abstractmethod
     def read_summary(self) -> Any:
         """Summary of the job, or `None` while it is not finished."""
 
     def has_all_chunks(self) -> bool:
-        """Whether only the closing step may be missing."""
+        """Whether every chunk is there and was put together. Parts of the result may still be missing."""
         return self.read_summary() is not None
 
     def list_source(self) -> Source:

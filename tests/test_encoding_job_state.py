@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from slam_hf.encoding.codec_identity import describe_codec
+from slam_hf.encoding.job_state import claim_folder, job_name, make_settings
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
-from slam_hf.encoding.settings import claim_folder, job_name, make_settings
 from slam_hf.encoding.sources import Source
 
 
