@@ -30,7 +30,7 @@ from slam_hf.judging.arguments import JudgeArguments
 from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.processes import get_process_state
 from slam_hf.public_names import is_local
-from slam_hf.training.run_record import read_training_tokens
+from slam_hf.run_record import read_training_tokens
 
 
 def main(args: CommandArguments, continuation_args: ContinuationArguments, judge_args: JudgeArguments) -> None:

@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from slam_hf import SpeechLMForCausalLM, fingerprints
 from slam_hf.evaluation.arguments import EvaluationArguments
 from slam_hf.hub.model_card import render_model_card
-from slam_hf.training.run_record import RunRecord, save_run_records
+from slam_hf.run_record import RunRecord, save_run_records
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "evaluate_model.py"

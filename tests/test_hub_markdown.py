@@ -18,7 +18,7 @@ from slam_hf.hub.markdown import (
     table,
 )
 from slam_hf.hub.model_card import ModelDescription, make_model_card
-from slam_hf.training.run_record import CorpusRecord, Emissions, Hardware, Reference, RunRecord
+from slam_hf.run_record import CorpusRecord, Emissions, Hardware, Reference, RunRecord
 
 
 HOSTILE = [

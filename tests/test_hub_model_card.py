@@ -14,7 +14,7 @@ from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.model_card import ModelDescription, make_metadata, make_model_card, render_model_card
 from slam_hf.hub.remote_code import export_remote_code
 from slam_hf.quickstart import QUICKSTART_CORPUS
-from slam_hf.training.run_record import (
+from slam_hf.run_record import (
     CorpusRecord,
     Emissions,
     Hardware,

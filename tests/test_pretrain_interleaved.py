@@ -22,7 +22,7 @@ from trl import DPOConfig
 from slam_hf import SpeechLMForCausalLM, SpeechTextTokenizer
 from slam_hf.command_line import parse_arguments
 from slam_hf.quickstart import resolve_path
-from slam_hf.training.run_record import read_run_records
+from slam_hf.run_record import read_run_records
 
 
 RECIPE = Path(script.__file__).parent / "recipes" / "quickstart-interleaved.yaml"

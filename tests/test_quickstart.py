@@ -22,9 +22,9 @@ from slam_hf.fingerprints import describe_model, hash_rows
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.public_names import public_name
 from slam_hf.quickstart import QUICKSTART, QUICKSTART_CORPUS, resolve_path
+from slam_hf.run_record import count_training_tokens, read_run_records
 from slam_hf.training.documents import DocumentEncoder, encode_documents
 from slam_hf.training.packing import pack_documents
-from slam_hf.training.run_record import count_training_tokens, read_run_records
 
 
 RECIPES = Path(__file__).parent.parent / "hub_scripts" / "recipes"

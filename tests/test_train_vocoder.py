@@ -20,7 +20,7 @@ from slam_hf.codec_training.vocoder_initialization import new_vocoder
 from slam_hf.codec_training.voice_recordings import VoiceRecordings
 from slam_hf.command_line import parse_arguments
 from slam_hf.encoding.source_arguments import VoiceSourceArguments
-from slam_hf.training.run_record import read_run_records
+from slam_hf.run_record import read_run_records
 
 
 TINY = {

@@ -10,8 +10,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
-from slam_hf.training.arguments import CorpusConfig
-from slam_hf.training.run_record import (
+from slam_hf.run_record import (
     CorpusRecord,
     Emissions,
     Reference,
@@ -19,7 +18,7 @@ from slam_hf.training.run_record import (
     read_run_records,
     save_run_records,
 )
-from slam_hf.training.run_recorder import (
+from slam_hf.run_recorder import (
     RunRecorder,
     fingerprint_rows,
     read_emissions,
@@ -27,6 +26,7 @@ from slam_hf.training.run_recorder import (
     save_records,
     save_training_curve,
 )
+from slam_hf.training.arguments import CorpusConfig
 
 
 VALIDATION = {"validation loss": "eval_loss"}
@@ -191,8 +191,8 @@ def test_a_corpus_of_the_hub_has_its_commit(tmp_path):
 from datasets import Dataset, load_dataset
 from huggingface_hub import HfApi
 from slam_hf.training.arguments import CorpusConfig
-from slam_hf.training.run_record import Reference
-from slam_hf.training.run_recorder import record_corpus
+from slam_hf.run_record import Reference
+from slam_hf.run_recorder import record_corpus
 
 Dataset.from_dict({"units": [[3, 1], [2]]}).push_to_hub("user/units")
 commit = HfApi().dataset_info("user/units").sha

@@ -9,7 +9,7 @@ from transformers.utils import is_matplotlib_available
 
 from ..encoding.source_arguments import VoiceSourceArguments
 from ..loading_utils import resolve_quickstart
-from ..training.run_record import (
+from ..run_record import (
     CorpusRecord,
     Reference,
     RunRecord,

@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..checkpoint_files import read_json
 from ..configuration_hubert_unit_codec import HubertUnitCodecConfig, UnitHifiGanConfig
 from ..public_names import check_license
-from ..training.run_record import read_run_records
+from ..run_record import read_run_records
 from .markdown import TEMPLATES, Markdown, code, count_parameters, front_matter
 from .repository_files import CODEBOOK
 from .training_runs import describe_corpus, run_rows

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from ..checkpoint_files import check_content
 from ..evaluation.results_table import format_count
-from ..training.run_record import Reference
+from ..run_record import Reference
 
 
 HUB = "https://huggingface.co"

@@ -24,7 +24,7 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PUBLISHED_MODELS
 from ..processing_speech_lm import load_tokenizer
 from ..public_names import PREFIX, check_license, public_name
-from ..training.run_record import Reference, RunRecord, read_run_records
+from ..run_record import Reference, RunRecord, read_run_records
 from .markdown import (
     HUB,
     TEMPLATES,

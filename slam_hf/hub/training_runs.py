@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..training.run_record import CorpusRecord, RunRecord
+from ..run_record import CorpusRecord, RunRecord
 from .markdown import Markdown, code, format_duration, format_number, format_value, link
 
 

@@ -25,9 +25,7 @@ from trl import ModelConfig
 
 from ..corpora.dataset_card import read_card
 from ..loading_utils import naming_damaged_files
-from .arguments import CorpusConfig
-from .plan import batch_size
-from .run_record import (
+from ..run_record import (
     CorpusRecord,
     Emissions,
     Reference,
@@ -36,6 +34,8 @@ from .run_record import (
     read_run_records,
     save_run_records,
 )
+from .arguments import CorpusConfig
+from .plan import batch_size
 
 
 PACKAGES = ("slam-hf", "torch", "transformers", "datasets", "accelerate", "trl")

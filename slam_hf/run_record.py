@@ -12,8 +12,8 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import cached_file
 
-from ..atomic_write import atomic_write
-from ..public_names import is_hub_id, is_local, public_name
+from .atomic_write import atomic_write
+from .public_names import is_hub_id, is_local, public_name
 
 
 RUN_RECORD_NAME = "training_run.json"

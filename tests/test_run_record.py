@@ -3,7 +3,7 @@ import json
 import pytest
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from slam_hf.training.run_record import (
+from slam_hf.run_record import (
     RUN_RECORD_NAME,
     CorpusRecord,
     Emissions,
