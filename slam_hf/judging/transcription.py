@@ -22,7 +22,10 @@ def load_recogniser(model: str, device: torch.device) -> AutomaticSpeechRecognit
 def transcribe_waveforms(
     waveforms: Sequence[np.ndarray], rate: int, transcribe: AutomaticSpeechRecognitionPipeline, batch_size: int
 ) -> list[str]:
-    """Transcripts as the recogniser gives them, and an empty one for empty audio."""
+    """Transcripts as the recogniser gives them, and an empty one for empty audio. On a CPU, one at a time is faster:
+    measured with Whisper base, eight together take almost twice as long."""
+    if isinstance(transcribe, AutomaticSpeechRecognitionPipeline) and transcribe.device.type == "cpu":
+        batch_size = 1
     audible = [row for row, waveform in enumerate(waveforms) if len(waveform) > 0]
     inputs = [{"raw": waveforms[row], "sampling_rate": rate} for row in audible]
     texts = [""] * len(waveforms)
