@@ -16,13 +16,13 @@ from trl import DPOConfig, DPOTrainer, get_peft_config
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
-from slam_hf.run_recorder import RunRecorder, energy_callbacks, save_records
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, load_model, load_pairs, load_processor
 from slam_hf.training.process_setup import prepare_process, show_one_bar
+from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
 
 def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> Publisher:

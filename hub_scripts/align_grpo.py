@@ -20,7 +20,6 @@ from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
 from slam_hf.judging.arguments import load_judge
 from slam_hf.judging.transcription import load_recogniser
-from slam_hf.run_recorder import RunRecorder, energy_callbacks, save_records
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
@@ -28,6 +27,7 @@ from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import load_model, load_processor, load_rows
 from slam_hf.training.process_setup import prepare_process, show_one_bar
 from slam_hf.training.rewards import OnlineAlignArguments, SpokenReward, make_prompts
+from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
 
 def align(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: ModelArguments) -> Publisher:

@@ -21,7 +21,6 @@ from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
 from slam_hf.hub.samples import save_samples
 from slam_hf.run_record import count_training_tokens
-from slam_hf.run_recorder import RunRecorder, energy_callbacks, save_records, save_training_curve
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
@@ -32,6 +31,7 @@ from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
 from slam_hf.training.process_setup import prepare_process, show_one_bar
+from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records, save_training_curve
 from slam_hf.training.throughput import ThroughputCallback
 
 

@@ -18,7 +18,8 @@ from slam_hf.run_record import (
     read_run_records,
     save_run_records,
 )
-from slam_hf.run_recorder import (
+from slam_hf.training.arguments import CorpusConfig
+from slam_hf.training.run_recorder import (
     RunRecorder,
     fingerprint_rows,
     read_emissions,
@@ -26,7 +27,6 @@ from slam_hf.run_recorder import (
     save_records,
     save_training_curve,
 )
-from slam_hf.training.arguments import CorpusConfig
 
 
 VALIDATION = {"validation loss": "eval_loss"}
@@ -192,7 +192,7 @@ from datasets import Dataset, load_dataset
 from huggingface_hub import HfApi
 from slam_hf.training.arguments import CorpusConfig
 from slam_hf.run_record import Reference
-from slam_hf.run_recorder import record_corpus
+from slam_hf.training.run_recorder import record_corpus
 
 Dataset.from_dict({"units": [[3, 1], [2]]}).push_to_hub("user/units")
 commit = HfApi().dataset_info("user/units").sha
