@@ -9,7 +9,7 @@ import math
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -45,8 +45,8 @@ class StreamingDecoder:
             As for [`HubertUnitCodec.decode`].
 
     Raises:
-        ValueError: the codec has no vocoder, its vocoder lacks the speaker or the style, or `chunk_duration` is not
-            positive.
+        ValueError: the codec has no vocoder that predicts durations, the vocoder lacks the speaker or the style, or
+            `chunk_duration` is not positive.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class StreamingDecoder:
         speaker_id: Voice | None = None,
         style_id: Voice | None = None,
     ):
+        codec.check_vocoder(with_durations=True)
         [self.speaker_id], [self.style_id] = codec.find_voices(speaker_id, style_id, count=1)
         if not 0 < chunk_duration < math.inf:
             raise ValueError(f"`chunk_duration` is in seconds and must be positive, got {chunk_duration}.")
@@ -173,7 +174,7 @@ class _Streamer(BaseStreamer):
             self._is_closed = True
             self._changed.notify_all()
 
-    def run(self, generate: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+    def run(self, generate: Callable[..., Any]) -> Generator[dict[str, Any]]:
         r"""
         Generate in a thread, and yield the chunks. When the iterator is closed or deleted, as after a `break`,
         generation stops at its next token and the thread ends. What `generate` raises is raised here.
@@ -266,8 +267,7 @@ class AudioIteratorStreamer(_Streamer):
         - **durations** (`np.ndarray` of shape `(units,)`) -- How many frames each of them lasts.
 
     Raises:
-        ValueError: the processor's codec is missing, does not fit its tokenizer or has no vocoder, its
-            vocoder lacks the speaker or the style, or `chunk_duration` is not positive.
+        ValueError: the processor's codec is missing or does not fit its tokenizer; or as for [`StreamingDecoder`].
     """
 
     def __init__(

@@ -17,6 +17,9 @@ PROMPT_COLOR, NEW_COLOR = "#0072B2", "#E69F00"
 WINDOW = 400
 """Samples of a window of the spectrogram, a quarter of which is the step: 25 ms at 16 kHz."""
 
+MAX_FRAMES = 10_000
+"""Maximum number of windows, more than a picture shows. Long audio has longer steps."""
+
 DYNAMIC_RANGE = 60
 """Decibels between the brightest and the darkest colour of a spectrogram."""
 
@@ -124,7 +127,7 @@ def _plot_result(result: dict[str, Any], above: "Axes", below: "Axes") -> None:
 
 def _spectrogram(audio: np.ndarray) -> np.ndarray:
     """Decibels of shape `(frequencies, frames)`."""
-    step = WINDOW // 4
+    step = max(WINDOW // 4, -(-len(audio) // MAX_FRAMES))
     emphasised = np.append(audio[:1], audio[1:] - PRE_EMPHASIS * audio[:-1])
     padded = np.pad(emphasised, WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: len(audio) : step]

@@ -450,12 +450,17 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         self.check_vocoder()
         return self.vocoder.find_voices(speaker_id, style_id, count)
 
-    def check_vocoder(self) -> None:
-        """Raise `ValueError` if the codec has no vocoder."""
+    def check_vocoder(self, with_durations: bool = False) -> None:
+        """Raise `ValueError` if the codec has no vocoder, or, `with_durations`, one that does not predict them."""
         if self.vocoder is None:
             raise ValueError(
                 "This codec has no vocoder and cannot make audio: build it with `HubertUnitCodec.from_parts(..., "
                 "vocoder=..., vocoder_config=...)`, from a vocoder that was trained on these units."
+            )
+        if with_durations and self.vocoder.duration_predictor is None:
+            raise ValueError(
+                "The codec's vocoder does not predict durations, and a model's units have none: take a codec whose "
+                "vocoder does."
             )
 
     def forward(

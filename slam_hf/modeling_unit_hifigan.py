@@ -216,8 +216,9 @@ def _find_voices(
     voice: Voice | None, count: int, num_voices: int, names: Sequence[str] | None, kind: str
 ) -> list[int | None]:
     """The numbers of `count` speakers or styles, each given by its number or name, or `None` for the first one."""
-    voices = voice.tolist() if isinstance(voice, torch.Tensor | np.ndarray | np.generic) else voice
+    voices = voice.tolist() if isinstance(voice, torch.Tensor | np.ndarray) else voice
     voices = list(voices) if isinstance(voices, list | tuple) else [voices]
+    voices = [one.item() if isinstance(one, torch.Tensor | np.generic) else one for one in voices]
     if len(voices) == 1:
         voices *= count
     if len(voices) != count:
@@ -227,8 +228,7 @@ def _find_voices(
             raise ValueError(f"This vocoder was made without `{kind}_id`: leave it out.")
         return voices
     names = list(names or [])
-    numbers = {name: number for number, name in enumerate(names)} | {None: 0}
-    ids = [numbers.get(voice, voice) for voice in voices]
+    ids = [0 if one is None else names.index(one) if one in names else one for one in voices]
     for index in ids:
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < num_voices:
             known = f"from 0 to {num_voices - 1}" + (f", or one of {', '.join(map(repr, names))}" if names else "")

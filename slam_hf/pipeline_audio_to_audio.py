@@ -2,10 +2,12 @@
 
 import importlib
 import math
+import operator
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -60,8 +62,10 @@ class AudioToAudioPipeline(Pipeline):
             The codec that the model was trained on: a Hub id, a folder, `"quickstart:codec"` or the codec itself.
             Defaults to the codec that the model's processor names. The published models (`slprl/slam`,
             `slprl/slam_scaled`) name none: their codec, mHuBERT-25Hz, is found without.
+        stream (`bool`, *optional*, defaults to `False`), chunk_duration (`float`, *optional*, defaults to 0.5):
+            Defaults for these parameters of a call.
         kwargs:
-            What every pipeline takes (`model`, `processor`, `device`, ...), and defaults for the parameters of a call.
+            What every pipeline takes (`model`, `processor`, `device`, ...), and defaults for other parameters of it.
     """
 
     _pipeline_calls_generate = True
@@ -72,7 +76,15 @@ class AudioToAudioPipeline(Pipeline):
 
     _default_generation_config = PAPER_SAMPLING
 
-    def __init__(self, *args, codec: str | os.PathLike | HubertUnitCodec | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        codec: str | os.PathLike | HubertUnitCodec | None = None,
+        stream: bool = False,
+        chunk_duration: float = 0.5,
+        **kwargs,
+    ):
+        self._stream_by_default, self._chunk_duration = stream, chunk_duration
         processor = kwargs["processor"]
         super().__init__(*args, tokenizer=processor.tokenizer, **kwargs)
         self._largest_batch = 0
@@ -86,7 +98,7 @@ class AudioToAudioPipeline(Pipeline):
         processor.audio_tokenizer = codec.to(self.device)
 
     def __call__(
-        self, inputs: Any, stream: bool = False, chunk_duration: float = 0.5, **kwargs: Any
+        self, inputs: Any, stream: bool | None = None, chunk_duration: float | None = None, **kwargs: Any
     ) -> dict[str, Any] | list[Any] | Iterator[Any]:
         r"""
         Continue recordings; with a model of text and speech also texts, in speech or in text.
@@ -162,14 +174,15 @@ class AudioToAudioPipeline(Pipeline):
                 for several continuations.
         """
         for name in ("speaker_id", "style_id"):
-            voices = kwargs.get(name)
+            voices = kwargs.get(name, self._preprocess_params.get(name))
             is_list = isinstance(voices, list | tuple)
             if is_list and not (isinstance(inputs, list | tuple) and len(voices) == len(inputs)):
                 raise ValueError(
                     f"`{name}` is a list of {len(voices)}: it needs one for each in a list of recordings."
                 )
-        if stream:
-            return self._stream(inputs, chunk_duration, **kwargs)
+        if self._stream_by_default if stream is None else stream:
+            duration = self._chunk_duration if chunk_duration is None else chunk_duration
+            return self._stream(inputs, duration, **kwargs)
         if isinstance(inputs, list | tuple):
             recordings = [_Recording(source, index) for index, source in enumerate(inputs)]
             return super().__call__(recordings, **kwargs) if recordings else []
@@ -198,8 +211,9 @@ class AudioToAudioPipeline(Pipeline):
         model_inputs = self._ensure_tensor_on_device(self.preprocess(inputs, **preprocess_params), self.device)
         voices = _pop_voices(model_inputs)
         options, settings = self._generation_options(model_inputs["input_ids"], **forward_params)
-        if (settings.get("num_return_sequences") or 1) > 1:
-            raise ValueError("`stream=True` gives one continuation: leave out `num_return_sequences`.")
+        for name in ("num_return_sequences", "num_beams"):
+            if (settings.get(name) or 1) > 1:
+                raise ValueError(f"`stream=True` gives one continuation: leave out `{name}`.")
         if forward_params.get("output_modality") == "text":
             skip_prompt = not postprocess_params.get("return_full_text", True)
             streamer = TextChunkStreamer(self.tokenizer, _end_ids(settings), skip_prompt)
@@ -210,7 +224,8 @@ class AudioToAudioPipeline(Pipeline):
             with self.device_placement():
                 self.model.generate(**model_inputs, **options, streamer=streamer)
 
-        return streamer.run(generate)
+        chunks = streamer.run(generate)
+        return chunks if isinstance(streamer, TextChunkStreamer) else _warning_if_empty(chunks)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
@@ -280,7 +295,8 @@ class AudioToAudioPipeline(Pipeline):
             if output_modality is None and prompt and isinstance(prompt[-1], str):
                 output_modality = "speech"
             voices = {}
-            if output_modality != "text" and self.processor.audio_tokenizer.vocoder is not None:
+            if output_modality != "text":
+                self.processor.audio_tokenizer.check_vocoder(with_durations=True)
                 found = self.processor.audio_tokenizer.find_voices(speaker_id, style_id, 1)
                 named = zip(("speaker_id", "style_id"), found, strict=True)
                 voices = {name: torch.tensor(ids) for name, ids in named if ids[0] is not None}
@@ -324,7 +340,7 @@ class AudioToAudioPipeline(Pipeline):
         if seed is not None and settings.get("do_sample"):
             if settings.get("prompt_lookup_num_tokens") or options.get("assistant_model"):
                 raise ValueError("`seed` does not fix assisted sampling: leave it out, or pass `do_sample=False`.")
-            seeds = [seed] if isinstance(seed, int) else seed
+            seeds = [seed] if np.ndim(seed) == 0 else seed
             if len(seeds) not in (1, len(input_ids)):
                 raise ValueError(f"`seed` has {len(seeds)} seeds for a batch of {len(input_ids)} recordings.")
             draw = _DrawWithSeeds(seeds, self.device)
@@ -422,11 +438,7 @@ class AudioToAudioPipeline(Pipeline):
             for continuation, waveform, length, frames in zip(*rows, strict=True)
         ]
         if any(len(result["units"]) == 0 for result in results):
-            warnings.warn(
-                "The model ended at once, and a continuation is empty: try another `seed`, a shorter "
-                "`prompt_duration` or a longer `min_new_seconds`.",
-                stacklevel=2,
-            )
+            _warn_of_empty_continuation()
         return results if len(results) > 1 else results[0]
 
 
@@ -446,7 +458,7 @@ class _DrawWithSeeds(LogitsProcessor):
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device):
-        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator(device).manual_seed(operator.index(seed)) for seed in seeds]
 
         class Scores(torch.Tensor):
             @classmethod
@@ -500,6 +512,25 @@ def _without_silent_end(waveform: np.ndarray, frame: int) -> np.ndarray:
     loudness = np.sqrt(np.square(frames).mean(axis=1))
     loud = np.flatnonzero(loudness > SILENCE * np.quantile(loudness, 0.95))
     return waveform[: (loud[-1] + 2) * frame] if len(loud) else waveform
+
+
+def _warning_if_empty(chunks: Generator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The chunks of a continuation, and a warning at the end if it has no units."""
+    num_units = 0
+    with closing(chunks):
+        for chunk in chunks:
+            num_units += len(chunk["units"])
+            yield chunk
+    if num_units == 0:
+        _warn_of_empty_continuation()
+
+
+def _warn_of_empty_continuation() -> None:
+    warnings.warn(
+        "The model ended at once, and a continuation is empty: try another `seed`, a shorter `prompt_duration` or a "
+        "longer `min_new_seconds`.",
+        stacklevel=3,
+    )
 
 
 def _pop_voices(model_inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from slam_hf import plot_continuation
-from slam_hf.continuation_plot import NEW_COLOR, PROMPT_COLOR
+from slam_hf.continuation_plot import NEW_COLOR, PROMPT_COLOR, _spectrogram
 
 
 @pytest.fixture
@@ -82,6 +82,14 @@ def test_a_result_without_sound_has_a_picture(result):
     FigureCanvasAgg(figure).draw()
     assert blocks(figure.axes[1].collections[0]) == []
     FigureCanvasAgg(plot_continuation(silent)).draw()
+
+
+def test_the_spectrogram_of_hours_is_as_large_as_a_picture_needs():
+    audio = np.zeros(3_600 * 16_000, dtype=np.float32)
+    audio[len(audio) // 2 :] = 0.1 * np.sin(np.arange(len(audio) // 2))
+    decibels = _spectrogram(audio)
+    assert decibels.shape == (201, 10_000)
+    assert decibels[:, :4_990].max() < -90 < -40 < decibels[:, 5_010:].max(axis=0).min()
 
 
 @pytest.mark.parametrize("results", [[], {"generated_text": "He said"}, [{"generated_text": "He said"}]])

@@ -45,3 +45,17 @@ def test_the_best_good_continuation_is_chosen_and_the_worst_bad_one_rejected(ite
         assert pair is expected
     else:
         assert [item is continuations[row] for item, row in zip(pair, expected, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("min_score", float("nan"), "`min_score` must be a number, got nan"),
+        ("max_auto_bleu", float("nan"), "`max_auto_bleu` must be a number, got nan"),
+        ("min_margin", -0.1, "`min_margin` must be 0 or more, got -0.1"),
+        ("max_auto_bleu", -0.1, "`max_auto_bleu` must be 0 or more, got -0.1"),
+    ],
+)
+def test_thresholds_that_no_pair_could_meet_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        Thresholds(**{name: value})

@@ -95,3 +95,11 @@ def test_every_entry_has_its_metric():
         results = TASKS[name].compute([record | {"frequency": 3, "skipped": None}])
         assert results[TASKS[name].result] == 1
         assert results[f"{TASKS[name].result}_interval"] == [1, 1]
+
+
+def test_a_mean_is_that_of_the_numbers():
+    rows = [(1.0, 2.0), (3.0, float("nan")), (None, 4.0), (None, None)]
+    names = ("overall", "signal", "background", "p808")
+    records = [{"skipped": None, **dict(zip(names, (*row, 1.0, 1.0), strict=True))} for row in rows]
+    results = TASKS["speech_quality"].compute(records)
+    assert [results[name] for name in (*names, "num_rated")] == [2.0, 3.0, 1.0, 1.0, 1]

@@ -104,7 +104,7 @@ def test_ratings_come_in_the_order_of_the_questions_and_no_more_are_asked_at_onc
         judgements = judge.judge([Exchange("a", str(1 + row % 5)) for row in range(12)] + [Exchange("a", " ")])
     assert [judgement.score for judgement in judgements] == [float(1 + row % 5) for row in range(12)] + [None]
     assert len(server.requests) == 12 and server.most_at_once <= 3
-    path, headers, body = server.requests[0]
+    path, headers, body = min(server.requests, key=lambda request: request[2]["messages"][0]["content"])
     assert path == "/v1/chat/completions"
     assert headers["Authorization"] == "Bearer secret"
     assert body.pop("messages") == [{"role": "user", "content": "a|1"}]
@@ -202,12 +202,48 @@ def test_a_reply_that_cannot_be_parsed_has_a_reason_and_no_score(prompt, answer,
         ("ftp://host/v1", "is not the URL of an endpoint"),
         ("https:///v1", "is not the URL of an endpoint"),
         ("https://host/v1?key=secret", "is not the URL of an endpoint"),
+        ("https://host/v1#secret", "is not the URL of an endpoint"),
         ("https://user:secret@host/v1", "has a user or a password: put the key in the environment"),
+        ("https://user:secret@host/v1?key=secret", "has a user or a password: put the key in the environment"),
+        ("http://host:port/v1", "'http://host:port/v1' is not the URL of an endpoint: Invalid port"),
     ],
 )
 def test_what_is_not_the_url_of_an_endpoint_is_refused(url, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         EndpointJudge(url, "judge")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["secret\n", "two secrets", "secrèt"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key):
+    with pytest.raises(ValueError, match="The key of the judge has spaces, line breaks or letters") as error:
+        EndpointJudge("http://localhost/v1", "judge", key=key)
+    assert key.strip() not in str(error.value)
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(prompt, waits):
+    answers = completion("secret: 4"), (400, "secret"), (200, '"secret"'), (401, '{"wrong key": "secret"}')
+    with serve(in_turn(*answers)) as server:
+        judge = EndpointJudge(server.url, "judge", prompt, "secret", parallel=1)
+        assert judge.judge([QUESTION] * 3) == [
+            Judgement(4.0, None, "<key>: 4"),
+            Judgement(None, REFUSED, "it answers 400: <key>"),
+            Judgement(None, NO_COMPLETION, '"<key>"'),
+        ]
+        with pytest.raises(ValueError, match="it answers 401: .*<key>") as error:
+            judge.judge([QUESTION])
+    assert "secret" not in str(error.value) + str(judge.description)
+
+
+def test_an_answer_that_cannot_be_decoded_is_asked_again(prompt, waits):
+    with serve(in_turn((*completion("3"), {"Content-Encoding": "gzip"}), completion("5"))) as server:
+        assert EndpointJudge(server.url, "judge", prompt).judge([QUESTION])[0].score == 5
+
+
+def test_the_description_has_no_folder_of_the_server():
+    names = ["org/model", "llama3:8b", "/home/someone/models/model"]
+    described = [EndpointJudge("http://localhost/v1", name).description["model"]["name"] for name in names]
+    assert described == ["org/model", "llama3:8b", "model"]
 
 
 def test_the_endpoint_is_tried_before_the_work_with_the_key_of_the_environment(monkeypatch):

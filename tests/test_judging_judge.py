@@ -23,6 +23,7 @@ from slam_hf.judging.judge import DEFAULT_PROMPT, NO_RATING, Exchange, Judge, Ju
         ("\\boxed{5}", 5),
         ("4 because it follows. So 4!", 4),
         ("<think>3 or 4? Of the 2 sentences...</think>\n4", 4),
+        ("3 or 4? Of the 2 sentences...</think>\n4", 4),  # a chat template may begin the thoughts
     ],
 )
 def test_the_only_number_of_a_reply_is_its_rating(reply, rating):
@@ -59,6 +60,7 @@ def test_the_only_number_of_a_reply_is_its_rating(reply, rating):
         "٤",
         "<think>It is a 4",
         "<think>4</think>",
+        "Perhaps a 2.</think>",
     ],
 )
 def test_a_reply_without_one_rating_is_not_guessed(reply):
@@ -101,3 +103,13 @@ def test_a_continuation_without_words_is_not_judged():
 
     judgements = Length().judge([Exchange("a", ""), Exchange("a", "bcd"), Exchange("", " \n"), Exchange("", "b")])
     assert judgements == [Judgement(None, "no words"), Judgement(3.0), Judgement(None, "no words"), Judgement(1.0)]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_cannot_be_compared_is_none(score):
+    class Broken(Judge):
+        def _judge(self, exchanges):
+            return [Judgement(score), Judgement(1.0)]
+
+    judgements = Broken().judge([Exchange("a", "b")] * 2)
+    assert judgements == [Judgement(None, "not a finite score"), Judgement(1.0)]

@@ -82,6 +82,7 @@ def test_voices_have_numbers_and_names():
         (["10", "anna"], [1, 0], ([2, 0], [1, 0])),
         ([2, None], torch.tensor(1), ([2, 0], [1, 1])),
         (torch.tensor([1, 2]), np.int64(1), ([1, 2], [1, 1])),
+        ([np.int64(1), torch.tensor(2)], np.array([1, 0]), ([1, 2], [1, 0])),
     ):
         assert vocoder.find_voices(speaker, style, 2) == expected
     assert make_vocoder().find_voices(None, [None, None], 2) == ([None, None], [None, None])
@@ -89,6 +90,8 @@ def test_voices_have_numbers_and_names():
         ("carla", "from 0 to 2, or one of 'anna', 'ben', '10'; got 'carla'"),
         (10, "got 10"),
         (True, "got True"),
+        (np.True_, "got True"),
+        ([[0], [1]], r"got \[0\]"),
         (["anna", "ben", "10"], "or one for each of 2 sequences; got 3"),
     ):
         with pytest.raises(ValueError, match=message):

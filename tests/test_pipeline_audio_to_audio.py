@@ -211,6 +211,29 @@ def test_each_recording_may_have_a_voice(checkpoint, voices_codec, recordings):
         speak(recordings, speaker_id=["ben"], **options)
 
 
+def test_voices_that_the_pipeline_was_made_with_are_counted_too(checkpoint, voices_codec, recordings):
+    speak = pipeline("audio-to-audio", model=checkpoint, codec=voices_codec, speaker_id=["ben", "anna"])
+    with pytest.raises(ValueError, match="`speaker_id` is a list of 2: it needs one for each in a list"):
+        speak([recordings[0]] * 3)
+
+
+def test_a_codec_that_cannot_speak_is_refused_before_anything_is_generated(
+    checkpoint, tiny_codec, recordings, monkeypatch
+):
+    codec = copy.deepcopy(tiny_codec)
+    speak = pipeline("audio-to-audio", model=checkpoint, codec=codec)
+    monkeypatch.setattr(speak.model, "generate", None)
+    codec.vocoder.duration_predictor = None
+    for stream in (False, True):
+        with pytest.raises(ValueError, match="The codec's vocoder does not predict durations"):
+            speak(recordings[0], stream=stream)
+    with pytest.raises(ValueError, match="The codec's vocoder does not predict durations"):
+        AudioIteratorStreamer(speak.processor)
+    codec.vocoder = None
+    with pytest.raises(ValueError, match="This codec has no vocoder and cannot make audio"):
+        speak(recordings[0])
+
+
 def test_a_voice_is_refused_by_a_codec_of_one_voice(speak, recordings):
     with pytest.raises(ValueError, match="made without `speaker_id`"):
         speak(recordings[0], speaker_id=0, **GREEDY)
@@ -323,6 +346,9 @@ def test_a_continuation_lasts_two_seconds_unless_told(checkpoint, tiny_codec, re
     assert speak(recordings[0], min_new_tokens=3, **options) and asked["min_new_tokens"] == 3
     with pytest.warns(UserWarning, match="The model ended at once"):
         assert len(speak(recordings[0], min_new_seconds=0, **options)["units"]) == 0
+    chunks = speak(recordings[0], stream=True, min_new_seconds=0, return_full_audio=False, **options)
+    with pytest.warns(UserWarning, match="The model ended at once"):
+        assert list(chunks) == []
     with pytest.raises(ValueError, match="`min_new_seconds` is in seconds and must be 0 or more, got -1"):
         speak(recordings[0], min_new_seconds=-1)
 
@@ -376,6 +402,15 @@ def test_each_recording_of_a_batch_may_have_a_seed_of_its_own(speak, recordings)
     assert units[0] == units[1]
     with pytest.raises(ValueError, match="`seed` has 3 seeds for a batch of 2 recordings"):
         speak(list(recordings), seed=[5, 6, 7], batch_size=2, **options)
+
+
+def test_seeds_of_numpy_are_seeds(speak, recordings):
+    options = {"prompt_duration": 0.5, "max_new_tokens": 9}
+    seeds = (5, np.int64(5), np.array([5]), [np.uint8(5)])
+    results = [speak(recordings[0], seed=seed, **options)["units"].tolist() for seed in seeds]
+    assert results == results[:1] * len(seeds)
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        speak(recordings[0], seed=5.5, **options)
 
 
 def test_without_a_model_there_is_a_default_one(caplog):
@@ -494,6 +529,16 @@ def test_the_first_sound_is_the_prompt_before_anything_is_generated(speak, recor
     assert len(steps) < 200
 
 
+def test_streaming_may_be_the_default(checkpoint, tiny_codec, recordings):
+    speak = pipeline("audio-to-audio", model=checkpoint, codec=tiny_codec, stream=True, chunk_duration=0.2)
+    options = {"prompt_duration": 1.0, "seed": 0, "max_new_tokens": 20}
+    chunks = list(speak(recordings[0], **options))
+    assert len(chunks) > 1 and min(len(chunk["audio"]) for chunk in chunks[:-1]) >= 0.2 * 16_000
+    joined = np.concatenate([chunk["audio"] for chunk in chunks])
+    assert len(speak(recordings[0], stream=False, **options)["audio"]) == len(joined)
+    assert len(list(speak(recordings[0], chunk_duration=100.0, **options))) == 1
+
+
 def test_several_streams_of_one_pipeline_at_once(speak, recordings):
     seeds, options = range(3), {"max_new_tokens": 30, "min_new_seconds": 0.4, "return_full_audio": False}
     expected = [speak(recordings[0], prompt_duration=1.0, seed=s, **options)["units"].tolist() for s in seeds]
@@ -522,6 +567,7 @@ def test_a_streamer_of_the_caller_works_too(speak, recordings):
         ([], {}, "`stream=True` continues one recording, and this is several"),
         ("missing.flac", {}, "missing.flac"),
         (None, {"num_return_sequences": 2}, "`stream=True` gives one continuation: leave out `num_return_sequences`"),
+        (None, {"num_beams": 2}, "`stream=True` gives one continuation: leave out `num_beams`"),
         (None, {"chunk_duration": -1.0}, "`chunk_duration` is in seconds and must be positive"),
         (None, {"prompt_duration": 0.0}, "`prompt_duration` is in seconds and must be positive"),
     ],

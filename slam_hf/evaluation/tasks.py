@@ -116,16 +116,18 @@ class Task:
 
 
 def _means(columns: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
-    """The mean of each column with its 95 % interval over items, and the number of items with a value in each."""
+    """The mean of each column with its 95 % interval over items, and the number of items with a value in each. `None`
+    and NaN are no values."""
     from ..metrics.storycloze.storycloze import confidence_interval
 
     results: dict[str, Any] = {}
-    for name, column in columns.items():
-        values = np.array([value for value in column if value is not None], dtype=np.float64)
+    table = np.array([*columns.values()], dtype=np.float64)
+    for name, row in zip(columns, table, strict=True):
+        values = row[np.isfinite(row)]
         results[name] = float(values.mean()) if len(values) else np.nan
         interval = confidence_interval(lambda groups: groups[0].mean(), [values]) if len(values) else [np.nan] * 2
         results[f"{name}_interval"] = interval
-    return results | {"num_rated": sum(None not in row for row in zip(*columns.values(), strict=True))}
+    return results | {"num_rated": int(np.isfinite(table).all(axis=0).sum())}
 
 
 TASKS = {

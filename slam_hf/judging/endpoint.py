@@ -1,14 +1,16 @@
 """A judge behind an OpenAI-compatible endpoint, such as a vLLM server."""
 
 import json
+import os
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 # Not the client of huggingface_hub: it refuses a server on this machine in offline mode (`HF_HUB_OFFLINE`).
 import httpx2
 
+from ..public_names import public_name
 from .judge import NO_RATING, Exchange, Judge, Judgement, RatingPrompt, parse_rating
 
 
@@ -57,7 +59,7 @@ class EndpointJudge(Judge):
             Maximum length of a reply, in tokens.
 
     Raises:
-        ValueError: `url` is not the URL of an endpoint, or has a password.
+        ValueError: `url` is not the URL of an endpoint, or has a password; or `key` cannot be sent.
     """
 
     def __init__(
@@ -70,31 +72,31 @@ class EndpointJudge(Judge):
         parallel: int = 8,
         reply_tokens: int = 64,
     ):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"'{url}' is not the URL of an endpoint, such as http://localhost:8000/v1.")
-        if parts.username or parts.password:
+        if "@" in url:
             raise ValueError("The URL of the judge has a user or a password: put the key in the environment.")
+        shown = re.split("[?#]", url)[0]  # keys may come after it
+        try:
+            parts = httpx2.URL(url)
+        except httpx2.InvalidURL as error:
+            raise ValueError(f"'{shown}' is not the URL of an endpoint: {error}.") from None
+        if parts.scheme not in ("http", "https") or not parts.host or shown != url:
+            raise ValueError(f"'{shown}' is not the URL of an endpoint, such as http://localhost:8000/v1.")
+        if not re.fullmatch(r"[!-~]*", key or ""):
+            raise ValueError("The key of the judge has spaces, line breaks or letters that a header cannot have.")
         self.url = url.rstrip("/").removesuffix("/chat/completions")
-        self.model, self.prompt, self.parallel, self.reply_tokens = (
-            model,
-            prompt or RatingPrompt(),
-            parallel,
-            reply_tokens,
-        )
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        limits = httpx2.Limits(max_connections=parallel)
+        self.model, self.prompt, self.parallel = model, prompt or RatingPrompt(), parallel
+        self.reply_tokens, self._key = reply_tokens, key
         self._client = httpx2.Client(
-            headers=headers,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=timeout,
-            limits=limits,
+            limits=httpx2.Limits(max_connections=parallel),
             follow_redirects=False,
-            trust_env=parts.hostname not in LOOPBACK,
+            trust_env=parts.host not in LOOPBACK,
         )
-        # Not the URL: it may name a machine that nobody should know of.
+        # Not the URL, nor the folder that a server may name its model by: both tell of private machines.
         self.description = {
             "judge": "rating",
-            "model": {"name": model, "endpoint": True},
+            "model": {"name": public_name(model) if os.path.isabs(model) else model, "endpoint": True},
             "prompt": self.prompt.sha256,
             "reply_tokens": reply_tokens,
         }
@@ -129,13 +131,13 @@ class EndpointJudge(Judge):
             asked = 0.0
             try:
                 response = self._client.post(f"{self.url}/chat/completions", json=question)
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 trouble = f"{type(error).__name__}: {error}".removesuffix(": ")
             else:
                 status = response.status_code
                 if status == 200:
-                    return _read_reply(response)
-                trouble = f"it answers {status}: {_detail(response)}"
+                    return self._read_reply(response)
+                trouble = f"it answers {status}: {self._detail(response)}"
                 if status in UNFIT:
                     return Judgement(None, REFUSED, trouble)
                 if status < 500 and status not in BUSY:
@@ -151,23 +153,25 @@ class EndpointJudge(Judge):
             "again to continue."
         )
 
+    def _read_reply(self, response: httpx2.Response) -> Judgement:
+        try:
+            reply = response.json()["choices"][0]["message"]["content"]
+        except (IndexError, KeyError, RecursionError, TypeError, ValueError):
+            return Judgement(None, NO_COMPLETION, self._detail(response))
+        # The reply of a model that has only thought, or called a tool, may be null.
+        return parse_rating(self._without_key(reply)) if isinstance(reply, str) else Judgement(None, NO_RATING, "")
 
-def _read_reply(response: httpx2.Response) -> Judgement:
-    try:
-        reply = response.json()["choices"][0]["message"]["content"]
-    except (IndexError, KeyError, RecursionError, TypeError, ValueError):
-        return Judgement(None, NO_COMPLETION, _detail(response))
-    # The reply of a model that has only thought, or called a tool, may be null.
-    return parse_rating(reply) if isinstance(reply, str) else Judgement(None, NO_RATING, "")
+    def _detail(self, response: httpx2.Response) -> str:
+        """What a server says about an error, in one short line."""
+        try:
+            detail = json.dumps(response.json(), ensure_ascii=False)
+        except (RecursionError, ValueError):
+            detail = response.text
+        return " ".join(self._without_key(detail).split())[:200]
 
-
-def _detail(response: httpx2.Response) -> str:
-    """What a server says about an error, in one short line."""
-    try:
-        detail = json.dumps(response.json(), ensure_ascii=False)
-    except (RecursionError, ValueError):
-        detail = response.text
-    return " ".join(detail.split())[:200]
+    def _without_key(self, text: str) -> str:
+        """Some servers repeat the key. Replies are published, and errors are logged."""
+        return text.replace(self._key, "<key>") if self._key else text
 
 
 def _seconds(retry_after: str) -> float:

@@ -1,6 +1,7 @@
 """What a judge is: it scores the continuations of prompts, both given as transcripts."""
 
 import hashlib
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ class Judge(ABC):
         spoken = [row for row, exchange in enumerate(exchanges) if exchange.continuation.strip()]
         judgements = [Judgement(None, "no words")] * len(exchanges)
         for row, judgement in zip(spoken, self._judge([exchanges[row] for row in spoken]), strict=True):
-            judgements[row] = judgement
+            is_number = judgement.score is None or math.isfinite(judgement.score)
+            judgements[row] = judgement if is_number else Judgement(None, "not a finite score")
         return judgements
 
     @abstractmethod
@@ -90,9 +92,9 @@ def parse_rating(reply: str) -> Judgement:
     """
     The rating in a reply, where it is the only number: `4`, `Rating: 4`, `4/5` or `4 out of 5`. A reply with another
     number, such as `3 or 4`, `3.5` or `7`, has no rating, and neither has one without a number. What a model thinks
-    before it replies (`<think>...</think>`) does not count, also where it was cut off.
+    before it replies (`<think>...</think>`) does not count, also where it was cut off or begun by the prompt.
     """
-    text = re.sub(r"<think>.*?(</think>|\Z)", " ", reply, flags=re.DOTALL)
+    text = re.sub(r"\A.*</think>|<think>.*", " ", reply, flags=re.DOTALL)
     text = re.sub(r"(?<![\w.,/-])([1-5])\**\s*(?:/|out\s+of)\s*5(?![\w/-]|[.,]\d)", r" \1 ", text)
     text = re.sub(r"(?<![\w.,/-])1\s*(?:-|–|to)\s*5(?![\w/-]|[.,]\d)", " ", text)  # "from 1 to 5"
     words = [word.strip("*_\"'`.,;!?") for word in re.split(r"[\s:={}<>()\[\]|]+", text)]

@@ -1,5 +1,6 @@
 """Which continuations of a prompt are chosen and rejected."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +26,23 @@ class Thresholds:
         max_auto_bleu (`float`, *optional*, defaults to 0.2):
             A text with a higher auto-BLEU₂ repeats itself. It is never chosen, and rejected before others, whatever
             its score: repetition is likely, and judges of likelihood prefer it.
+
+    Raises:
+        ValueError: a threshold is not a number, or the margin or auto-BLEU is negative.
     """
 
     min_score: float | None = None
     max_score: float | None = None
     min_margin: float = 0.0
     max_auto_bleu: float = 0.2
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value is not None and math.isnan(value):
+                raise ValueError(f"`{name}` must be a number, got {value}.")
+        for name in ("min_margin", "max_auto_bleu"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
 
 
 def choose_pair(
