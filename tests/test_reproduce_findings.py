@@ -171,22 +171,23 @@ def test_preferences_among_its_own_continuations_are_made_aligned_with_and_score
     monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
     judges = runs.Judges("an-asr-model", "a-text-lm", "<begin>", num_prompts=5)
     runs.complete_run(runs.Judged(aligns=True), tmp_path / "own-1", seed=1, minutes=3, judges=judges)
-    names = ["make_preferences.py", "align_dpo.py"] + ["evaluate_model.py"] * 5
+    names = ["make_preferences.py", "align_dpo.py"] + ["evaluate_model.py"] * 2
     assert [Path(command[4]).name for command in called] == names
-    options = [dict(zip(command[5::2], command[6::2], strict=True)) for command in called]
+    texts = [" ".join(command[5:]).split("--")[1:] for command in called]
+    options = [{f"--{text.split()[0]}": " ".join(text.split()[1:]) for text in of_command} for of_command in texts]
     names = ("model", "asr_model", "judge_model", "judge_start_token", "num_prompts", "seed")
     values = ["quickstart:model", "an-asr-model", "a-text-lm", "<begin>", "5", "1"]
     assert [options[0][f"--{name}"] for name in names] == values
     recipe = yaml.safe_load(Path(options[1]["--config"]).read_text())
     assert recipe["dataset_name"] == options[0]["--output_dir"] == str(tmp_path / "own-1" / "pairs")
     assert recipe["model_name_or_path"] == "quickstart:model"
-    assert [option["--task"] for option in options[2:]] == [*runs.BENCHMARKS, "genppl", "auto_bleu"]
+    assert [option["--task"] for option in options[2:]] == [" ".join(runs.BENCHMARKS), "genppl auto_bleu"]
     assert {option["--model"] for option in options[2:]} == {str(tmp_path / "own-1")}
     assert (options[-1]["--data"], options[-1]["--start_token"]) == (runs.HELD_OUT, "<begin>")
 
     called.clear()
     runs.complete_run(runs.Judged(aligns=False), tmp_path / "quickstart-1", seed=1, minutes=3, judges=judges)
-    assert [Path(command[4]).name for command in called] == ["evaluate_model.py"] * 5
+    assert [Path(command[4]).name for command in called] == ["evaluate_model.py"] * 2
     assert {command[6] for command in called} == {"quickstart:model"}
 
 

@@ -218,17 +218,18 @@ def _make_judged(run: Judged, folder: Path, seed: int, judges: Judges) -> None:
         _run("make_preferences.py", source | judge | sampling | common)
         _launch("align_dpo.py", "quickstart-dpo.yaml", folder, OWN_DPO | {"seed": seed, "dataset_name": pairs})
         model = str(folder)
-    for task, data in BENCHMARKS.items():
-        _run("evaluate_model.py", {"model": model, "task": task, "data": data, "output_dir": evaluation})
+    scored = {"model": model, "output_dir": evaluation}
+    _run("evaluate_model.py", scored | {"task": [*BENCHMARKS], "data": [*BENCHMARKS.values()]})
     text_lm = {"text_lm": judges.judge_model, "start_token": judges.start_token}
-    for task in ("genppl", "auto_bleu"):
-        options = {"model": model, "task": task, "data": HELD_OUT, "output_dir": evaluation}
-        _run("evaluate_model.py", options | text_lm | common)
+    _run("evaluate_model.py", scored | {"task": ["genppl", "auto_bleu"], "data": HELD_OUT} | text_lm | common)
 
 
 def _run(script: str, options: dict[str, Any]) -> None:
-    given = ((name, value) for name, value in options.items() if value is not None)
-    _accelerate(script, *(text for name, value in given for text in (f"--{name}", str(value))))
+    arguments = []
+    for name, value in options.items():
+        if value is not None:
+            arguments += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    _accelerate(script, *arguments)
 
 
 def _launch(script: str, recipe: str, folder: Path, overrides: dict[str, Any]) -> None:
