@@ -62,7 +62,7 @@ def parse_arguments(
         parser = HfArgumentParser(dataclasses, **options)
         _check_known(parser, args, launches)
         return parser.parse_args_into_dataclasses(args)
-    from .training.arguments import RecipeParser
+    from .recipe_parser import RecipeParser
 
     if "--help" in args or "-h" in args:
         names = " and ".join(f"{library.__module__.split('.')[0]}.{library.__name__}" for library in libraries)

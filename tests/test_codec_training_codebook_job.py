@@ -207,5 +207,5 @@ def test_the_encoder_of_a_codec_is_taken(job, tiny_codec, tmp_path):
 def test_a_card_needs_all_measures(job):
     job.run(LOCAL)
     (Path(job.output_dir) / "codebook.json").write_text('{"num_frames": 3}')
-    with pytest.raises(ValueError, match="codebook.json' is not as `fit_codebook.py` writes it"):
+    with pytest.raises(ValueError, match="codebook.json' is not as `slam-hf fit-codebook` writes it"):
         render_codec_card(job.output_dir, "user/codec")

@@ -122,7 +122,7 @@ def test_texts_are_beside_their_recording(write, texts, expected):
     ],
 )
 def test_a_malformed_text_is_a_counted_skip(write, monkeypatch, name, content, detail):
-    monkeypatch.setattr(tar_shards, "MAX_TEXT_BYTES", 1000 if name == "1.txt" else 2**20)
+    monkeypatch.setattr(tar_shards, "MAX_MEMBER_BYTES", 1000 if name == "1.txt" else 2**20)
     path = write(make_tar(member("1.flac", flac()), member(name, content), member("2.flac", flac())))
 
     skipped, recording = list_tar_shards(path)

@@ -287,7 +287,8 @@ def attacked(folder, tmp_path_factory):
     """A Hub after folders with planted files, and folders with a file replaced by a link, were pushed; the errors."""
     root = tmp_path_factory.mktemp("attacked")
     shutil.copytree(folder / "model", root / "folder-planted")
-    contents = (b"{}", b"[]", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WAVE")
+    png, wav = b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WAVE"
+    contents = (b"{}", b"[]", png, wav, png)
     for name, content in zip(OPTIONAL_FILES, contents, strict=True):
         (root / "folder-planted" / name).write_bytes(content)
     corpus = root / "corpus-planted"
@@ -379,4 +380,4 @@ def test_a_codec_on_this_machine_must_be_published_first(push, folder, tmp_path)
     config["codec"] = {"name_or_path": str(folder / "codec"), "revision": None}
     (tmp_path / "model" / "processor_config.json").write_text(json.dumps(config))
     error = push("--repo_id", "user/model", "--folder", str(tmp_path / "model"))
-    assert f"Publish the codec first, `hub_scripts/push_to_hub.py --folder {folder / 'codec'}" in error
+    assert f"Publish the codec first, `slam-hf push --folder {folder / 'codec'}" in error

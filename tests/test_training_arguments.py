@@ -9,7 +9,8 @@ from transformers import TrainingArguments
 from trl import DPOConfig
 
 from slam_hf import SpeechLMConfig, SpeechLMForCausalLM
-from slam_hf.training.arguments import CorpusConfig, ModelArguments, PretrainArguments, RecipeParser
+from slam_hf.recipe_parser import RecipeParser
+from slam_hf.training.arguments import CorpusConfig, ModelArguments, PretrainArguments
 from slam_hf.training.budget import HORIZON, set_budget
 from slam_hf.training.preferences import AlignArguments
 

@@ -163,7 +163,7 @@ def test_texts_without_text_are_left_out_and_counted(tokenizer, capsys, streamin
 
 def test_a_corpus_without_a_usable_row_is_refused(tokenizer):
     rows = [{**row, "aligned_text": None} for row in utterances(3)]
-    with pytest.raises(ValueError, match=r"no row can be used: 3 × no times of words. hub_scripts/align_text.py adds"):
+    with pytest.raises(ValueError, match=r"no row can be used: 3 × no times of words. `slam-hf align-text` adds"):
         check_documents(aligned(rows), corpus("interleaved"), tokenizer, INTERLEAVING)
     with pytest.raises(ValueError, match="no row that can be used"):
         empty = check_documents(aligned(rows, streaming=True), corpus("interleaved"), tokenizer, INTERLEAVING)
@@ -173,7 +173,7 @@ def test_a_corpus_without_a_usable_row_is_refused(tokenizer):
 @pytest.mark.parametrize(
     ("modality", "columns", "message"),
     [
-        ("interleaved", {"units": [[1]], "durations": [[1]]}, "`aligned_text` is missing. hub_scripts/align_text.py"),
+        ("interleaved", {"units": [[1]], "durations": [[1]]}, "`aligned_text` is missing. `slam-hf align-text`"),
         ("interleaved", {"units": [[1]]}, "`durations` and `aligned_text` are missing"),
         ("text", {"units": [[1]]}, "`text` is missing. Name its column of text: `text_column`"),
         ("text", {"text": [3]}, "row 0: `text` must be text, got int64"),

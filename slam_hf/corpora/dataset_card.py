@@ -102,7 +102,7 @@ def render_dataset_card(folder: str | os.PathLike, repo_id: str, license: str | 
     check_license(license)
     path = Path(folder) / "README.md"
     if not path.is_file():
-        raise FileNotFoundError(f"'{folder}' has no README.md: `hub_scripts/tokenize_corpus.py` writes it.")
+        raise FileNotFoundError(f"'{folder}' has no README.md: `slam-hf tokenize` writes it.")
     content = path.read_text("utf-8").replace(_LOCAL_PATH, repo_id)
     if license is None:
         return DatasetCard(content)

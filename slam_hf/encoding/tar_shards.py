@@ -26,7 +26,7 @@ MAX_HEADER_BYTES = 2**16
 MAX_PADDING_BYTES = 2**20
 """Maximum size of the zeros after the end of an archive. An interrupted download may leave many more."""
 
-MAX_TEXT_BYTES = 2**24
+MAX_MEMBER_BYTES = 2**24
 """Maximum size of the text of a sample."""
 
 BLOCK_BYTES = 2**20
@@ -235,7 +235,7 @@ def _read_text(
         extension = _extension(member.name).removeprefix(".")
         if extension != "json" and extension not in TEXT_EXTENSIONS:
             continue
-        if member.size > MAX_TEXT_BYTES:
+        if member.size > MAX_MEMBER_BYTES:
             raise ValueError(f"its .{extension} has {member.size} bytes")
         file.seek(member.start)
         try:

@@ -83,7 +83,7 @@ def render_codec_card(folder: str | os.PathLike, repo_id: str, license: str | No
 
 
 def _describe_codebook(path: Path) -> Iterator[tuple[str, str]]:
-    """The measures that `fit_codebook.py` has left beside a codec, as rows of a table."""
+    """The measures that `slam-hf fit-codebook` has left beside a codec, as rows of a table."""
     if not path.is_file():
         return
     content = read_json(path)
@@ -104,7 +104,7 @@ def _describe_codebook(path: Path) -> Iterator[tuple[str, str]]:
         for name, rate in held_out["edit_rate"].items():
             yield f"unit edit rate, {EDIT_RATES[name]}", f"{rate:.2f}"
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{path}' is not as `fit_codebook.py` writes it ({error!r}). Remove it.") from error
+        raise ValueError(f"'{path}' is not as `slam-hf fit-codebook` writes it ({error!r}). Remove it.") from error
 
 
 def _describe_voices(vocoder: UnitHifiGanConfig) -> Iterator[tuple[str, str, str]]:

@@ -47,7 +47,7 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
     if os.path.isdir(name) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ValueError(
             f"The processor names its codec by a folder, '{name}', which is not on the Hub. Publish the codec first, "
-            f"`hub_scripts/push_to_hub.py --folder {resolve_path(name)} --repo_id <user>/<codec>`, and then name it: "
+            f"`slam-hf push --folder {resolve_path(name)} --repo_id <user>/<codec>`, and then name it: "
             "`--codec <user>/<codec>`."
         )
     if codec is not None or not re.fullmatch("[0-9a-f]{40}", revision or ""):

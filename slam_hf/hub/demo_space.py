@@ -61,7 +61,7 @@ def demo_space(
         if named is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", named):
             raise ValueError(
                 f"'{named}' is not the name of a repository, `user/name`. A Space loads what is on the Hub: publish "
-                "it first, `hub_scripts/push_to_hub.py --folder`."
+                "it first, `slam-hf push --folder`."
             )
     try:
         commit = HfApi().model_info(name, revision=revision or None).sha

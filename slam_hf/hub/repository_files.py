@@ -58,7 +58,7 @@ def publishable_files(folder: Path) -> list[Path]:
         raise ValueError(
             f"'{folder}' holds a model of type {model_type!r} (in config.json), neither a SpeechLM nor a unit codec."
         )
-    require_files(folder, required, "`hub_scripts/convert_checkpoint.py` completes such a folder.")
+    require_files(folder, required, "`slam-hf convert` completes such a folder.")
     weights = weight_names(folder)
     require_files(folder, weights, "`save_pretrained` of the model writes safetensors.")
     optional = [name for name in (*OPTIONAL_FILES, CODEBOOK, WEIGHTS_INDEX) if os.path.lexists(folder / name)]
@@ -85,14 +85,14 @@ def stage_corpus(corpus: Path, folder: Path, with_reports: bool = False) -> list
         ValueError: a file is a link or damaged, or the shards do not fit the card.
     """
     if not (corpus / "data").is_dir():
-        raise FileNotFoundError(f"'{corpus}' lacks data/*.parquet, which `tokenize_corpus.py` writes.")
-    require_files(corpus, ["README.md"], "`tokenize_corpus.py` writes the card.")
+        raise FileNotFoundError(f"'{corpus}' lacks data/*.parquet, which `slam-hf tokenize` writes.")
+    require_files(corpus, ["README.md"], "`slam-hf tokenize` writes the card.")
     stage([corpus / "README.md"], folder)
     try:
         splits = DatasetCard.load(folder / "README.md").data["dataset_info"]["splits"]
         num_rows = {str(split["name"]): split["num_examples"] for split in splits}
     except (LookupError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"'{corpus / 'README.md'}' does not list the splits as `tokenize_corpus.py` does.") from error
+        raise ValueError(f"'{corpus / 'README.md'}' does not list the splits as `slam-hf tokenize` does.") from error
     for split, expected in num_rows.items():
         pattern = rf"{re.escape(split)}-\d{{5}}-of-\d{{5}}\.parquet"
         names = sorted(name for name in os.listdir(corpus / "data") if re.fullmatch(pattern, name))

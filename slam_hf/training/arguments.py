@@ -3,66 +3,27 @@
 import json
 import math
 import os
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
 from ..configuration_speech_lm import SpeechLMConfig
 from ..corpora.interleaving import METHODS
 from ..evaluation.tasks import pair_tasks
 from ..public_names import PREFIX, is_hub_id
 from ..quickstart import resolve_path
+from ..recipe_parser import check_keys
 from ..unit_vocabulary import MAX_UNITS, NUM_SPECIAL_TOKENS
 
-
-ALTERNATIVES = (
-    ("base_config", "model_name_or_path"),
-    ("max_steps", "num_train_epochs", "max_train_tokens", "max_train_hours"),
-    ("validation_split", "validation_documents"),
-    ("vocoder_config", "init_from"),
-)
-"""Arguments that exclude each other. One on the command line replaces those of its group in the recipe."""
 
 MODALITIES = ("speech", "text", "interleaved")
 
 MAX_TRAINED_UNITS = MAX_UNITS - NUM_SPECIAL_TOKENS
 """The ids of units and of two special tokens are stored as uint16."""
-
-
-class RecipeParser(TrlParser):
-    """TRL's parser, but it refuses unknown keys in a recipe, and an argument on the command line also replaces its
-    alternatives in the recipe: `--model_name_or_path` replaces `base_config`."""
-
-    _given: frozenset[str] = frozenset()
-
-    def parse_args_and_config(self, args: Iterable[str] | None = None, **options: bool) -> tuple:
-        args = sys.argv[1:] if args is None else list(args)
-        args = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
-        names = (arg.partition("=")[0].strip("-").replace("-", "_") for arg in args if arg.startswith("--"))
-        self._given = frozenset(names)
-        try:
-            return super().parse_args_and_config(args, **options)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            recipe = args[args.index("--config") + 1]
-            raise ValueError(f"The recipe '{recipe}' is not YAML: {' '.join(str(error).split())}.") from error
-
-    def set_defaults_with_config(self, **recipe: Any) -> list[str]:
-        known = {argument.name for group in self.dataclass_types for argument in fields(group)}
-        _check_keys(recipe, known, "The recipe")
-        replaced = {name for group in ALTERNATIVES if self._given & set(group) for name in group}
-        if "base_config" in self._given:
-            replaced |= {"model_revision", "rope_theta"}  # of another model
-        if "model_name_or_path" in self._given:
-            replaced.add("text_tokenizer")
-        return super().set_defaults_with_config(**{k: v for k, v in recipe.items() if k not in replaced})
 
 
 @dataclass
@@ -307,7 +268,7 @@ class PretrainArguments:
 
 def _as_corpus(corpus: Any) -> CorpusConfig:
     if isinstance(corpus, dict):
-        _check_keys(corpus, {argument.name for argument in fields(CorpusConfig)}, "A corpus of `datasets`")
+        check_keys(corpus, {argument.name for argument in fields(CorpusConfig)}, "A corpus of `datasets`")
         if "path" not in corpus:
             raise ValueError(f"A corpus of `datasets` has no `path`: {corpus}.")
         return CorpusConfig(**corpus)
@@ -329,18 +290,11 @@ def _read_mapping(name: str, value: Any) -> dict | None:
 
 def _check_base_config(base_config: dict[str, Any]) -> None:
     model_type = base_config.get("model_type", "qwen2")
-    _check_keys([model_type], CONFIG_MAPPING, "`base_config`", "model type")
+    check_keys([model_type], CONFIG_MAPPING, "`base_config`", "model type")
     try:
         config = SpeechLMConfig(base_config=dict(base_config)).base_config
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(f"`base_config` is not a configuration of {model_type}: {error}") from error
     # transformers moves or renames what it knows, and stores any other key, which no model reads.
     known = {"model_type", "_name_or_path"} | {argument.name for argument in fields(config)} | {*config.attribute_map}
-    _check_keys(base_config.keys() & (vars(config).keys() - known), known, "`base_config`")
-
-
-def _check_keys(keys: Iterable[str], known: Iterable[str], where: str, kind: str = "key") -> None:
-    for key in keys:
-        if key not in known:
-            (nearest,) = get_close_matches(str(key), known, n=1, cutoff=0)
-            raise ValueError(f"{where} has an unknown {kind} '{key}'. Did you mean '{nearest}'?")
+    check_keys(base_config.keys() & (vars(config).keys() - known), known, "`base_config`")

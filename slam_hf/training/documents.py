@@ -32,7 +32,7 @@ FEATURES = {
 
 HINTS = {
     "text": " Name its column of text: `text_column`.",
-    "interleaved": " hub_scripts/align_text.py adds the times of words.",
+    "interleaved": " `slam-hf align-text` adds the times of words.",
 }
 
 NOT_TEXT = "a text that holds a token of speech"
