@@ -33,7 +33,7 @@ from slam_hf.codec_training.voice_crops import VoiceCrops, hold_out
 from slam_hf.codec_training.voice_recordings import check_voices, list_voices, prepare_recordings
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.encoding.codec_identity import describe_codec
-from slam_hf.encoding.job_state import claim_folder
+from slam_hf.encoding.job_state import check_unclaimed, claim_folder
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.source_arguments import VoiceSourceArguments
@@ -41,6 +41,7 @@ from slam_hf.folder_lock import lock_folder
 from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.repository_files import CODEBOOK
 from slam_hf.judging.transcription import load_recogniser
+from slam_hf.loading_utils import find_file
 from slam_hf.processes import LONGEST_WAIT
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.remote_files import local_path
@@ -69,6 +70,7 @@ def train(source_args: VoiceSourceArguments, args: VocoderArguments, accelerator
     if state.is_main_process:
         settings = {name: value for name, value in asdict(args).items() if name not in CHANGEABLE}
         settings["codec"] = describe_codec(codec).weights
+        check_unclaimed(folder, "training", ("config.json", "README.md"))
         claim_folder(folder / "training", settings, "the training of a vocoder")
 
     rules = PieceRules(Segmentation(max_seconds=args.max_seconds))
@@ -99,7 +101,7 @@ def train(source_args: VoiceSourceArguments, args: VocoderArguments, accelerator
     trained, progress = train_vocoder(args, accelerator, codec, vocoder, crops, validation, held_out)
     if state.is_main_process:
         trained.save_pretrained(folder)
-        if (measures := Path(args.codec) / CODEBOOK).is_file():  # for the card
+        if measures := find_file(args.codec, CODEBOOK, args.codec_revision):  # for the card
             shutil.copyfile(measures, folder / CODEBOOK)
         rates = {} if recogniser is None else word_error_rates(trained, validation, held_out, recogniser)
         save_vocoder_record(args, source_args, accelerator, crops, progress, rates)

@@ -169,6 +169,17 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
         raise ValueError(f"'{folder}' cannot be loaded: {error}") from error
 
 
+def find_file(name: str | os.PathLike, file: str, revision: str | None = None) -> str | None:
+    """The path of a file in a folder, on the Hub or in what comes with the package; `None` where it is not there."""
+    return cached_file(
+        os.fspath(resolve_quickstart(name)),
+        file,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+
+
 def resolve_quickstart(name: str | os.PathLike | None) -> str | os.PathLike | None:
     """The path of `quickstart:<path>`, which comes with the package. Other names are returned unchanged."""
     if not isinstance(name, str) or not name.startswith(PREFIX):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
-from transformers.utils import cached_file
 
 from .atomic_write import atomic_write
+from .loading_utils import find_file
 from .public_names import is_hub_id, is_local, public_name
 
 
@@ -196,13 +196,7 @@ def read_run_records(name_or_path: str | os.PathLike, revision: str | None = Non
     Raises:
         ValueError: the file does not hold records.
     """
-    path = cached_file(
-        str(name_or_path),
-        RUN_RECORD_NAME,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    path = find_file(name_or_path, RUN_RECORD_NAME, revision)
     if path is None:
         return []
     try:

@@ -158,6 +158,12 @@ def test_recordings_without_speech_give_no_codebook_and_say_why(tmp_path):
         ({"layers": [2, 5]}, "`layers` must be from 1 to 4, the last of '.*hubert-25hz'; got 2, 5"),
         ({"layers": []}, "got none"),
         ({"num_units": [16, 5_000]}, "frames, and 5,000 units need at least as many. Take more recordings"),
+        ({"layers": [1, 2, 1]}, "`layers` must hold different numbers; got 1, 2, 1"),
+        ({"num_units": [0]}, "`num_units` must be at least 1, got 0"),
+        ({"num_units": [8, 70_000]}, "got 70,?000"),
+        ({"frame_share": 2.0}, "`frame_share` must be above 0 and at most 1; got 2.0"),
+        ({"max_hours": 0.0}, "`iterations` and `max_hours` must be positive"),
+        ({"num_held_out": -1}, "`num_held_out` at least 0"),
         ({"max_frames": 10}, "`max_frames` is 10, and 16 units need at least as many"),
     ],
 )

@@ -133,7 +133,7 @@ def test_other_units_begin_with_the_mean_embedding_of_the_same_frames(tiny_codec
     waveform = load_audio(recordings[0], 16_000)[: 640 * 100]
     theirs = tiny_codec.encode(torch.from_numpy(waveform)[None]).audio_codes[0, 0]
     ours = torch.arange(100) % 4  # units of another codec
-    samples = (waveform * 32767).round().astype(np.int16)
+    samples = (waveform * 2**15).round().astype(np.int16)
     voice = Voice("a", None, None, None, ours[None].numpy().astype(np.uint16), samples)
     before = earlier()
     vocoder = adapt_vocoder(before, tiny_codec, tiny_codec, [voice], [], [])

@@ -36,12 +36,12 @@ def test_a_crop_has_the_units_and_the_samples_of_the_same_frames():
     starts = set()
     for number in range(200):
         row = crops[number]
-        recording, start = divmod(round(row["waveforms"][0].item() * 32767), 1000)
+        recording, start = divmod(round(row["waveforms"][0].item() * 2**15), 1000)
         starts.add((recording, start))
         version = row["units"][0].item() - 100 * recording - start
         assert version in (0, 50)
         assert row["units"].tolist() == [100 * recording + start + version + frame for frame in range(4)]
-        assert (row["waveforms"] * 32767).round().tolist() == np.repeat(
+        assert (row["waveforms"] * 2**15).round().tolist() == np.repeat(
             1000 * recording + start + np.arange(4), 4
         ).tolist()
         assert row["speakers"] == 0

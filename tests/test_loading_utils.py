@@ -18,7 +18,7 @@ from slam_hf import (
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
 from slam_hf.corpora.alignment.aligners import CtcAligner, WhisperAligner
 from slam_hf.judging.transcription import load_recogniser
-from slam_hf.loading_utils import SafeLoadingMixin, naming_damaged_files
+from slam_hf.loading_utils import SafeLoadingMixin, find_file, naming_damaged_files
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -237,3 +237,15 @@ def test_damaged_files_of_other_models_are_named(tmp_path):
     for load in loads:
         with pytest.raises(ValueError, match=f"'{tmp_path}/config.json' is damaged"):
             load()
+
+
+def test_a_file_is_found_in_a_folder_on_the_hub_and_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--user--codec" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "codebook.json").write_text("{}")
+    assert find_file(snapshot, "codebook.json") == str(snapshot / "codebook.json")
+    assert find_file("user/codec", "codebook.json", COMMIT) == str(snapshot / "codebook.json")
+    assert find_file("quickstart:codec", "config.json").endswith("/codec/config.json")
+    for name in (snapshot, "user/codec", "quickstart:codec"):
+        assert find_file(name, "missing.json", COMMIT) is None

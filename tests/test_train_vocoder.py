@@ -9,6 +9,7 @@ import soundfile
 import torch
 import train_vocoder
 from accelerate.state import AcceleratorState
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from slam_hf import HubertUnitCodec, load_audio
@@ -77,8 +78,15 @@ def train(data: Path, output_dir: Path, source: dict | None = None, **options) -
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train(data, folder, {"style_column": "style"})
+    train(data, folder, {"style_column": "style"}, logging_steps=3)
     return folder
+
+
+def read_logs(folder: Path) -> list[dict[str, float]]:
+    """The logs in the last checkpoint, without the seconds."""
+    with safe_open(list_checkpoints(folder / "checkpoints")[-1], framework="pt") as file:
+        (progress,) = file.metadata().values()
+    return [log | {"seconds": 0} for log in json.loads(progress)["logs"]]
 
 
 def test_the_result_is_a_codec_with_the_voices(trained, data):
@@ -120,7 +128,7 @@ def test_the_run_is_recorded(trained):
     assert len(original) == len(made) == 75 * 640
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(trained, data, tmp_path, monkeypatch):
+def test_an_interrupted_training_ends_with_the_same_weights_and_figures(trained, data, tmp_path, monkeypatch):
     shutil.copytree(trained / "recordings", tmp_path / "recordings")
 
     def fail(*args):
@@ -128,10 +136,11 @@ def test_an_interrupted_training_ends_with_the_same_weights(trained, data, tmp_p
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("slam_hf.codec_training.vocoder_trainer.adversarial_losses", count_down(3, fail))
-        train(data, tmp_path, {"style_column": "style"})
+        train(data, tmp_path, {"style_column": "style"}, logging_steps=3)
     assert [path.name[:14] for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-000000002"]
     assert not (tmp_path / "model.safetensors").exists()
-    train(data, tmp_path, {"style_column": "style"})
+    train(data, tmp_path, {"style_column": "style"}, logging_steps=3)
+    assert read_logs(tmp_path) == read_logs(trained)
     expected, found = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -232,6 +241,13 @@ def test_silence_is_not_trained_on(data, tmp_path):
         train(data, tmp_path / "out", {"source": str(tmp_path), "layout": "folder", "speaker_column": None})
 
 
+@pytest.mark.parametrize("name", ["config.json", "README.md"])
+def test_other_files_are_not_replaced(data, tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=f"holds {name}, which this job has not written and would replace"):
+        train(data, tmp_path)
+
+
 def test_one_recording_is_not_enough(data, tmp_path):
     shutil.copy(data / "speech" / "ben" / "1.wav", tmp_path)
     with pytest.raises(ValueError, match="there is only one of each voice"):
@@ -266,7 +282,7 @@ def test_versions_of_the_recordings_are_trained_on(data, tmp_path):
     codec = HubertUnitCodec.from_pretrained(data / "codec")
     for voice in (recordings[index] for index in range(len(recordings))):
         waveform, _ = soundfile.read(data / voice.id, dtype="float32")
-        assert np.abs(voice.waveform() - waveform).max() < 1e-4
+        assert np.array_equal(voice.waveform(), waveform)
         for number, units in enumerate(voice.units):
             heard = Augmentation(number)(voice.id, waveform) if number else waveform
             assert codec.encode(torch.from_numpy(heard)[None]).audio_codes[0, 0].tolist() == units.tolist()

@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..atomic_write import atomic_write
 from ..conversion import read_hubert, read_preprocessor
 from ..encoding.codec_identity import describe_codec
-from ..encoding.job_state import read_state
+from ..encoding.job_state import check_unclaimed, read_state
 from ..encoding.ledger import Ledger
 from ..encoding.reading import PieceRules
 from ..encoding.recordings import SkipReason, count_reasons, list_reasons, skip_report
@@ -34,6 +34,7 @@ from ..loading_utils import naming_damaged_files, resolve_quickstart
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..processing_speech_lm import load_codec
 from ..public_names import public_name
+from ..unit_vocabulary import check_num_units
 from .codebook_report import HeldOutUnits, plot_report, read_held_out
 from .frame_sample import SampledStates, SamplePlan, SelectedPart, plan_sample, read_frames
 from .kmeans import Codebook, fit_codebook
@@ -106,6 +107,18 @@ class CodebookJob(ResumableJob):
     license: str | None = None
     rules: PieceRules = field(default=RULES)
 
+    def __post_init__(self):
+        for name in ("layers", "num_units"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"`{name}` must hold different numbers; got {', '.join(map(str, values)) or 'none'}.")
+        for size in self.num_units:
+            check_num_units(size)
+        if self.iterations < 1 or self.num_held_out < 0 or not self.max_hours > 0:
+            raise ValueError("`iterations` and `max_hours` must be positive, and `num_held_out` at least 0.")
+        if self.frame_share is not None and not 0 < self.frame_share <= 1:
+            raise ValueError(f"`frame_share` must be above 0 and at most 1; got {self.frame_share}.")
+
     title = "a codebook"
     progress = "Encoding"
 
@@ -117,14 +130,7 @@ class CodebookJob(ResumableJob):
         return [self.source.source, self.encoder]
 
     def check_folder(self) -> None:
-        if open_folder(self.folder).exists(""):
-            return
-        files = open_folder(self.output_dir)
-        if foreign := [name for name in ("config.json", "README.md", REPORT) if files.exists(name)]:
-            raise FileExistsError(
-                f"'{self.output_dir}' holds {foreign[0]}, which this job has not written and would replace. Choose "
-                "another folder."
-            )
+        check_unclaimed(self.output_dir, ".codebook/sample", ("config.json", "README.md", REPORT))
 
     def load(self) -> None:
         self._codec()
@@ -312,9 +318,9 @@ def _load_encoder(name: str, revision: str, do_normalize: bool | None) -> tuple[
 def _load_codec(name: str, revision: str, do_normalize: bool | None, layers: tuple[int, ...]) -> HubertUnitCodec:
     """A codec with the encoder up to the last of some layers, and a codebook that means nothing."""
     encoder, options = _load_encoder(name, revision, do_normalize)
-    if not layers or not all(1 <= layer <= encoder.config.num_hidden_layers for layer in layers):
+    if not all(1 <= layer <= encoder.config.num_hidden_layers for layer in layers):
         raise ValueError(
             f"`layers` must be from 1 to {encoder.config.num_hidden_layers}, the last of '{name}'; got "
-            f"{', '.join(map(str, layers)) or 'none'}."
+            f"{', '.join(map(str, layers))}."
         )
     return HubertUnitCodec.from_parts(encoder, torch.zeros(1, encoder.config.hidden_size), max(layers), **options)

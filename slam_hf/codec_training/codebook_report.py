@@ -11,7 +11,7 @@ import torch
 from transformers.utils import is_matplotlib_available
 
 from ..encoding.ledger import ChunkKey, Ledger
-from ..encoding.piece_batches import MAX_SAMPLE
+from ..encoding.piece_batches import SAMPLE_SCALE
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from .disturbances import disturb
 from .kmeans import nearest
@@ -26,7 +26,7 @@ def read_held_out(ledger: Ledger, keys: Sequence[ChunkKey]) -> Iterator[dict[str
     """The rows of `VOICE_ROW_SCHEMA` in a ledger, with `audio` as waveforms in float32."""
     for key in keys:
         for row in ledger.read_rows(key).to_pylist():
-            samples = np.frombuffer(row["audio"], np.int16).astype(np.float32) / MAX_SAMPLE
+            samples = np.frombuffer(row["audio"], np.int16).astype(np.float32) / SAMPLE_SCALE
             yield row | {"audio": torch.from_numpy(samples)}
 
 

@@ -25,11 +25,13 @@ _KEY = "slam_hf.vocoder_training"
 
 @dataclass
 class Progress:
-    """How far a training is: steps, seconds of training, and what was logged and measured so far."""
+    """How far a training is: steps, seconds of training, what was logged and measured so far, and the losses since the
+    last log."""
 
     step: int = 0
     seconds: float = 0.0
     logs: list[dict[str, float]] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -8,7 +8,6 @@ from accelerate import Accelerator
 from transformers.utils import is_matplotlib_available
 
 from ..encoding.source_arguments import VoiceSourceArguments
-from ..loading_utils import resolve_quickstart
 from ..run_record import (
     CorpusRecord,
     Reference,
@@ -78,7 +77,7 @@ def save_vocoder_record(
             package: metadata.version(package) for package in ("slam-hf", "torch", "transformers", "accelerate")
         },
     )
-    save_run_records([*read_run_records(resolve_quickstart(args.codec), args.codec_revision), record], args.output_dir)
+    save_run_records([*read_run_records(args.codec, args.codec_revision), record], args.output_dir)
     save_vocoder_curve(progress.logs, Path(args.output_dir) / "training_curve.png")
 
 

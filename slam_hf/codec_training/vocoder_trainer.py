@@ -138,7 +138,7 @@ def train_vocoder(
             save_samples(folder / "samples", progress.step, trained, validation, held_out, args.num_samples, log_mel)
 
     counts = {"speakers": vocoder.config.num_speakers, "styles": vocoder.config.num_styles}
-    before, started, sums = progress.seconds, time.monotonic(), {}
+    before, started = progress.seconds, time.monotonic()
     total, unit = (args.max_steps, "step") if args.max_steps else (round(3600 * args.max_train_hours), "s")
     position = progress.step if args.max_steps else progress.seconds
     with tqdm(desc="Training", total=total, initial=int(position), unit=unit, disable=not is_main) as bar:
@@ -184,13 +184,13 @@ def train_vocoder(
             progress.seconds = _same_everywhere(before + time.monotonic() - started, accelerator)
             bar.update(1 if args.max_steps else int(progress.seconds) - bar.n)
             for name, value in {"loss": loss, **losses}.items():
-                sums.setdefault(name, []).append(value.item())
-            if not all(math.isfinite(values[-1]) for values in sums.values()):
+                progress.losses.setdefault(name, []).append(value.item())
+            if not all(math.isfinite(values[-1]) for values in progress.losses.values()):
                 raise NotFiniteError(_diverged(folder, progress.step, "the loss is not a finite number"))
             if progress.step % args.logging_steps == 0:
-                means = {name: sum(values) / len(values) for name, values in sums.items()}
+                means = {name: sum(values) / len(values) for name, values in progress.losses.items()}
                 progress.logs.append({"step": progress.step, "seconds": progress.seconds, **means})
-                sums = {}
+                progress.losses = {}
                 bar.set_postfix({"mel": f"{means['mel_loss']:.3f}"})
             is_last = _share(args, progress) >= 1
             if progress.step % args.eval_steps == 0 or is_last:

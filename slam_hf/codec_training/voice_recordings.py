@@ -13,7 +13,7 @@ from ..atomic_write import atomic_write
 from ..encoding.codec_identity import describe_codec
 from ..encoding.job_state import claim_folder, job_name, make_settings
 from ..encoding.ledger import ChunkKey, Ledger
-from ..encoding.piece_batches import MAX_SAMPLE
+from ..encoding.piece_batches import SAMPLE_SCALE
 from ..encoding.progress import JobProgress
 from ..encoding.reading import PieceRules
 from ..encoding.recordings import Skipped, count_reasons, list_reasons, skip_report
@@ -54,7 +54,7 @@ class Voice:
 
     def waveform(self, start: int = 0, end: int | None = None) -> np.ndarray:
         """Samples `start` to `end`, between -1 and 1, float32."""
-        return self.samples[start:end].astype(np.float32) / MAX_SAMPLE
+        return self.samples[start:end].astype(np.float32) / SAMPLE_SCALE
 
 
 class VoiceRecordings:

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.utils.hub import cached_file
 
 from ..configuration_hubert_unit_codec import check_encoder_config
-from ..loading_utils import naming_damaged_files, read_json
+from ..loading_utils import find_file, naming_damaged_files, read_json
 
 
 def read_hubert(name: str | os.PathLike, revision: str = "main") -> PreTrainedModel:
@@ -32,12 +31,4 @@ def read_hubert(name: str | os.PathLike, revision: str = "main") -> PreTrainedMo
 def read_preprocessor(name: str | os.PathLike, revision: str = "main") -> dict[str, Any]:
     """The `preprocessor_config.json` of an encoder on the Hub or in a folder, or `{}` where there is none."""
     with naming_damaged_files(name):
-        return read_json(
-            cached_file(
-                name,
-                "preprocessor_config.json",
-                revision=revision,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-        )
+        return read_json(find_file(name, "preprocessor_config.json", revision))

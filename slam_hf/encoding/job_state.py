@@ -31,6 +31,17 @@ def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) ->
     }
 
 
+def check_unclaimed(output_dir: str | os.PathLike, state: str, results: Collection[str]) -> None:
+    """Raise `FileExistsError` if a folder without the state of a job holds files that the job would replace."""
+    files = open_folder(os.fspath(output_dir))
+    foreign = [name for name in results if files.exists(name)]
+    if foreign and not files.exists(state):
+        raise FileExistsError(
+            f"'{output_dir}' holds {foreign[0]}, which this job has not written and would replace. Choose another "
+            "folder."
+        )
+
+
 def claim_folder(folder: str | os.PathLike, settings: dict[str, Any], job: str = "a tokenisation") -> None:
     """Write the settings of a job to the folder of its split. A `ValueError` says that the split was begun with other
     settings, or that another split, in a folder beside it, was begun with another codec."""

@@ -26,7 +26,7 @@ PIECES_AHEAD = 16
 """Pieces that each DataLoader worker reads ahead: about three minutes of audio, which are several batches of a GPU."""
 
 
-MAX_SAMPLE = 2**15 - 1
+SAMPLE_SCALE = 2**15
 """The 16-bit sample of full scale."""
 
 
@@ -105,7 +105,9 @@ class ChunkPieces(torch.utils.data.IterableDataset):
                 waveform = item.waveform if self.transform is None else self.transform(item.id, item.waveform)
                 yield ChunkPiece(end.chunk, len(end.pieces), waveform)
                 samples = (
-                    (item.waveform.clip(-1, 1) * MAX_SAMPLE).round().astype(np.int16) if self.keep_audio else None
+                    (item.waveform * SAMPLE_SCALE).round().clip(-SAMPLE_SCALE, SAMPLE_SCALE - 1).astype(np.int16)
+                    if self.keep_audio
+                    else None
                 )
                 end.pieces.append(replace(item, waveform=samples))
                 end.seconds += len(item.waveform) / self.sampling_rate
