@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import soundfile
 import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
@@ -14,7 +13,7 @@ from transformers import AutomaticSpeechRecognitionPipeline
 from ..encoding.codec_identity import describe_codec
 from ..fingerprints import describe_model, hash_model, hash_rows
 from ..judging.arguments import JudgeArguments
-from ..judging.continuations import describe_generation
+from ..judging.continuations import describe_generation, save_audio
 from ..judging.transcription import load_recogniser, transcribe_waveforms
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
@@ -198,9 +197,7 @@ def _continue_batch(
     records = {}
     for row, (name, prompt) in enumerate(prompts.items()):
         for suffix, audio in (("", wholes[row]), ("_continuation", continuations[row])):
-            path = audio_dir / f"{name}{suffix}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, audio, rate)
+            save_audio(audio, rate, audio_dir / f"{name}{suffix}.wav")
         records[name] = {
             "skipped": None,
             "prompt_seconds": prompt.seconds,

@@ -1,13 +1,17 @@
 """What evaluations and preferences share: where a prompt ends, and how a model continues it."""
 
+import io
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from transformers.tokenization_utils_base import BatchEncoding
 
+from ..atomic_write import atomic_write
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 
 
@@ -68,6 +72,13 @@ def sample_continuations(
             units = deduplicate(torch.from_numpy(speak.tokenizer.decode_units(ids)))[0]
             results[-1].append((units.numpy(), waveform[:length].numpy()))
     return results
+
+
+def save_audio(waveform: np.ndarray, rate: int, path: str | os.PathLike) -> None:
+    """Write a waveform of shape `(samples,)` to a path or URL that ends with the name of the format."""
+    content = io.BytesIO()
+    soundfile.write(content, waveform, rate, format=os.fspath(path).rpartition(".")[2].upper())
+    atomic_write(path, content.getvalue())
 
 
 def describe_generation(speak: AudioToAudioPipeline, options: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -9,6 +9,10 @@ from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 from ..loading_utils import naming_damaged_files
 
 
+MIN_SECONDS = 0.1
+"""Shorter audio is padded with silence: some recognisers cannot read it."""
+
+
 def load_recogniser(model: str, device: torch.device) -> AutomaticSpeechRecognitionPipeline:
     """The pipeline of a speech recogniser, a Hub id or a folder, in half precision on a GPU."""
     dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -27,8 +31,12 @@ def transcribe_waveforms(
     if isinstance(transcribe, AutomaticSpeechRecognitionPipeline) and transcribe.device.type == "cpu":
         batch_size = 1
     audible = [row for row, waveform in enumerate(waveforms) if len(waveform) > 0]
-    inputs = [{"raw": waveforms[row], "sampling_rate": rate} for row in audible]
     texts = [""] * len(waveforms)
+    if not audible:  # pipelines fail on an empty list
+        return texts
+    shortest = round(MIN_SECONDS * rate)
+    padded = [np.pad(waveforms[row], (0, max(0, shortest - len(waveforms[row])))) for row in audible]
+    inputs = [{"raw": waveform, "sampling_rate": rate} for waveform in padded]
     for row, result in zip(audible, transcribe(inputs, batch_size=batch_size), strict=True):
         texts[row] = result["text"]
     return texts

@@ -1,22 +1,18 @@
 """Continuations of prompts, with what is heard in them and how it is judged, in a job that can be killed."""
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import soundfile
 from transformers import AutomaticSpeechRecognitionPipeline
 
-from ...atomic_write import atomic_write
 from ...encoding.ledger import ChunkKey, ChunkRecord, Ledger
 from ...encoding.recordings import Skipped
 from ...encoding.sources import Source
 from ...encoding.worker import share_parts
-from ...judging.continuations import sample_continuations
+from ...judging.continuations import sample_continuations, save_audio
 from ...judging.judge import Exchange, Judge
 from ...judging.transcription import transcribe_waveforms
 from ...pipeline_audio_to_audio import AudioToAudioPipeline
@@ -152,13 +148,13 @@ class CandidateMaker:
         for index, (prompt, of_one) in enumerate(zip(prompts, samples, strict=True)):
             audio_dir = None if self.audio_dir is None else f"{self.audio_dir}/{names[index]}"
             if audio_dir is not None:
-                _save(heard[index], rate, f"{audio_dir}/prompt.flac")
+                save_audio(heard[index], rate, f"{audio_dir}/prompt.flac")
             prompt_units = tokenizer.decode_units(inputs["input_ids"][index])
             continuations = []
             for number, (units, waveform) in enumerate(of_one):
                 row = index * self.num_samples + number
-                if audio_dir is not None:
-                    _save(waveform, rate, f"{audio_dir}/{number}.flac")
+                if audio_dir is not None and len(waveform) > 0:  # an empty FLAC file cannot be read
+                    save_audio(waveform, rate, f"{audio_dir}/{number}.flac")
                 continuations.append(
                     {
                         # The last unit of the prompt may go on, as in speech that is encoded in one go.
@@ -197,9 +193,3 @@ def _in_chunks(items: Iterator[Prompt | Skipped], size: int) -> Iterator[tuple[l
 
 def _seed(seed: int, id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {id}".encode()).digest()[:7], "big")
-
-
-def _save(waveform: np.ndarray, rate: int, path: str) -> None:
-    content = io.BytesIO()
-    soundfile.write(content, waveform, rate, format="FLAC")
-    atomic_write(path, content.getvalue())
