@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from slam_hf.encoding.recordings import Recording, Skipped, SkipReason
-from slam_hf.encoding.sources import file_source, load_seconds
+from slam_hf.encoding.sources import FilePart, file_source, load_seconds, share_parts
 
 
 @pytest.fixture
@@ -88,3 +88,29 @@ def test_the_identity_does_not_depend_on_where_the_files_are(record, tmp_path):
 @pytest.mark.parametrize(("seconds", "expected"), [(0.0, 1.0), (0.5, 1.0), (7.5, 7.5)])
 def test_every_recording_counts_at_least_a_second(seconds, expected):
     assert load_seconds(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([8.0, 1.0, 7.0, 2.0, 6.0], [[0, 1], [2, 3, 4]]),
+        ([None, 1.0, 7.0, 2.0, 6.0], [[0, 1], [2, 3, 4]]),  # then rows count, and these have one each
+        ([0.0, 50.0, 0.0], [[0], [1, 2]]),
+        ([5.0], [[], [0]]),
+        ([], [[], []]),
+    ],
+)
+def test_parts_are_shared_by_seconds(seconds, expected):
+    parts = [FilePart((None,), length) for length in seconds]
+
+    assert [list(share_parts(parts, rank, world_size=2)) for rank in range(2)] == expected
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 7, 40])
+def test_every_part_is_in_one_share(world_size):
+    generator = np.random.default_rng(0)
+    for num_parts in range(30):
+        parts = [FilePart((None,), seconds) for seconds in generator.choice([0.0, 1.0, 300.0, 9e3], num_parts)]
+        shares = [part for rank in range(world_size) for part in share_parts(parts, rank, world_size)]
+
+        assert shares == list(range(num_parts))

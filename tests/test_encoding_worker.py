@@ -18,7 +18,7 @@ from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.sources import FilePart, file_source
-from slam_hf.encoding.worker import encode_parts, share_parts
+from slam_hf.encoding.worker import encode_parts
 
 
 @pytest.mark.parametrize(
@@ -121,32 +121,6 @@ def test_an_error_of_a_worker_process_keeps_its_message(tiny_codec, source, tmp_
     monkeypatch.setattr(FilePart, "read", fail)
     with pytest.raises(ConnectionError, match="^The server does not answer.$"):
         encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path), num_workers=num_workers)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        ([8.0, 1.0, 7.0, 2.0, 6.0], [[0, 1], [2, 3, 4]]),
-        ([None, 1.0, 7.0, 2.0, 6.0], [[0, 1], [2, 3, 4]]),  # then rows count, and these have one each
-        ([0.0, 50.0, 0.0], [[0], [1, 2]]),
-        ([5.0], [[], [0]]),
-        ([], [[], []]),
-    ],
-)
-def test_parts_are_shared_by_seconds(seconds, expected):
-    parts = [FilePart((None,), length) for length in seconds]
-
-    assert [list(share_parts(parts, rank, world_size=2)) for rank in range(2)] == expected
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 7, 40])
-def test_every_part_is_in_one_share(world_size):
-    generator = np.random.default_rng(0)
-    for num_parts in range(30):
-        parts = [FilePart((None,), seconds) for seconds in generator.choice([0.0, 1.0, 300.0, 9e3], num_parts)]
-        shares = [part for rank in range(world_size) for part in share_parts(parts, rank, world_size)]
-
-        assert shares == list(range(num_parts))
 
 
 def test_a_killed_decoder_is_told_of(tiny_codec, source, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from ..remote_files import NUM_THREADS, RemoteFileError, local_path, open_filesy
 from .recordings import Skipped, SkipReason
 
 
-MAX_LIST_BYTES = 2**26
+MAX_TRANSCRIPT_BYTES = 2**26
 """Maximum size of a text file beside recordings, such as the transcripts of a chapter."""
 
 
@@ -76,8 +76,8 @@ def read_text(path: str) -> str:
     """The content of a local or remote text file in UTF-8. A `ValueError` says that it is too long or not UTF-8."""
     with open_file(path) as file:
         size = file.seek(0, os.SEEK_END)
-        if size > MAX_LIST_BYTES:
-            raise ValueError(f"longer than {MAX_LIST_BYTES} bytes")
+        if size > MAX_TRANSCRIPT_BYTES:
+            raise ValueError(f"longer than {MAX_TRANSCRIPT_BYTES} bytes")
         file.seek(0)
         return file.read(size).decode()
 

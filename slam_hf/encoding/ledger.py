@@ -18,7 +18,7 @@ from ..atomic_write import atomic_write
 from ..folders import open_folder
 from ..remote_files import local_path
 from .recordings import Skipped, SkipReason
-from .sources import Part
+from .sources import Part, share_parts
 
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,14 @@ class Ledger:
         """Create the folder where it is missing. An object store has no folders."""
         if local_path(self.folder) is not None:
             self._files.makedirs("", exist_ok=True)
+
+    def begin(self, parts: Sequence[Part], rank: int = 0, world_size: int = 1) -> list[PendingPart]:
+        """Create the folder, and find what is missing of one task's share of the parts. The shares of all tasks are
+        all parts, and the tasks do not communicate."""
+        share = share_parts(parts, rank, world_size)
+        self.create()
+        self.refresh(share)
+        return [item for item in self.pending(parts) if item.next_chunk.part in share]
 
     def add(self, key: ChunkKey, rows: pa.Table, record: ChunkRecord) -> None:
         """Write a finished chunk. `FileNotFoundError`: the folder is gone, and the earlier chunks with it."""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from tqdm import tqdm
 
 from ..audio_files import probe_audio
@@ -118,6 +119,20 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
 def load_seconds(seconds: float) -> float:
     """How much a recording counts towards a chunk: its length, but at least a second, because each file takes time."""
     return max(seconds, 1.0)
+
+
+def share_parts(parts: Sequence[Part], rank: int, world_size: int) -> range:
+    """The numbers of a task's parts: neighbours, with about the same amount of audio for each task. If the length
+    of a part is unknown, the numbers of rows count instead; if one of these is unknown, all parts count the same."""
+    loads = [part.seconds for part in parts]
+    if None in loads:
+        loads = [part.num_rows for part in parts]
+    if None in loads:
+        loads = [1.0] * len(parts)
+    loads = np.array([load_seconds(load) for load in loads])
+    middles = np.cumsum(loads) - loads / 2
+    first, last = np.searchsorted(middles, loads.sum() * np.array([rank, rank + 1]) / world_size)
+    return range(first, last)
 
 
 class _Probe(NamedTuple):

@@ -1,7 +1,7 @@
 """Encodes recordings into the ledger, chunk by chunk: a job that can be killed at any moment."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from .ledger import ChunkKey, ChunkRecord, Ledger
 from .piece_batches import Batch, ChunkEnd, ChunkPieces, make_batches, make_loader
 from .reading import PieceRules
 from .recordings import Skipped, SkipReason
-from .sources import Part, Source, load_seconds
+from .sources import Source
 from .unit_rows import UNIT_ROW_SCHEMA, VOICE_ROW_SCHEMA
 
 
@@ -47,10 +47,7 @@ def encode_parts(
         DiskFullError: no space is left. What is finished is kept.
         FileNotFoundError: the folder of the ledger was moved or removed meanwhile.
     """
-    share = share_parts(source.parts, rank, world_size)
-    ledger.create()
-    ledger.refresh(share)
-    pending = [item for item in ledger.pending(source.parts) if item.next_chunk.part in share]
+    pending = ledger.begin(source.parts, rank, world_size)
     rates = (codec.sampling_rate, codec.frame_rate)
     pieces = ChunkPieces(source.parts, pending, rules, *rates, source.chunk_seconds, keep_audio, transform)
     results: defaultdict[ChunkKey, dict[int, Any]] = defaultdict(dict)  # by chunk and position of the piece
@@ -72,20 +69,6 @@ def encode_parts(
             "A process that decodes recordings was killed, as happens when memory runs out. Start the same command "
             "again to continue, with a smaller num_workers."
         ) from error
-
-
-def share_parts(parts: Sequence[Part], rank: int, world_size: int) -> range:
-    """The numbers of a task's parts: neighbours, with about the same amount of audio for each task. If the length
-    of a part is unknown, the numbers of rows count instead; if one of these is unknown, all parts count the same."""
-    loads = [part.seconds for part in parts]
-    if None in loads:
-        loads = [part.num_rows for part in parts]
-    if None in loads:
-        loads = [1.0] * len(parts)
-    loads = np.array([load_seconds(load) for load in loads])
-    middles = np.cumsum(loads) - loads / 2
-    first, last = np.searchsorted(middles, loads.sum() * np.array([rank, rank + 1]) / world_size)
-    return range(first, last)
 
 
 class Computation(Protocol):

@@ -12,7 +12,6 @@ from ...encoding.recordings import Recording, Skipped, SkipReason, is_utf8
 from ...encoding.segmentation import Segmentation
 from ...encoding.sources import Source, load_seconds
 from ...encoding.unit_rows import UNIT_ROW_SCHEMA, parse_piece_id
-from ...encoding.worker import share_parts
 from .aligners import CtcAligner, TimedPiece, TimedText, WhisperAligner
 from .word_times import UnalignableError
 
@@ -82,12 +81,7 @@ def align_parts(source: Source, aligners: Aligners, ledger: Ledger, rank: int = 
     `ledger.finished(source.parts)` have a row for each recording. A recording that could not be aligned has no words,
     and the `skipped` of its chunk has the reason.
     """
-    share = share_parts(source.parts, rank, world_size)
-    ledger.create()
-    ledger.refresh(share)
-    for key, next_row in ledger.pending(source.parts):
-        if key.part not in share:
-            continue
+    for key, next_row in ledger.begin(source.parts, rank, world_size):
         chunk, load = [], 0.0
         for (recording,) in source.parts[key.part].read(next_row):
             if load >= source.chunk_seconds:

@@ -11,7 +11,6 @@ from transformers import AutomaticSpeechRecognitionPipeline
 from ...encoding.ledger import ChunkKey, ChunkRecord, Ledger
 from ...encoding.recordings import Skipped
 from ...encoding.sources import Source
-from ...encoding.worker import share_parts
 from ...judging.continuations import sample_continuations, save_audio
 from ...judging.judge import Exchange, Judge
 from ...judging.transcription import transcribe_waveforms
@@ -82,12 +81,7 @@ class CandidateMaker:
         """Continue what the ledger lacks of one task's share of a source: a batch of prompts is a chunk. The shares of
         all tasks are the whole source, and the tasks do not communicate."""
         codec = self.speak.processor.audio_tokenizer
-        share = share_parts(source.parts, rank, world_size)
-        ledger.create()
-        ledger.refresh(share)
-        for key, next_row in ledger.pending(source.parts):
-            if key.part not in share:
-                continue
+        for key, next_row in ledger.begin(source.parts, rank, world_size):
             rows = source.parts[key.part].read(next_row)
             prompts = (read_prompt(row, self.prompt_seconds, codec.sampling_rate, codec.frame_rate) for row in rows)
             for chunk, is_last in _in_chunks(prompts, max(1, self.batch_size // self.num_samples)):
