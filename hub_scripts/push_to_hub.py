@@ -38,6 +38,7 @@ from slam_hf.hub.remote_code import export_remote_code
 from slam_hf.hub.repository_files import publishable_files, stage, stage_corpus, staging_folder
 from slam_hf.hub.samples import stage_samples
 from slam_hf.hub.upload import publish_folder
+from slam_hf.quickstart import resolve_path
 
 
 @dataclass
@@ -97,6 +98,7 @@ class PushArguments:
     def __post_init__(self):
         if sum(source is not None for source in (self.folder, self.corpus, self.metric, self.space)) != 1:
             raise ValueError("Name one of `--folder`, `--corpus`, `--metric` and `--space`.")
+        self.folder, self.corpus = (name and resolve_path(name) for name in (self.folder, self.corpus))
 
 
 def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:

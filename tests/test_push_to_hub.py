@@ -22,6 +22,7 @@ from slam_hf.encoding.sources import file_source
 from slam_hf.evaluation.report import Evaluation, save_evaluation
 from slam_hf.fingerprints import describe_model
 from slam_hf.hub.repository_files import MODEL_FILES, OPTIONAL_FILES
+from slam_hf.quickstart import QUICKSTART
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "push_to_hub.py"
@@ -381,3 +382,12 @@ def test_a_codec_on_this_machine_must_be_published_first(push, folder, tmp_path)
     (tmp_path / "model" / "processor_config.json").write_text(json.dumps(config))
     error = push("--repo_id", "user/model", "--folder", str(tmp_path / "model"))
     assert f"Publish the codec first, `slam-hf push --folder {folder / 'codec'}" in error
+
+
+@pytest.mark.parametrize("name", ["folder", "corpus"])
+def test_what_comes_with_the_package_can_be_named(name):
+    part = {"folder": "codec", "corpus": "corpus"}[name]
+    args = push_to_hub.PushArguments("user/name", **{name: f"quickstart:{part}"})
+    assert getattr(args, name) == str(QUICKSTART / part)
+    with pytest.raises(FileNotFoundError, match="'quickstart:other': slam-hf brings no such data with it"):
+        push_to_hub.PushArguments("user/name", **{name: "quickstart:other"})
