@@ -63,8 +63,8 @@ def write_split(
     has_pairs: bool,
 ) -> SplitSummary:
     """Write the shards, the skip report and the summary of a split whose chunks are all there. Every step gives the
-    same files when it is repeated, so it may be interrupted too. A `ValueError` says that chunks are missing,
-    or that there is not a single row."""
+    same files when it is repeated, so it may be interrupted too. A `ValueError` says that chunks are missing, or that
+    there is not a single row."""
     ledger.refresh()
     keys = ledger.finished(parts)
     records = [ledger.records[key] for key in keys]

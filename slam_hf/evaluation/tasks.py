@@ -117,7 +117,7 @@ class Task:
 
 def _means(columns: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
     """The mean of each column with its 95 % interval over items, and the number of items with a value in each. `None`
-    and NaN are no values."""
+    and NaN do not count."""
     from ..metrics.storycloze.storycloze import confidence_interval
 
     results: dict[str, Any] = {}

@@ -53,7 +53,7 @@ class Utterances:
 
 
 def read_tokenized(folder: str | os.PathLike) -> Utterances | None:
-    """Read a tokenised folder, such as one from `hub_scripts/tokenize_corpus.py`: Parquet files, in it or in `data/`,
+    """Read a tokenised folder, such as one from `slam-hf tokenize`: Parquet files, in it or in `data/`,
     with the columns `id` (the path of the audio file), `units` and possibly `text`, and possibly the report of what
     was skipped. Returns `None` if there is no Parquet file.
 
