@@ -7,7 +7,7 @@ import time
 import urllib.request
 from types import SimpleNamespace
 
-import httpx
+import httpx2
 import pytest
 import yaml
 from huggingface_hub.errors import HfHubHTTPError
@@ -26,7 +26,7 @@ def hub(monkeypatch):
 
     def model_info(self, name, revision=None):
         if name != "user/slam" or revision == "gone":
-            raise HfHubHTTPError("404", response=httpx.Response(404, request=httpx.Request("GET", "http://hub")))
+            raise HfHubHTTPError("404", response=httpx2.Response(404, request=httpx2.Request("GET", "http://hub")))
         return SimpleNamespace(sha=COMMIT)
 
     monkeypatch.setattr(module.HfApi, "model_info", model_info)
@@ -159,7 +159,9 @@ def test_the_app_of_a_published_space_starts(tmp_path, tiny_model, tiny_codec):
         with subprocess.Popen([sys.executable, "app.py"], cwd=space, env=environment, stderr=subprocess.PIPE) as app:
             try:
                 page = wait_for(f"http://127.0.0.1:{port}/", app)
-                httpx.post(f"http://127.0.0.1:{port}/gradio_api/upload", files={"files": b"spoken"}).raise_for_status()
+                httpx2.post(
+                    f"http://127.0.0.1:{port}/gradio_api/upload", files={"files": b"spoken"}
+                ).raise_for_status()
                 assert [path.read_bytes() for path in sent.rglob("*") if path.is_file()] == [b"spoken"]
                 app.terminate()
                 app.wait(30)

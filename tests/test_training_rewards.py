@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -18,8 +19,11 @@ class LengthJudge(Judge):
         return [Judgement(float(len(exchange.continuation))) for exchange in exchanges]
 
 
+UNIT_SAMPLES = 1_600
+
+
 class Processor:
-    """Its speech is the units of a string, and nothing for an empty one."""
+    """Each unit of a string is a tenth of a second of speech, whose samples are the unit."""
 
     class audio_tokenizer:
         sampling_rate, frame_rate = 16_000, 25.0
@@ -31,15 +35,16 @@ class Processor:
             return {"input_ids": [1, *(int(unit) for unit in units.replace("<Un", " ").replace(">", "").split())]}
 
     def batch_decode(self, sequences):
-        return [sequence[1:] for sequence in sequences]
+        return [np.repeat(sequence[1:], UNIT_SAMPLES) for sequence in sequences]
 
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "dog"]
 
 
 def hear(inputs, batch_size):
-    hear.batches.append([item["raw"] for item in inputs])
-    return [{"text": " ".join(WORDS[unit] for unit in item["raw"])} for item in inputs]
+    heard = [item["raw"][::UNIT_SAMPLES].tolist() for item in inputs]
+    hear.batches.append(heard)
+    return [{"text": " ".join(WORDS[unit] for unit in units)} for units in heard]
 
 
 @pytest.fixture
