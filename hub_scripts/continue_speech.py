@@ -56,6 +56,11 @@ def audio_format(path: Path) -> str:
     return path.suffix.removeprefix(".").upper()
 
 
+def voice(text: str) -> int | str:
+    """A speaker or a style, by its number or its name."""
+    return int(text) if text.isdecimal() else text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(**help_options(__doc__))
     parser.add_argument("recordings", nargs="+", help="Recordings to continue: paths or URLs.")
@@ -66,12 +71,14 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, help="Maximum number of units to add. Default: 150.")
     parser.add_argument("--temperature", type=float, help="Of the sampling. Default: 0.8.")
     parser.add_argument("--seed", type=int, help="Seed of the sampling. Default: another one each time.")
+    parser.add_argument("--speaker_id", type=voice, help="A speaker of the codec: a number, or a name of its card.")
+    parser.add_argument("--style_id", type=voice, help="A style of the codec: a number, or a name of its card.")
     parser.add_argument("--only_new", action="store_true", help="Leave the recording out of the output.")
     args = parser.parse_args()
     paths = output_paths(args.recordings, args.output)
     speak = pipeline("audio-to-audio", model=args.model, codec=args.codec)
-    options = {name: getattr(args, name) for name in ("prompt_duration", "max_new_tokens", "temperature", "seed")}
-    options = {name: value for name, value in options.items() if value is not None}
+    names = ("prompt_duration", "max_new_tokens", "temperature", "seed", "speaker_id", "style_id")
+    options = {name: value for name in names if (value := getattr(args, name)) is not None}
     failed = False
     for recording, path in zip(args.recordings, paths, strict=True):
         try:

@@ -49,6 +49,21 @@ def test_a_seed_gives_the_same_file_again(continue_):
     assert a == b != c
 
 
+def test_voices_are_numbers_or_names(continue_, monkeypatch, capsys):
+    calls = []
+
+    def speak(recording, **options):
+        calls.append(options)
+        return {"audio": np.zeros(1600), "sampling_rate": 16_000, "units": [1], "prompt_units": []}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(continue_speech, "pipeline", lambda task, model, codec: speak)
+        continue_(PROMPT, "-o", "a.wav", "--speaker_id", "1", "--style_id", "calm")
+    assert calls == [{"return_full_audio": True, "speaker_id": 1, "style_id": "calm"}]
+    assert continue_(PROMPT, "-o", "a.wav", "--speaker_id", "anna", *SHORT) == 1
+    assert "This vocoder was made without `speaker_id`: leave it out." in capsys.readouterr().err
+
+
 def test_several_recordings_go_to_a_folder(continue_, capsys, recordings):
     assert continue_(*recordings, "-o", "out", "--only_new", *SHORT) == 0
     assert sorted(path.name for path in Path("out").iterdir()) == ["audio1.wav", "audio2.wav"]
