@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from loopback_hub import hub_environment, serve_hub
 
@@ -29,7 +30,7 @@ def hub(monkeypatch):
             raise HfHubHTTPError("404", response=httpx2.Response(404, request=httpx2.Request("GET", "http://hub")))
         return SimpleNamespace(sha=COMMIT)
 
-    monkeypatch.setattr(module.HfApi, "model_info", model_info)
+    monkeypatch.setattr(HfApi, "model_info", model_info)
     lines = ["soundfile>=0.13", "torch>=2.11,<2.15", 'gradio>=6.31; extra == "demo"', 'ruff>=0.17; extra == "test"']
     monkeypatch.setattr(module, "requires", lambda name: lines)
     versions = {"soundfile": "0.13.1", "torch": "2.11.0+cpu", "gradio": "6.31.0"}

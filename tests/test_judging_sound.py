@@ -3,6 +3,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny_judges import WAV2VEC2
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector
 
 from slam_hf.judging import sound
@@ -42,19 +43,7 @@ def speaker_model(tmp_path_factory):
     """A tiny wav2vec 2.0 of speaker verification with random weights."""
     folder = tmp_path_factory.mktemp("speaker")
     torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        vocab_size=12,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=[8] * 7,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-        tdnn_dim=[8] * 5,
-        xvector_output_dim=8,
-        initializer_range=0.5,  # or the embeddings are almost zero
-    )
+    config = Wav2Vec2Config(**WAV2VEC2, tdnn_dim=[8] * 5, xvector_output_dim=8)
     Wav2Vec2ForXVector(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=16_000, return_attention_mask=False).save_pretrained(folder)
     return folder

@@ -20,6 +20,18 @@ from transformers import (
 
 LETTERS = list("abcdefghij")
 
+WAV2VEC2 = {
+    "vocab_size": 12,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "conv_dim": [8] * 7,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "initializer_range": 0.5,  # or the embeddings are almost zero
+}
+
 
 def save_recogniser(folder) -> None:
     """A tiny wav2vec 2.0 that hears random letters."""
@@ -30,19 +42,7 @@ def save_recogniser(folder) -> None:
     )
     feature_extractor = Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=16000, return_attention_mask=False)
     torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        vocab_size=12,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=[8] * 7,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-        pad_token_id=0,
-        initializer_range=0.5,
-    )
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    Wav2Vec2ForCTC(Wav2Vec2Config(**WAV2VEC2, pad_token_id=0)).save_pretrained(folder)
     Wav2Vec2Processor(feature_extractor, tokenizer).save_pretrained(folder)
 
 

@@ -51,19 +51,25 @@ def pin_codec(folder: Path, codec: str | None = None) -> str | None:
             "`--codec <user>/<codec>`."
         )
     if codec is not None or not re.fullmatch("[0-9a-f]{40}", revision or ""):
-        try:
-            revision = HfApi().model_info(name, revision=revision or None).sha
-        except HTTPError as error:
-            raise ConnectionError(
-                f"The codec {name} at revision {revision or 'main'} is not on the Hub, or you may not see it "
-                f"({type(error).__name__})."
-            ) from None
+        revision = find_commit("codec", name, revision)
         _check_units(folder, name, revision)
         if named is not None and os.path.isdir(local := resolve_path(named["name_or_path"])):
             _check_weights(Path(local), name, revision)
     config["codec"] = {"name_or_path": name, "revision": revision}
     write_json(path, config)
     return f"{name}@{revision}"
+
+
+def find_commit(what: str, name: str, revision: str | None) -> str:
+    """The commit of a published model at a revision, by default `main`. `what` it is goes into the `ConnectionError`
+    that is raised if it is not on the Hub."""
+    try:
+        return HfApi().model_info(name, revision=revision or None).sha
+    except HTTPError as error:
+        raise ConnectionError(
+            f"The {what} {name} at revision {revision or 'main'} is not on the Hub, or you may not see it "
+            f"({type(error).__name__})."
+        ) from None
 
 
 def drop_local_codec(folder: Path) -> None:

@@ -7,11 +7,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
 from packaging.requirements import Requirement
 
 from ..public_names import check_license
+from .codec_reference import find_commit
 from .markdown import TEMPLATES, Markdown
 from .remote_code import PACKAGE
 
@@ -63,13 +62,7 @@ def demo_space(
                 f"'{named}' is not the name of a repository, `user/name`. A Space loads what is on the Hub: publish "
                 "it first, `slam-hf push --folder`."
             )
-    try:
-        commit = HfApi().model_info(name, revision=revision or None).sha
-    except HTTPError as error:
-        raise ConnectionError(
-            f"The model {name} at revision {revision or 'main'} is not on the Hub, or you may not see it "
-            f"({type(error).__name__})."
-        ) from None
+    commit = find_commit("model", name, revision)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     requirements = [] if requirement is None else [_check_requirement(requirement)]
