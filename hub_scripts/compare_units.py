@@ -17,7 +17,7 @@ from datasets import load_dataset
 from speed_comparisons.encode import encode_clips
 
 from slam_hf import HubertUnitCodec, load_audio
-from slam_hf.command_line import help_options, run
+from slam_hf.command_line import check_options, help_options, run
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.recordings import Recording
 from slam_hf.processing_speech_lm import load_codec
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("audio", nargs="*", type=Path, help="Recordings, or folders of them.")
     parser.add_argument("--codec", default="quickstart:codec", help="Default: the one that comes with the package.")
     parser.add_argument("--vocoded_frames", type=int, default=0, help="Frames of speech of the vocoder. Default: 0.")
+    check_options(parser)
     args = parser.parse_args()
     if not args.audio and not args.vocoded_frames:
         raise ValueError("Name recordings, or give `--vocoded_frames`.")

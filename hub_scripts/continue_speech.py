@@ -20,7 +20,7 @@ from transformers import pipeline
 
 from slam_hf.atomic_write import atomic_write
 from slam_hf.auto import DEFAULT_MODEL
-from slam_hf.command_line import help_options, run
+from slam_hf.command_line import check_options, help_options, run
 from slam_hf.quickstart import resolve_path
 
 
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--speaker_id", type=voice, help="A speaker of the codec: a number, or a name of its card.")
     parser.add_argument("--style_id", type=voice, help="A style of the codec: a number, or a name of its card.")
     parser.add_argument("--only_new", action="store_true", help="Leave the recording out of the output.")
+    check_options(parser)
     args = parser.parse_args()
     paths = output_paths(args.recordings, args.output)
     speak = pipeline("audio-to-audio", model=args.model, codec=args.codec)

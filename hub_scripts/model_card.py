@@ -23,7 +23,7 @@ from pathlib import Path
 
 from transformers import pipeline
 
-from slam_hf.command_line import help_options, run
+from slam_hf.command_line import check_options, help_options, run
 from slam_hf.hub.model_card import CURVE, describe_published, make_model_card, render_model_card
 from slam_hf.hub.samples import save_samples
 
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, help="File of the card, or folder of the cards. Default: in the folder of the model."
     )
+    check_options(parser)
     args = parser.parse_args()
     if args.model.suffix == ".yaml":
         folder = args.output or args.model.parent

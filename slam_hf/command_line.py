@@ -60,7 +60,7 @@ def parse_arguments(
         if launches:
             options["epilog"] = LAUNCHES
         parser = HfArgumentParser(dataclasses, **options)
-        _check_known(parser, args, launches)
+        check_options(parser, args, launches)
         return parser.parse_args_into_dataclasses(args)
     from .recipe_parser import RecipeParser
 
@@ -75,7 +75,7 @@ def parse_arguments(
     parser.add_argument("--config", default=argparse.SUPPRESS, help="A recipe: a YAML file with these arguments.")
     if libraries:
         parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
-    _check_known(parser, args, launches=True)
+    check_options(parser, args, launches=True)
     return parser.parse_args_and_config(args)
 
 
@@ -91,12 +91,34 @@ def help_options(doc: str) -> dict[str, Any]:
     }
 
 
-def _check_known(parser: argparse.ArgumentParser, args: Sequence[str], launches: bool) -> None:
+def check_options(parser: argparse.ArgumentParser, args: Sequence[str] | None = None, launches: bool = False) -> None:
+    r"""
+    Check the options of a command line before it is parsed: a mistyped one is unknown, and not another one missing.
+
+    Args:
+        parser (`argparse.ArgumentParser`):
+            The parser of the script.
+        args (sequence of `str`, *optional*):
+            The command line. Defaults to that of the process.
+        launches (`bool`, *optional*, defaults to `False`):
+            Whether options of `accelerate launch` start the script again, as in [`parse_arguments`].
+
+    Raises:
+        ValueError: an option is not known. The message names the one that is most like it.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if {"-h", "--help", "--help_all"} & set(args):
+        parser.parse_args(args)  # which shows what is required, and ends the process
+    required = [action for action in parser._actions if action.required]
+    for action in required:
+        action.required = False
     namespace, unknown = parser.parse_known_args(args)
+    for action in required:
+        action.required = True
+    if unknown and launches:
+        unknown = _launch(parser, args, unknown)
     if not unknown:
         return
-    if launches:
-        unknown = _launch(args, unknown)
     name = unknown[0].partition("=")[0]
     if not name.startswith("-"):
         raise ValueError(f"'{name}' does not belong to an option.")
@@ -105,7 +127,7 @@ def _check_known(parser: argparse.ArgumentParser, args: Sequence[str], launches:
     raise ValueError(f"There is no option {name}. {hint}")
 
 
-def _launch(args: Sequence[str], unknown: Sequence[str]) -> list[str]:
+def _launch(parser: argparse.ArgumentParser, args: Sequence[str], unknown: Sequence[str]) -> list[str]:
     """
     Run the script by `accelerate launch` with the options that the script does not know, and end the process as the
     script ends. If accelerate does not know an option either, the rest is returned.
@@ -114,10 +136,11 @@ def _launch(args: Sequence[str], unknown: Sequence[str]) -> list[str]:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     script = getattr(sys.modules["__main__"], "__file__", "")  # none in a worker of pytest-xdist
-    parser = launch_command_parser()
-    options, others = parser.parse_known_args([*unknown, script])
+    launcher = launch_command_parser()
+    options, others = launcher.parse_known_args([*unknown, script])
     if others or options.training_script != script:
         return others or [options.training_script]
+    parser.parse_known_args(args)  # which ends the process if a required option is missing
     ways = ("cpu", "multi_gpu", "tpu", "use_deepspeed", "use_fsdp", "use_megatron_lm")
     is_open = options.config_file is None and not any(getattr(options, way) for way in ways)
     # Without a GPU, accelerate starts one process, unless this switch asks for several.
@@ -130,7 +153,7 @@ def _launch(args: Sequence[str], unknown: Sequence[str]) -> list[str]:
         else:
             own.append(arg)
     try:
-        launch_command(parser.parse_args(["--quiet", *several, *unknown, script, *own]))
+        launch_command(launcher.parse_args(["--quiet", *several, *unknown, script, *own]))
     except ChildFailedError as error:  # the script has said why
         raise SystemExit(error.get_first_failure()[1].exitcode) from None
     raise SystemExit

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from transformers import TrainingArguments
 
-from slam_hf.command_line import help_options, parse_arguments, run
+from slam_hf.command_line import check_options, help_options, parse_arguments, run
 
 
 @dataclass
@@ -112,6 +112,21 @@ def test_positional_arguments_are_in_the_same_help(capsys):
 def test_an_unknown_option_is_named(args, message, libraries):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         parse_arguments(DOC, [Arguments], libraries, args)
+
+
+@pytest.mark.parametrize("libraries", [[], [TrainingArguments]])
+def test_a_mistyped_option_is_unknown_and_not_missing(libraries, capsys):
+    message = r"^There is no option --foldr\. Did you mean --folder\?$"
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(DOC, [MoreArguments], libraries, ["--foldr", "b"])
+    parser = argparse.ArgumentParser(**help_options(DOC))
+    parser.add_argument("recordings", nargs="+")
+    parser.add_argument("-f", "--folder", required=True)
+    with pytest.raises(ValueError, match=message):
+        check_options(parser, ["a.wav", "--foldr", "b"])
+    with pytest.raises(SystemExit):  # what is missing is said after it
+        parse_arguments(DOC, [MoreArguments], libraries, ["--way", "far"])
+    assert capsys.readouterr().err.endswith("error: the following arguments are required: --folder\n")
 
 
 def test_a_recipe_is_given_with_an_equals_sign_too(tmp_path):
@@ -223,3 +238,10 @@ def test_a_mistyped_option_is_not_launched(launched):
     with pytest.raises(ValueError, match="There is no option --nmae. Did you mean --name"):
         parse_arguments(DOC, [Arguments], [TrainingArguments], args)
     assert not launched
+
+
+def test_a_script_that_lacks_an_option_is_not_launched(launched, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_arguments(DOC, [MoreArguments], [TrainingArguments], ["--num_processes", "2"])
+    assert stopped.value.code == 2 and not launched
+    assert "required: --folder" in capsys.readouterr().err
