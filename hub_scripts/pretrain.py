@@ -53,12 +53,13 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         interleaving = make_interleaving(args, processor, training_args.seed)
         corpora, validation = load_corpora(args, tokenizer, interleaving)
         packed = [
-            pack_corpus(documents, args, tokenizer, corpus.modality, interleaving, endless=True)
+            pack_corpus(documents, args, tokenizer, corpus.modality, interleaving)
             for corpus, documents in zip(args.datasets, corpora, strict=True)
         ]
-        sequences = mix_corpora(packed, [corpus.weight for corpus in args.datasets], training_args.seed)
+        weights, full = [corpus.weight for corpus in args.datasets], args.cut_documents or not args.packing
+        sequences = mix_corpora(packed, weights, training_args.seed, full)
         held_out = {
-            modality: pack_corpus(documents, args, tokenizer, modality, interleaving)
+            modality: pack_corpus(documents, args, tokenizer, modality, interleaving, held_out=True)
             for modality, documents in validation.items()
         }
         # The loss of each modality has a name of its own where there are several.
@@ -66,7 +67,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         if len(held_out) == 1:
             (held_out,), losses = held_out.values(), {"validation loss (nats per unit)": "eval_loss"}
 
-    names = ["context_length", "rope_theta", "max_train_hours"]
+    names = ["context_length", "packing", "cut_documents", "rope_theta", "max_train_hours"]
     if interleaving is not None:
         names += ["interleaving", "interleaving_span", "interleaving_share"]
     recipe = {name: getattr(args, name) for name in names}

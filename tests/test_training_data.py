@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, IterableDataset, List, Value
 from torch.utils.data import DataLoader
-from transformers import EncodecFeatureExtractor
+from transformers import AutoTokenizer, EncodecFeatureExtractor
 
-from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
+from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, SpeechTextTokenizer
 from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.processing_speech_lm import load_codec
-from slam_hf.quickstart import QUICKSTART_CORPUS
+from slam_hf.quickstart import QUICKSTART_CORPUS, resolve_path
 from slam_hf.training.arguments import CorpusConfig, PretrainArguments
 from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
+from slam_hf.training.documents import Interleaving
 
 
 @pytest.fixture
@@ -61,6 +62,35 @@ def test_a_corpus_becomes_packed_sequences(corpus, streaming):
     ]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("modality", ["speech", "interleaved"])
+def test_documents_to_train_on_may_be_cut_and_held_out_ones_are_whole(tmp_path, streaming, modality):
+    words = [{"word": " so", "start_time": 0.0, "end_time": 0.4}]
+    rows = {"units": [[i] * 10 for i in range(8)], "durations": [[1] * 10] * 8, "aligned_text": [words] * 8}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    corpus, tokenizer = CorpusConfig(str(tmp_path), modality=modality), HubertUnitTokenizer(num_units=500)
+    interleaving = None
+    if modality == "interleaved":
+        text_tokenizer = AutoTokenizer.from_pretrained(resolve_path("quickstart:tokenizer"))
+        tokenizer = SpeechTextTokenizer.from_text_tokenizer(text_tokenizer, 500)
+        interleaving = Interleaving("poisson", 1, 1.0, 0.04, seed=0)
+
+    def lengths(documents, cut_documents, **kwargs):
+        args = PretrainArguments(
+            datasets=[corpus], context_length=16, streaming=streaming, cut_documents=cut_documents
+        )
+        sequences = pack_corpus(documents, args, tokenizer, modality, interleaving, **kwargs)
+        return [row["seq_lengths"] for row in islice(sequences, 4)]
+
+    args = PretrainArguments(datasets=[corpus], validation_documents=4, streaming=streaming)
+    (training,), validation = load_corpora(args, tokenizer, interleaving)
+    (length,) = lengths(training, False)[0]
+    assert lengths(training, False) == [[length]] * 4
+    assert lengths(training, True)[0] == [length, 16 - length]
+    for cut_documents in (False, True):
+        assert lengths(validation[modality], cut_documents, held_out=True) == [[length]] * 4
+
+
 def test_without_weights_corpora_count_as_their_size():
     assert first_tokens(mix_corpora([packed(0, 3), packed(10, 2)], [None, None], seed=0)) == [0, 1, 2, 10, 11]
 
@@ -72,6 +102,16 @@ def test_weights_are_shares_of_the_sequences(streaming):
         corpora = [corpus.to_iterable_dataset() for corpus in corpora]
     tokens = np.array(first_tokens(mix_corpora(corpora, [3.0, 6.0, 1.0], seed=0), 2000))
     np.testing.assert_allclose(np.bincount(tokens // 1000) / 2000, [0.3, 0.6, 0.1], atol=0.03)
+
+
+@pytest.mark.parametrize("streaming", [(False, False), (True, True), (True, False)])
+def test_weights_are_shares_of_the_tokens_of_sequences_that_are_not_full(streaming):
+    corpora = [Dataset.from_dict({"input_ids": [[i] * length] * 400}) for i, length in enumerate((12, 4))]
+    for i in np.flatnonzero(streaming):
+        corpora[i] = IterableDataset.from_generator(lambda corpus=corpora[i]: iter(corpus))
+    rows = islice(mix_corpora(corpora, [1, 1], seed=0, full=False), 2000)
+    tokens = [token for row in rows for token in row["input_ids"]]
+    assert np.mean(tokens) == pytest.approx(0.5, abs=0.03)
 
 
 def test_with_weights_an_epoch_has_every_sequence_of_every_corpus():

@@ -58,6 +58,14 @@ def test_differing_settings_are_named(tmp_path, is_finished):
     assert (tmp_path / SETTINGS_NAME).read_text() == before
 
 
+def test_a_run_keeps_its_way_of_packing(tmp_path):
+    interrupt(tmp_path, args=PretrainArguments(cut_documents=False), **LATEST)
+    (tmp_path / "checkpoint-4").mkdir()
+    interrupt(tmp_path, args=PretrainArguments(cut_documents=False), **LATEST)
+    with pytest.raises(ValueError, match="  cut_documents: was False, is now True"):
+        interrupt(tmp_path, **LATEST)
+
+
 @pytest.mark.parametrize("resume", [{}, LATEST, {"resume_from_checkpoint": "somewhere/checkpoint-2"}])
 def test_a_finished_run_is_not_run_again(tmp_path, resume):
     finish(tmp_path)

@@ -85,6 +85,20 @@ def test_sequences_are_full_and_every_token_is_in_one(lengths, streaming):
     assert len(tokens) / (len(packed) * 1024) >= 0.98
 
 
+@pytest.mark.parametrize("lengths", [librispeech_lengths(3000), np.full(2000, 600), np.array([3000, 1024, 5, 1025])])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_documents_that_fit_can_stay_whole(lengths, streaming):
+    documents = numbered_documents(lengths)
+    if streaming:
+        documents = documents.to_iterable_dataset()
+    sequences = list(pack_documents(documents, context_length=1024, cut_documents=False))
+    expected = [piece for length in lengths for piece in [1024] * (length // 1024) + [length % 1024] if piece]
+    assert Counter(length for sequence in sequences for length in sequence["seq_lengths"]) == Counter(expected)
+    tokens = [token for sequence in sequences for token in sequence["input_ids"]]
+    assert Counter(tokens) == Counter(np.arange(lengths.sum(), dtype=np.uint16).tolist())
+    assert all(sum(sequence["seq_lengths"]) == len(sequence["input_ids"]) <= 1024 for sequence in sequences)
+
+
 def test_pieces_of_a_document_keep_its_order():
     lengths = np.array([5, 9, 3, 20, 7, 1, 6])
     packed = pack_documents(numbered_documents(lengths), context_length=8)

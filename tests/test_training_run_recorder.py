@@ -48,7 +48,7 @@ def test_a_record_has_what_was_measured(tmp_path):
     recorder = RunRecorder()
     trainer = train(tmp_path, recorder, max_steps=4, eval_steps=2)
     corpus = (CorpusConfig(str(tmp_path)), Dataset.from_dict({"units": [[3, 1]]}))
-    recipe = {"context_length": CONTEXT_LENGTH, "rope_theta": None}
+    recipe = {"context_length": CONTEXT_LENGTH, "rope_theta": None, "cut_documents": False}
     model_args = ModelConfig(dtype="float32")
     recorder.records = RunRecorder.begin("pretraining", trainer.args, model_args, [corpus], recipe).records
     save_records(recorder, trainer, VALIDATION)
@@ -66,6 +66,7 @@ def test_a_record_has_what_was_measured(tmp_path):
     assert record.hardware.count == 1
     assert record.recipe["batch_size"] == 4
     assert record.recipe["context_length"] == CONTEXT_LENGTH
+    assert record.recipe["cut_documents"] is False
     assert record.recipe["lr_scheduler_type"] == "cosine_with_min_lr"
     assert record.recipe["seed"] == trainer.args.seed
     assert record.recipe["precision"] == "float32"

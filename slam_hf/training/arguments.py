@@ -150,6 +150,10 @@ class PretrainArguments:
         packing (`bool`, *optional*, defaults to `True`):
             Whether documents share a sequence, without attending to each other. Otherwise each has a sequence of its
             own, padded, and the weights of corpora are shares of documents.
+        cut_documents (`bool`, *optional*, defaults to `True`):
+            Whether packing cuts documents to fill every sequence to 98 %. Otherwise documents stay whole, except for
+            those that are longer than a sequence, and padding fills the rest (TRL's `bfd_split`). Held-out documents
+            are always packed in this way.
         dataset_num_proc (`int`, *optional*):
             Number of processes that prepare the corpora.
         max_train_tokens (`int`, *optional*):
@@ -193,6 +197,7 @@ class PretrainArguments:
     )
     context_length: int = field(default=1024, metadata={"help": "Tokens per packed sequence."})
     packing: bool = field(default=True, metadata={"help": "Whether documents share a sequence."})
+    cut_documents: bool = field(default=True, metadata={"help": "Whether packing cuts documents to fill sequences."})
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Number of processes for the corpora."})
     max_train_tokens: int | None = field(default=None, metadata={"help": "Tokens to train on; -1: no such budget."})
     max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no such budget."})

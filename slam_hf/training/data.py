@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
 
+import numpy as np
+import pyarrow.compute as pc
 from accelerate import PartialState
 from datasets import (
     Dataset,
@@ -129,27 +131,32 @@ def pack_corpus(
     tokenizer: UnitTokenizer,
     modality: str = "speech",
     interleaving: Interleaving | None = None,
-    endless: bool = False,
+    held_out: bool = False,
 ) -> AnyDataset:
-    """Encode the documents of a corpus, and pack them into sequences or give each a sequence of its own. With
-    `endless`, each pass over an interleaved corpus chooses anew which words are speech."""
+    """Encode the documents of a corpus, and pack them into sequences or give each a sequence of its own. To train on,
+    an interleaved corpus is endless: each pass over it chooses anew which words are speech. Held-out documents are
+    only cut where they are longer than a sequence: losses of both ways to pack can be compared."""
     encode = DocumentEncoder(tokenizer, modality, interleaving)
-    if endless and modality == "interleaved":
+    if modality == "interleaved" and not held_out:
         encoded = encode_without_end(documents, encode, interleaving.seed)
     else:
         encoded = encode_documents(documents, encode, args.dataset_num_proc)
-    pack = pack_documents if args.packing else separate_documents
-    return pack(encoded, args.context_length, args.dataset_num_proc)
+    if not args.packing:
+        return separate_documents(encoded, args.context_length, args.dataset_num_proc)
+    cut_documents = args.cut_documents and not held_out
+    return pack_documents(encoded, args.context_length, args.dataset_num_proc, cut_documents)
 
 
 def mix_corpora(
-    corpora: list[Dataset | IterableDataset], weights: list[float | None], seed: int
+    corpora: list[Dataset | IterableDataset], weights: list[float | None], seed: int, full: bool = True
 ) -> Dataset | IterableDataset:
     r"""
-    Mix the packed sequences of several corpora. They are equally long: shares of sequences are shares of tokens.
+    Mix the packed sequences of several corpora.
 
-    Each of `weights` is relative to the others; `None` for each corpus mixes them in proportion to their sizes. With
-    weights, an epoch ends when every corpus has been seen whole; shorter ones begin again.
+    Each of `weights` is a share of the tokens, relative to the others; `None` for each corpus mixes them in proportion
+    to their sizes. If sequences are `full`, shares of tokens are shares of sequences. Otherwise their mean length is
+    taken from each corpus, or of a stream, from its first thousand sequences. With weights, an epoch ends when every
+    corpus has been seen whole; shorter ones begin again.
 
     Returns:
         `Dataset`, which the sampler shuffles; or, if there is a stream among the corpora, an endless
@@ -158,6 +165,8 @@ def mix_corpora(
     Raises:
         ValueError: several corpora without weights, and a stream among them.
     """
+    if not full and None not in weights:
+        weights = [weight / _mean_length(corpus) for weight, corpus in zip(weights, corpora, strict=True)]
     if any(isinstance(corpus, IterableDataset) for corpus in corpora):
         corpora = [_without_end(corpus, seed) if isinstance(corpus, Dataset) else corpus for corpus in corpora]
     if None in weights:
@@ -176,6 +185,12 @@ def mix_corpora(
         if mixed.num_shards == 1:  # the order of one shard does not depend on the number of workers
             return IterableDataset.from_generator(_rows, gen_kwargs={"stream": mixed})
     return mixed
+
+
+def _mean_length(sequences: Dataset | IterableDataset) -> float:
+    if isinstance(sequences, IterableDataset):
+        return np.mean([len(row["input_ids"]) for row in sequences.take(SHUFFLE_BUFFER)])
+    return np.mean(pc.list_value_length(sequences.with_format("arrow")[:]["input_ids"]))
 
 
 def _rows(stream: IterableDataset) -> Iterator[dict[str, list[int]]]:

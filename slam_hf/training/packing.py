@@ -20,27 +20,32 @@ ROWS_TOGETHER = 1000
 """Rows that are encoded and packed together."""
 
 MIN_FILL = 0.98
-"""Every packed sequence is at least this full, except for the last one of a thousand documents."""
+"""Where documents are cut, every packed sequence is at least this full, but for the last one of a thousand
+documents."""
 
 
-def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | None = None) -> AnyDataset:
+def pack_documents(
+    documents: AnyDataset, context_length: int, num_proc: int | None = None, cut_documents: bool = True
+) -> AnyDataset:
     r"""
     Pack documents into sequences of a fixed length. Every token is used exactly once.
 
-    Documents stay whole where they fit (TRL's best-fit decreasing), and those that are longer than a sequence are cut.
-    The sequences that this leaves too empty are filled again with their documents one after the other, cut where a
-    sequence ends: a corpus of documents a little longer than half a sequence would otherwise waste almost half of
-    every batch.
+    Documents stay whole where they fit, and those that are longer than a sequence are cut (TRL's `bfd_split`). With
+    `cut_documents`, the sequences that this leaves too empty are filled again with their documents one after the
+    other, cut where a sequence ends: a corpus of documents a little longer than half a sequence would otherwise waste
+    almost half of every batch.
 
     Returns:
         `Dataset` or `IterableDataset`: rows with the columns `input_ids`, of at most `context_length` tokens, and
         `seq_lengths`, the lengths of the documents in them.
     """
     if isinstance(documents, IterableDataset):
-        kwargs = {"parts": split(documents), "context_length": context_length}
+        kwargs = {"parts": split(documents), "context_length": context_length, "cut_documents": cut_documents}
         return IterableDataset.from_generator(_packed, gen_kwargs=kwargs)
     processes = {"num_proc": num_proc, "batch_size": ROWS_TOGETHER}
     packed = pack_dataset(documents, context_length, strategy="bfd_split", map_kwargs=processes)
+    if not cut_documents:
+        return packed
     return (
         packed.with_format("arrow")
         .map(refill_sequences, batched=True, fn_kwargs={"context_length": context_length}, **processes)
@@ -48,13 +53,13 @@ def pack_documents(documents: AnyDataset, context_length: int, num_proc: int | N
     )
 
 
-def _packed(parts: list[IterableDataset], context_length: int) -> Iterator[dict[str, list[int]]]:
+def _packed(parts: list[IterableDataset], context_length: int, cut_documents: bool) -> Iterator[dict[str, list[int]]]:
     # Not by `map`: the key of a batch that a stream maps is made of those of its thousand rows, and after two maps
     # each key takes megabytes.
     disable_progress_bars()
     for documents in parts:
         for batch in documents.iter(ROWS_TOGETHER):
-            yield from pack_documents(Dataset.from_dict(batch), context_length)
+            yield from pack_documents(Dataset.from_dict(batch), context_length, cut_documents=cut_documents)
 
 
 def split(stream: IterableDataset) -> list[IterableDataset]:

@@ -94,7 +94,7 @@ class RunRecorder(TrainerCallback, ExportableState):
             recipe={
                 argument: value
                 for argument, value in plain.items()
-                if value is not None and value is not False and value != {}
+                if value is not None and (value is not False or argument in recipe) and value != {}
             },
             hardware=describe_hardware(training_args.device, training_args.world_size),
             packages={package: metadata.version(package) for package in PACKAGES},
