@@ -5,10 +5,10 @@ with the data of this package.
 python hub_scripts/reproduce_findings.py --output_dir outputs/findings --text_lm path/to/small-text-lm
 ```
 
-Compared runs take the same time, or the same compute if speech alone is compared with speech and text. Each run is
-repeated with other seeds. Without a text LM, this takes an hour on two CPU cores. Finished runs are not
-repeated: the same command continues where it stopped. The results are `findings.md`, `findings.json` and
-`findings.png` in the output folder.
+Compared runs take the same time, or as many steps where the batches have one shape, or the same compute if speech
+alone is compared with speech and text. Each run is repeated with other seeds. Without a text LM, this takes an hour on
+two CPU cores. Finished runs are not repeated: the same command continues where it stopped. The results are
+`findings.md`, `findings.json` and `findings.png` in the output folder.
 
 Do preferences among a model's own continuations help it, as in AlignSLM (arXiv 2411.01834)? A speech recogniser and a
 text LM judge them:
@@ -35,12 +35,17 @@ from slam_hf.command_line import run as run_script
 FLOPS = 3e13
 """Training compute of the runs that are compared at equal compute."""
 
+STEPS = 600
+"""Training steps of the runs that are compared at equal steps, a quarter of those of the recipe."""
+
 NATURAL = [{"path": "quickstart:corpus", "name": "sentences"}]
 
 RUNS = {
     "base": Pretraining(),
     "natural": Pretraining(datasets=NATURAL),
     "padded": Pretraining(packing=False),
+    "whole": Pretraining(steps=STEPS, cut_documents=False),
+    "cut": Pretraining(steps=STEPS),
     "aligned": Alignment("base"),
     "twist": Pretraining(twist=True),
     "scratch": Pretraining(twist=False),
@@ -50,13 +55,15 @@ RUNS = {
     "own": Judged(aligns=True),
 }
 """Runs by name, in an order in which each one finds those that it needs. `base` is the quickstart recipe: natural
-sentences and stories, packed, from random weights. `twist` and `scratch` have the architecture of a text LM: one
-starts from its weights, the other from random ones. `speech` trains on units alone, and `interleaved` on speech, on
-text and on both in turn. `quickstart` is the model of this package, and `own` learns from what it says itself."""
+sentences and stories, packed, from random weights. Packing leaves the documents of `whole` as they are, and cuts some
+of `cut`. `twist` and `scratch` have the architecture of a text LM: one starts from its weights, the other from random
+ones. `speech` trains on units alone, and `interleaved` on speech, on text and on both in turn. `quickstart` is the
+model of this package, and `own` learns from what it says itself."""
 
 FINDINGS = {
     "stories": Finding("synthetic stories beside natural speech", "base", "natural"),
     "packing": Finding("packing, at equal time", "base", "padded"),
+    "whole_documents": Finding("documents that stay whole, at equal time", "whole", "cut"),
     "alignment": Finding("preference alignment", "aligned", "base"),
     "twist": Finding("TWIST initialisation", "twist", "scratch"),
     "interleaving": Finding("interleaving with text, at equal compute", "interleaved", "speech"),

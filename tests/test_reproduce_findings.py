@@ -108,6 +108,19 @@ def test_twist_and_its_rival_have_one_architecture(tmp_path):
     assert (scratch["base_config"]["model_type"], scratch["base_config"]["hidden_size"]) == ("qwen2", 48)
 
 
+def test_runs_of_equal_steps_differ_in_their_packing_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.subprocess, "run", lambda command, check: None)
+    recipes = []
+    for cut_documents in (False, True):
+        folder = tmp_path / f"{cut_documents}-1"
+        runs.complete_run(runs.Pretraining(steps=600, cut_documents=cut_documents), folder, seed=1, minutes=3)
+        assert json.loads((folder / "done.json").read_text()) == {"seed": 1, "steps": 600}
+        recipes.append(yaml.safe_load((folder / "recipe.yaml").read_text()))
+    whole, cut = recipes
+    assert (whole["max_steps"], whole["cut_documents"], "max_train_hours" in whole) == (600, False, False)
+    assert cut == whole | {"cut_documents": True, "output_dir": str(tmp_path / "True-1")}
+
+
 def test_speech_alone_and_with_text_have_the_same_compute():
     compute = {}
     for recipe in ("quickstart.yaml", "quickstart-interleaved.yaml"):

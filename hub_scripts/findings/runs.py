@@ -48,10 +48,14 @@ class Pretraining:
             The recipe.
         flops (`float`, *optional*):
             Training compute in FLOPs, in place of time: a smaller model then sees more tokens.
+        steps (`int`, *optional*):
+            Training steps, in place of time: those of one model and one batch shape take the same time.
         datasets (`list[dict]`, *optional*):
             Corpora in place of those of the recipe.
         packing (`bool`, *optional*, defaults to `True`):
             Whether to pack several documents into one sequence.
+        cut_documents (`bool`, *optional*, defaults to `True`):
+            Whether to cut documents to fill sequences.
         twist (`bool`, *optional*):
             `True` starts from the weights of the text LM, and `False` from random weights with its architecture.
             Defaults to the architecture of the recipe.
@@ -59,8 +63,10 @@ class Pretraining:
 
     recipe: str = "quickstart.yaml"
     flops: float | None = None
+    steps: int | None = None
     datasets: list[dict[str, str]] | None = None
     packing: bool = True
+    cut_documents: bool = True
     twist: bool | None = None
 
     @property
@@ -70,10 +76,11 @@ class Pretraining:
 
     def arguments(self, seed: int, minutes: float, text_lm: str | None) -> dict[str, Any]:
         """Values that replace those of the recipe."""
-        arguments: dict[str, Any] = {"seed": seed, "max_steps": -1, "packing": self.packing, "prompt": ""}
-        if self.flops is None:
+        arguments: dict[str, Any] = {"seed": seed, "max_steps": self.steps or -1, "prompt": ""}
+        arguments |= {"packing": self.packing, "cut_documents": self.cut_documents}
+        if self.steps is None and self.flops is None:
             arguments["max_train_hours"] = minutes / 60
-        else:
+        elif self.flops is not None:
             arguments["max_train_tokens"] = round(self.flops / flops_per_token(count_parameters(self.recipe)))
         if self.datasets is not None:
             arguments["datasets"] = self.datasets
@@ -183,8 +190,8 @@ def complete_run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     done, settings = folder / "done.json", {"seed": seed, "minutes": minutes}
-    if isinstance(run, Pretraining) and run.flops is not None:
-        settings = {"seed": seed, "flops": run.flops}
+    if isinstance(run, Pretraining) and (run.flops or run.steps):
+        settings = {"seed": seed, "flops": run.flops} if run.flops else {"seed": seed, "steps": run.steps}
     if isinstance(run, Judged):
         settings = {"seed": seed} | asdict(judges)
     elif run.needs_text_lm:
