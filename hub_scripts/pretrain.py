@@ -56,8 +56,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
             pack_corpus(documents, args, tokenizer, corpus.modality, interleaving)
             for corpus, documents in zip(args.datasets, corpora, strict=True)
         ]
-        weights, full = [corpus.weight for corpus in args.datasets], args.cut_documents or not args.packing
-        sequences = mix_corpora(packed, weights, training_args.seed, full)
+        weights = [corpus.weight for corpus in args.datasets]
+        # Without packing, weights are shares of documents.
+        sequences = mix_corpora(packed, weights, training_args.seed, args.cut_documents or not args.packing)
         held_out = {
             modality: pack_corpus(documents, args, tokenizer, modality, interleaving, held_out=True)
             for modality, documents in validation.items()

@@ -18,8 +18,17 @@ SEQUENCES = Dataset.from_dict({"input_ids": [[1] * 90] * 30, "seq_lengths": [[50
 PARAMETERS = tiny_speech_lm().num_parameters()
 
 
-def plan(sequences=SEQUENCES, model=None, *, max_train_tokens=None, max_train_hours=None, **training_args):
-    args = PretrainArguments(context_length=100, max_train_tokens=max_train_tokens, max_train_hours=max_train_hours)
+def plan(
+    sequences=SEQUENCES,
+    model=None,
+    *,
+    max_train_tokens=None,
+    max_train_hours=None,
+    cut_documents=True,
+    **training_args,
+):
+    budget = {"max_train_tokens": max_train_tokens, "max_train_hours": max_train_hours}
+    args = PretrainArguments(context_length=100, cut_documents=cut_documents, **budget)
     settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "use_cpu": True, **training_args}
     text = describe_plan(args, TrainingArguments(**settings), model or tiny_speech_lm(), sequences)
     return dict(line.split(maxsplit=1) for line in text.splitlines())
@@ -51,6 +60,13 @@ def test_epochs_are_steps():
 def test_a_plan_of_tokens():
     length = plan(max_train_tokens=10_000)["length"]
     assert length == f"10,000 tokens, {10_000 * 6 * PARAMETERS:.2e} FLOPs, 13 steps or a few more"
+
+
+def test_a_plan_of_tokens_in_sequences_that_are_not_full():
+    whole = {"max_train_tokens": 10_000, "cut_documents": False}
+    sequences = Dataset.from_dict({"input_ids": [[1] * 60] * 30, "seq_lengths": [[60]] * 30})
+    assert plan(sequences, **whole)["length"].endswith("FLOPs, 21 steps or so")
+    assert plan(sequences.to_iterable_dataset(), **whole)["length"].endswith("FLOPs, 13 steps or more")
 
 
 def test_a_plan_of_time():

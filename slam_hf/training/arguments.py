@@ -266,6 +266,11 @@ class PretrainArguments:
         return self.text_tokenizer is not None or any(corpus.modality != "speech" for corpus in self.datasets)
 
     @property
+    def has_full_sequences(self) -> bool:
+        """`bool`: Whether every sequence is full, but for 2 %."""
+        return self.packing and self.cut_documents
+
+    @property
     def is_endless(self) -> bool:
         """`bool`: Whether the training data has no end: it is streamed, or interleaved anew in each pass."""
         return self.streaming or any(corpus.modality == "interleaved" for corpus in self.datasets)

@@ -46,9 +46,7 @@ def describe_plan(
         "memory": _memory(args, training_args, model),
     }
     if isinstance(sequences, Dataset):
-        # A sample of the whole corpus: packing leaves the documents that it has to cut to the end.
-        sample = sequences[:: math.ceil(len(sequences) / SAMPLED_SEQUENCES)]
-        packing = _packing(sample, args.context_length, model.config.bos_token_id)
+        packing = _packing(_sample(sequences), args.context_length, model.config.bos_token_id)
         lines["data"] = f"{len(sequences):,} packed sequences per epoch, {packing}"
     elif args.has_text and None not in (weights := [corpus.weight for corpus in args.datasets]):
         shares: Counter[str] = Counter()
@@ -66,8 +64,11 @@ def _length(
         return f"as many steps as fit into {args.max_train_hours:g} h, known after the first steps"
     if args.max_train_tokens is not None:
         tokens = args.max_train_tokens
-        steps = math.ceil(tokens / step_tokens)
-        return f"{tokens:,} tokens, {tokens * flops:.2e} FLOPs, {steps:,} steps or a few more"
+        fill, more = 1.0, " or a few more" if args.has_full_sequences else " or more"
+        if not args.has_full_sequences and isinstance(sequences, Dataset):
+            fill, more = _fill(_sample(sequences), args.context_length), " or so"
+        steps = math.ceil(tokens / (step_tokens * fill))
+        return f"{tokens:,} tokens, {tokens * flops:.2e} FLOPs, {steps:,} steps{more}"
     steps = training_args.max_steps
     if steps < 0:
         steps_per_epoch = math.ceil(len(sequences) * args.context_length / step_tokens)
@@ -95,10 +96,19 @@ def _activation_bytes_per_token(config: PreTrainedConfig, bytes_per_value: int) 
     return config.num_hidden_layers * (8 * width + 4 * inner) * bytes_per_value
 
 
+def _sample(sequences: Dataset) -> dict[str, list[list[int]]]:
+    # Of the whole corpus: packing leaves the documents that it has to cut to the end.
+    return sequences[:: math.ceil(len(sequences) / SAMPLED_SEQUENCES)]
+
+
+def _fill(sequences: dict[str, list[list[int]]], context_length: int) -> float:
+    return sum(map(sum, sequences["seq_lengths"])) / (len(sequences["seq_lengths"]) * context_length)
+
+
 def _packing(sequences: dict[str, list[list[int]]], context_length: int, bos_token_id: int) -> str:
     """How full the sequences are, and how often documents are cut: the rest of a cut document lacks `<S>`. Some text
     tokenizers put nothing in front of a document, and then this is not known."""
-    fill = sum(map(sum, sequences["seq_lengths"])) / (len(sequences["seq_lengths"]) * context_length)
+    fill = _fill(sequences, context_length)
     begins = [
         ids[start] == bos_token_id
         for ids, lengths in zip(sequences["input_ids"], sequences["seq_lengths"], strict=True)
