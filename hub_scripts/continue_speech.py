@@ -21,6 +21,7 @@ from transformers import pipeline
 from slam_hf.atomic_write import atomic_write
 from slam_hf.auto import DEFAULT_MODEL
 from slam_hf.command_line import check_options, help_options, run
+from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.quickstart import resolve_path
 
 
@@ -77,7 +78,8 @@ def main() -> None:
     check_options(parser)
     args = parser.parse_args()
     paths = output_paths(args.recordings, args.output)
-    speak = pipeline("audio-to-audio", model=args.model, codec=args.codec)
+    with naming_damaged_files(args.model):
+        speak = pipeline("audio-to-audio", model=args.model, codec=args.codec)
     names = ("prompt_duration", "max_new_tokens", "temperature", "seed", "speaker_id", "style_id")
     options = {name: value for name in names if (value := getattr(args, name)) is not None}
     failed = False

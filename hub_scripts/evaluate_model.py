@@ -80,11 +80,13 @@ def load_model(name: str) -> SpeechLMForCausalLM:
     hint = ""
     if Path(name, "adapter_config.json").is_file():
         hint = " It is an adapter, whose `base_model_name_or_path` must be a speech language model where it is now."
-    with naming_damaged_files(name):
-        try:
+    try:
+        with naming_damaged_files(name):
             model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"'{name}' cannot be loaded: {str(error).splitlines()[0]}{hint}") from error
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        reason = reason if name in reason else f"'{name}' cannot be loaded: {reason}"
+        raise ValueError(f"{reason}{hint}") from error
     if not isinstance(model, SpeechLMForCausalLM):
         raise ValueError(f"'{name}' is a {type(model).__name__}: expected a speech language model.{hint}")
     return model

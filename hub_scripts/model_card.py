@@ -25,7 +25,9 @@ from transformers import pipeline
 
 from slam_hf.command_line import check_options, help_options, run
 from slam_hf.hub.model_card import CURVE, describe_published, make_model_card, render_model_card
+from slam_hf.hub.repository_files import read_license
 from slam_hf.hub.samples import save_samples
+from slam_hf.loading_utils import naming_damaged_files
 
 
 def main() -> None:
@@ -39,7 +41,7 @@ def main() -> None:
         nargs="*",
         help="Summaries of evaluations, or folders with them. Default: those in `evaluation` of the model's folder.",
     )
-    parser.add_argument("--license", help="Licence of the model, as an identifier of the Hub, such as mit.")
+    parser.add_argument("--license", help="Licence of the model, such as mit. Default: that of its card so far.")
     parser.add_argument("--recordings", nargs="+", default=[], help="Recordings to continue on the card.")
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1], help="Seeds of the continuations. Default: 0 1."
@@ -58,9 +60,11 @@ def main() -> None:
         return
     path = args.output or args.model / "README.md"
     if args.recordings:
-        speak = pipeline("audio-to-audio", model=str(args.model), codec=args.codec)
+        with naming_damaged_files(args.model):
+            speak = pipeline("audio-to-audio", model=str(args.model), codec=args.codec)
         save_samples(args.model, speak, args.recordings, args.seeds)
-    render_model_card(args.model, args.repo_id, args.evaluations, args.license).save(path)
+    license = args.license or read_license(args.model)
+    render_model_card(args.model, args.repo_id, args.evaluations, license).save(path)
     curve = args.model / CURVE
     if curve.is_file() and path.parent.resolve() != args.model.resolve():
         shutil.copy(curve, path.parent)

@@ -35,7 +35,7 @@ from slam_hf.hub.metric_space import metric_space
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.preview import render_page
 from slam_hf.hub.remote_code import export_remote_code
-from slam_hf.hub.repository_files import publishable_files, stage, stage_corpus, staging_folder
+from slam_hf.hub.repository_files import publishable_files, read_license, stage, stage_corpus, staging_folder
 from slam_hf.hub.samples import stage_samples
 from slam_hf.hub.upload import publish_folder
 from slam_hf.quickstart import resolve_path
@@ -78,7 +78,11 @@ class PushArguments:
         },
     )
     license: str | None = field(
-        default=None, metadata={"help": "Licence for the card, as an identifier of the Hub, such as mit."}
+        default=None,
+        metadata={
+            "help": "Licence for the card, as an identifier of the Hub, such as mit. Default: that of the card in the "
+            "folder."
+        },
     )
     card: str | None = field(
         default=None, metadata={"help": "File with a card of your own, instead of the generated one."}
@@ -120,14 +124,15 @@ def prepare(args: PushArguments, folder: Path) -> tuple[str, list[str]]:
 def prepare_model(args: PushArguments, source: Path, folder: Path) -> None:
     stage(publishable_files(source), folder)
     export_remote_code(folder)
+    license = args.license or read_license(source)
     if read_json(folder / "config.json")["model_type"] == "hubert_unit_codec":
-        save_card(args, folder, lambda: render_codec_card(folder, args.repo_id, args.license))
+        save_card(args, folder, lambda: render_codec_card(folder, args.repo_id, license))
         return
     if pin_codec(folder, args.codec) is None:
         print("The processor does not name a codec, which is needed to use the model on audio: see `--codec`.")
     stage_samples(source, folder)
-    options = {"license": args.license, "revision": args.revision}
     evaluations = args.evaluations or model_summaries(source)
+    options = {"license": license, "revision": args.revision}
     save_card(args, folder, lambda: render_model_card(folder, args.repo_id, evaluations, **options))
 
 

@@ -14,6 +14,7 @@ from transformers import HfArgumentParser
 from transformers.utils import logging
 
 from .atomic_write import DiskFullError
+from .hub_client import fail_without_network
 
 
 LAUNCHES = "With options of `accelerate launch`, such as --num_processes 2, several processes run it."
@@ -171,6 +172,7 @@ def run(main: Callable[[], None], hint: str = "") -> None:
             What to do after Ctrl-C, such as how to continue.
     """
     logging.disable_progress_bar()  # of loading weights
+    fail_without_network()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console that cannot show "↑" gets "?" in its place
             stream.reconfigure(errors="replace")

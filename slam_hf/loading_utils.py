@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
@@ -154,14 +154,20 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
                     safe_open(path, framework="pt").__exit__(None, None, None)
             except Exception as damage:
                 raise ValueError(f"'{path}' is damaged or cut short: {damage}.") from error
-        is_no_name = isinstance(error.__cause__ or error, HFValidationError)
-        if is_no_name and folder and not os.path.exists(folder):
-            raise OSError(f"There is no folder '{folder}', and it is not the name of a repository.") from error
-        # Without a network, the error of the Hub does not say what was wanted, which may be a mistyped folder.
-        if isinstance(error, OSError) and folder and not os.path.exists(folder) and str(folder) not in str(error):
-            reason = str(error).partition("\n")[0]
-            raise OSError(f"There is no folder '{folder}', and from the Hub it cannot be loaded: {reason}") from error
-        is_named = folder is None or str(folder) in str(error)
+        missing = "There is no folder '"
+        is_named = folder is None or str(folder) in str(error) or str(error).startswith(missing)
+        if folder and not os.path.exists(folder):
+            if isinstance(error.__cause__ or error, HFValidationError):
+                raise OSError(f"{missing}{folder}', and it is not the name of a repository.") from error
+            # Without a network, the error of the Hub does not say what was wanted, which may be a mistyped folder.
+            if isinstance(error, OSError) and not is_named:
+                cause = error
+                while cause.__cause__ is not None:
+                    cause = cause.__cause__
+                reason = str(cause).partition("\n")[0]
+                if isinstance(cause, LocalEntryNotFoundError):
+                    reason = "downloads are switched off, and the cache does not have it"
+                raise OSError(f"{missing}{folder}', and from the Hub it cannot be loaded: {reason}") from error
         kinds = ValueError | TypeError | AttributeError | RuntimeError | StrictDataclassError
         is_known = isinstance(error, kinds) or type(error) is Exception  # of the tokenizers library
         if is_named or not is_known or isinstance(error, torch.OutOfMemoryError):

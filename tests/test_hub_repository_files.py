@@ -15,6 +15,7 @@ from slam_hf.hub.repository_files import (
     MODEL_FILES,
     OPTIONAL_FILES,
     publishable_files,
+    read_license,
     stage,
     stage_corpus,
     staging_folder,
@@ -201,3 +202,19 @@ def test_the_staging_folder_lies_beside_the_source_where_one_may_write(folder, m
         with staging_folder(source) as staging:
             assert Path(staging).parent != folder.parent
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [(None, None), ("# A card\n", None), ("---\nlicense: cc-by-4.0\n---\n", "cc-by-4.0"), ("---\na: 1\n---\n", None)],
+)
+def test_the_licence_of_a_card_is_kept(card, license, tmp_path):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert read_license(tmp_path) == license
+
+
+def test_a_card_with_damaged_metadata_is_named(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
+    with pytest.raises(ValueError, match=r"README\.md' does not begin with metadata in YAML"):
+        read_license(tmp_path)

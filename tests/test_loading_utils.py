@@ -133,6 +133,12 @@ def test_a_model_that_is_neither_here_nor_reachable_is_named(tmp_path):
     message = "^There is no folder 'mistyped', and from the Hub it cannot be loaded: Not connected.$"
     with pytest.raises(OSError, match=message), naming_damaged_files("mistyped"):
         raise OSError("Not connected.\nSee elsewhere.")
+    with pytest.raises(
+        OSError, match="^There is no folder 'mistyped', and from the Hub .*: downloads are switched off"
+    ):
+        HubertUnitCodec.from_pretrained("mistyped", local_files_only=True)
+    with pytest.raises(OSError, match="^There is no folder 'codec', and"), naming_damaged_files("user/model"):
+        raise OSError("There is no folder 'codec', and from the Hub it cannot be loaded: Not connected.")
     with pytest.raises(OSError, match="^mistyped has no config.json$"), naming_damaged_files("mistyped"):
         raise OSError("mistyped has no config.json")
     with pytest.raises(OSError, match="^Not connected.$"), naming_damaged_files(tmp_path):

@@ -113,5 +113,9 @@ def test_the_script_renders_the_card_of_a_run_with_its_picture(tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(script, run_name="__main__")
     assert ModelCard.load(card).data.license == "mit"
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "model")])
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    runpy.run_path(script, run_name="__main__")
+    assert ModelCard.load(tmp_path / "model" / "README.md").data.license == "cc-by-4.0"
     assert "](training_curve.png)" in card.read_text("utf-8")
     assert (card.parent / "training_curve.png").read_bytes() == b"\x89PNG"

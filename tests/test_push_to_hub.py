@@ -391,3 +391,10 @@ def test_what_comes_with_the_package_can_be_named(name):
     assert getattr(args, name) == str(QUICKSTART / part)
     with pytest.raises(FileNotFoundError, match="'quickstart:other': slam-hf brings no such data with it"):
         push_to_hub.PushArguments("user/name", **{name: "quickstart:other"})
+
+
+def test_the_card_of_a_codec_keeps_its_licence(tmp_path, capsys):
+    push_to_hub.main(
+        push_to_hub.PushArguments("user/codec", "quickstart:codec", dry_run=True, page=str(tmp_path / "card.html"))
+    )
+    assert "\nlicense: mit\n" in capsys.readouterr().out

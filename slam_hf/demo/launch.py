@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from transformers import pipeline
 
+from ..loading_utils import naming_damaged_files
 from .page import EXAMPLE, make_page
 
 
@@ -89,5 +90,6 @@ def launch_demo(
     """
     # Stopped in whatever way, gradio then deletes what visitors sent.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    speak = pipeline("audio-to-audio", model=model, revision=revision, codec=codec)
+    with naming_damaged_files(model):
+        speak = pipeline("audio-to-audio", model=model, revision=revision, codec=codec)
     make_page(speak, name).launch(**{**page_options(), **options})

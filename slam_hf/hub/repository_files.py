@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import yaml
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, metadata_load
 
 from ..checkpoint_files import WEIGHTS_INDEX, check_content, read_json, require_files, weight_names
 
@@ -109,6 +109,17 @@ def stage_corpus(corpus: Path, folder: Path, with_reports: bool = False) -> list
             text = re.sub(r"(?<![\w.])/(?:[^/\s'\"]+/)+", "", report.read_text("utf-8"))  # no paths of this machine
             report.write_text(text, encoding="utf-8")
     return [f"data/{split}-*" for split in num_rows]
+
+
+def read_license(folder: Path) -> str | None:
+    """The licence that the card in a folder names, if there is a card and it names one. `ValueError` for a damaged
+    card."""
+    card = folder / "README.md"
+    try:
+        license = (metadata_load(card) or {}).get("license") if card.is_file() else None
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"'{card}' does not begin with metadata in YAML: {error}") from error
+    return license if isinstance(license, str) else None
 
 
 def staging_folder(source: str | os.PathLike | None) -> TemporaryDirectory:
