@@ -11,7 +11,7 @@ The second command trains on several GPUs. Arguments replace those of the recipe
 
 from pathlib import Path
 
-from transformers import Trainer, TrainingArguments, pipeline
+from transformers import TrainingArguments, pipeline
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import EvaluationArguments
@@ -22,6 +22,7 @@ from slam_hf.hub.publisher import Publisher
 from slam_hf.hub.samples import save_samples
 from slam_hf.run_record import count_training_tokens
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
+from slam_hf.training.batches import BatchTrainer
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
@@ -68,13 +69,14 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         if len(held_out) == 1:
             (held_out,), losses = held_out.values(), {"validation loss (nats per unit)": "eval_loss"}
 
-    names = ["context_length", "packing", "cut_documents", "rope_theta", "max_train_hours"]
+    names = ["batch_size", "context_length", "packing", "cut_documents", "rope_theta", "max_train_hours"]
     if interleaving is not None:
         names += ["interleaving", "interleaving_span", "interleaving_share"]
     recipe = {name: getattr(args, name) for name in names}
     trained_on = list(zip(args.datasets, corpora, strict=True))
     recorder = RunRecorder.begin("pretraining", training_args, model_args, trained_on, recipe)
-    trainer = Trainer(
+    trainer = BatchTrainer(
+        args.batch_size,
         model=model,
         args=training_args,
         data_collator=PackingCollator(args.context_length, tokenizer.pad_token_id, args.packing),

@@ -14,6 +14,7 @@ ALTERNATIVES = (
     ("base_config", "model_name_or_path"),
     ("max_steps", "num_train_epochs", "max_train_tokens", "max_train_hours"),
     ("validation_split", "validation_documents"),
+    ("batch_size", "gradient_accumulation_steps"),
     ("vocoder_config", "init_from"),
 )
 """Arguments that exclude each other. One on the command line replaces those of its group in the recipe."""

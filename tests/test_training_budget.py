@@ -118,11 +118,11 @@ def test_with_even_steps_time_is_a_number_of_steps(tmp_path):
     torch.testing.assert_close(timed.model.state_dict(), stock.model.state_dict())
 
 
-def simulate(budget: TimeBudget, clock: StepClock) -> list[float]:
+def simulate(budget: TimeBudget, clock: StepClock, first_step: int = 0) -> list[float]:
     """The shares of a schedule that a run has gone through after each of its steps."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda position: position / HORIZON)
-    state, control = TrainerState(stateful_callbacks=[budget]), TrainerControl()
+    state, control = TrainerState(stateful_callbacks=[budget], global_step=first_step), TrainerControl()
     budget.on_train_begin(None, state, control)
     shares = []
     while not control.should_training_stop:
@@ -154,6 +154,17 @@ def test_the_schedule_ends_in_time_when_the_speed_changes(step_seconds):
     assert 0.97 * 600 <= budget.elapsed <= 600
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+    assert max(np.diff(shares)) < 0.1
+
+
+def test_the_schedule_ends_in_time_on_fewer_processes():
+    clock = StepClock(lambda step: 6.0)
+    budget = TimeBudget(600.0, clock=clock)
+    budget.last_step, budget.measured_step, budget.measured_at, budget.seconds_before = 594, 128, 128.0, 130.0
+    budget.num_processes = 6
+    shares = simulate(budget, clock, first_step=130)
+    assert 0.97 * 600 <= budget.elapsed <= 600
+    assert [shares[0], shares[-1]] == [pytest.approx(131 / 594), 1.0]
     assert max(np.diff(shares)) < 0.1
 
 

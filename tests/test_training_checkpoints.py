@@ -123,22 +123,22 @@ def test_several_processes_have_a_random_state_each(tmp_path):
     check_checkpoint(tmp_path, world_size=2)
 
 
-def test_a_run_does_not_begin_anew_with_other_processes(output_dir, tmp_path, monkeypatch):
+def test_another_number_of_processes_is_said(output_dir, monkeypatch, capsys):
     monkeypatch.setattr(TrainingArguments, "world_size", 2)
-    with pytest.raises(ValueError, match="checkpoint-10' has the random states of 1 processes, and this run has 2"):
-        resume(output_dir)
-    assert resume(output_dir, str(output_dir / "checkpoint-8")) == str(output_dir / "checkpoint-8")
+    assert resume(output_dir) == str(output_dir / "checkpoint-10")
+    assert "checkpoint-10' is of 1 process(es), and this run has 2: the losses differ" in capsys.readouterr().out
 
+
+def test_a_checkpoint_that_lacks_random_states_is_passed_over(tmp_path):
+    recorder = {"RunRecorder": {"args": {}, "attributes": {"num_processes": 3}}}
     checkpoint = tmp_path / "checkpoint-5"
     checkpoint.mkdir()
-    (checkpoint / "trainer_state.json").write_text('{"global_step": 5}')
-    (checkpoint / "rng_state_0.pth").write_text("")
-    assert resume(tmp_path) is None  # cut short
-    (checkpoint / "rng_state_1.pth").write_text("")
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 5, "stateful_callbacks": recorder}))
+    for rank in range(3):
+        (checkpoint / f"rng_state_{rank}.pth").write_text("")
+        if rank < 2:
+            assert resume(tmp_path) is None
     assert resume(tmp_path) == str(checkpoint)
-    monkeypatch.setattr(TrainingArguments, "world_size", 4)
-    with pytest.raises(ValueError, match="start 2 processes. To continue with other batches, give `resume_from"):
-        resume(tmp_path)
 
 
 def test_without_a_checkpoint_a_run_begins(tmp_path):

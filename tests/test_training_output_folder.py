@@ -79,6 +79,28 @@ def test_what_is_not_of_a_run_is_not_overwritten(tmp_path):
         interrupt(tmp_path, **LATEST)
 
 
+def test_a_run_continues_with_its_batch(tmp_path, monkeypatch):
+    interrupt(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2, **LATEST)
+    (tmp_path / "checkpoint-4").mkdir()
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    args = PretrainArguments()
+    training_args = TrainingArguments(str(tmp_path), per_device_train_batch_size=2, use_cpu=True, **LATEST)
+    with suppress(KeyboardInterrupt), claim_output_dir(args, training_args, ModelConfig()):
+        raise KeyboardInterrupt
+    assert (args.batch_size, training_args.gradient_accumulation_steps) == (8, 2)
+    with pytest.raises(ValueError, match=r"  batch_size: was 8, is now 16$"):
+        interrupt(tmp_path, args=PretrainArguments(batch_size=16), **LATEST)
+    with pytest.raises(ValueError, match=r"  batch_size: was 8, is now 32\n  seed: was 42, is now 7$"):
+        interrupt(tmp_path, per_device_train_batch_size=16, seed=7, **LATEST)
+
+
+def test_an_alignment_needs_arguments_with_its_batch(tmp_path):
+    interrupt(tmp_path, args=AlignArguments(dataset_name="user/pairs"), per_device_train_batch_size=4, **LATEST)
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(ValueError, match="batch_size: was 4, is now 2"):
+        interrupt(tmp_path, args=AlignArguments(dataset_name="user/pairs"), per_device_train_batch_size=2, **LATEST)
+
+
 def test_overwriting_deletes_what_a_run_has_left_and_nothing_else(tmp_path):
     finish(tmp_path)
     for name in ("evaluation/sblimp.json", "checkpoint-4/model.safetensors", "notes.txt", "training_run.json"):

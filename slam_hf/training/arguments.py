@@ -156,6 +156,10 @@ class PretrainArguments:
             are always packed in this way.
         dataset_num_proc (`int`, *optional*):
             Number of processes that prepare the corpora.
+        batch_size (`int`, *optional*):
+            Number of sequences in an optimizer step, over all processes, which sets `gradient_accumulation_steps`.
+            Defaults to what the arguments of the trainer give, or in a resumed run, gave when it began: so it can
+            continue on another number of processes.
         max_train_tokens (`int`, *optional*):
             Number of tokens to train on, without padding.
         max_train_hours (`float`, *optional*):
@@ -199,6 +203,7 @@ class PretrainArguments:
     packing: bool = field(default=True, metadata={"help": "Whether documents share a sequence."})
     cut_documents: bool = field(default=True, metadata={"help": "Whether packing cuts documents to fill sequences."})
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Number of processes for the corpora."})
+    batch_size: int | None = field(default=None, metadata={"help": "Sequences per step, over all processes."})
     max_train_tokens: int | None = field(default=None, metadata={"help": "Tokens to train on; -1: no such budget."})
     max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no such budget."})
     benchmarks: dict | str | None = field(
@@ -222,7 +227,7 @@ class PretrainArguments:
             setattr(self, name, None if value is None or value <= 0 else value)
         if self.rope_theta is not None and self.base_config is not None:
             raise ValueError("`rope_theta` is for a text LM: give it in `base_config` instead.")
-        for name, least in (("num_units", 1), ("context_length", 2), ("validation_documents", 1)):
+        for name, least in (("num_units", 1), ("context_length", 2), ("batch_size", 1), ("validation_documents", 1)):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= least):
                 raise ValueError(f"`{name}` must be a whole number and at least {least}, got {value}.")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -102,7 +103,7 @@ class TimeBudget(BudgetCallback, ExportableState):
     The number of steps that fit into the time is planned from the time per step. The schedule follows this plan and
     not the clock, so an interrupted run continues exactly as it would have. The plan is checked whenever the number of
     steps, or of remaining steps, is a power of two. It is changed if it would miss the end by more than 1 % of the
-    budget. It aims at 99 % of the budget.
+    budget. It aims at 99 % of the budget. On another number of processes, the steps are counted anew for this.
 
     Args:
         seconds (`float`):
@@ -119,6 +120,8 @@ class TimeBudget(BudgetCallback, ExportableState):
         self.planned_step, self.planned_used, self.last_step = 0, 0.0, 0
         # The last check of the plan: the time per step is measured from here.
         self.measured_step, self.measured_at = 0, 0.0
+        # Where the present number of processes began.
+        self.first_step, self.num_processes = 0, None
 
     @property
     def elapsed(self) -> float:
@@ -135,12 +138,17 @@ class TimeBudget(BudgetCallback, ExportableState):
         super().on_train_begin(args, state, control, **kwargs)
         vars(self).update(state.stateful_callbacks[type(self).__name__]["attributes"])
         self.started = self.clock()
+        processes = PartialState().num_processes
+        if self.num_processes not in (None, processes):
+            self.first_step = self.measured_step = state.global_step
+            self.measured_at = self.seconds_before
+        self.num_processes = processes
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
         step = state.global_step + 1
-        if _is_power_of_two(step) or _is_power_of_two(self.last_step - step):
+        if _is_power_of_two(step - self.first_step) or _is_power_of_two(self.last_step - step):
             self._plan(state, step)
         super().on_optimizer_step(args, state, control, **kwargs)
 
@@ -158,6 +166,7 @@ class TimeBudget(BudgetCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         names = ("planned_step", "planned_used", "last_step", "measured_step", "measured_at")
+        names += ("first_step", "num_processes")
         attributes = {name: getattr(self, name) for name in names}
         attributes["seconds_before"] = self.seconds_before if self.started is None else self.elapsed
         return {"args": {"seconds": self.seconds}, "attributes": attributes}

@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from ..atomic_write import atomic_write
 from ..checkpoint_files import read_json
 from ..evaluation.units import hash_files
+from .run_recorder import RunRecorder
 
 
 CHECKSUMS_NAME = "checksums.json"
@@ -56,7 +57,7 @@ def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
     run. The main process searches, and prints a line for each checkpoint that it skips.
 
     Raises:
-        ValueError: every checkpoint is damaged, holds only the model, or was written by another number of processes.
+        ValueError: every checkpoint is damaged or holds only the model.
     """
     folder = _find_checkpoint(training_args) if training_args.process_index == 0 else None
     return broadcast_object_list([folder])[0]
@@ -68,7 +69,7 @@ def _find_checkpoint(training_args: TrainingArguments) -> str | None:
         return None
     if not wants_latest(training_args):
         if Path(wanted).is_dir():
-            check_checkpoint(Path(wanted), training_args.world_size, same_processes=False)
+            check_checkpoint(Path(wanted), training_args.world_size)
         return wanted
     refusal = None
     checkpoints = [Path(folder) for folder in reversed(sort_checkpoints(training_args.output_dir))]
@@ -93,16 +94,16 @@ def wants_latest(training_args: TrainingArguments) -> bool:
     return str(training_args.resume_from_checkpoint).lower() in ("latest", "true")
 
 
-def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = True) -> None:
+def check_checkpoint(checkpoint: Path, world_size: int) -> None:
     r"""
-    Check that a checkpoint is complete, and by default that the same number of processes wrote it. A run may be killed
+    Check that a checkpoint is complete, and print a line if another number of processes wrote it. A run may be killed
     while the Trainer writes one: the main process writes the state of the trainer last, and the other processes write
     their random states last.
 
     Raises:
         CutShortError: the run was killed while it wrote the checkpoint.
-        ValueError: a file is missing or has changed, the checkpoint holds only the model, or another number of
-            processes wrote it. The message names the file.
+        ValueError: a file is missing or has changed, or the checkpoint holds only the model. The message names the
+            file.
     """
     checksums = _read_object(checkpoint / CHECKSUMS_NAME)
     if checksums is None and (checkpoint / CHECKSUMS_NAME).exists():
@@ -131,11 +132,15 @@ def check_checkpoint(checkpoint: Path, world_size: int, same_processes: bool = T
         )
     if processes == 1 and not (checkpoint / RANDOM_STATE).is_file():
         raise CutShortError(f"'{checkpoint}' has the random state of one process of several.")
-    if same_processes and processes != world_size:
-        raise ValueError(
-            f"'{checkpoint}' has the random states of {processes} processes, and this run has {world_size}. To "
-            f"continue exactly, start {processes} processes. To continue with other batches, give "
-            f"`resume_from_checkpoint: {checkpoint}`. To begin again, give another `output_dir`."
+    recorder = state.get("stateful_callbacks", {}).get(RunRecorder.__name__, {})
+    written_by = recorder.get("attributes", {}).get("num_processes", processes)
+    if processes < written_by:
+        raise CutShortError(f"'{checkpoint}' has the random states of {processes} of {written_by} processes.")
+    if processes != world_size:
+        print(
+            f"'{checkpoint}' is of {processes} process(es), and this run has {world_size}: the losses differ from "
+            "those of an undisturbed run, because sums are rounded in another order, and because of the random "
+            "numbers of dropout or sampling, if there are any."
         )
 
 

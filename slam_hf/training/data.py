@@ -182,8 +182,8 @@ def mix_corpora(
     if isinstance(mixed, IterableDataset):
         # Endless, because the Trainer cannot resume a stream that has ended once.
         mixed = mixed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER).repeat(None)
-        if mixed.num_shards == 1:  # the order of one shard does not depend on the number of workers
-            return IterableDataset.from_generator(_rows, gen_kwargs={"stream": mixed})
+        # As one shard, whose order depends neither on processes nor on workers.
+        return IterableDataset.from_generator(_rows, gen_kwargs={"stream": mixed})
     return mixed
 
 

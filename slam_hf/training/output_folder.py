@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
@@ -17,7 +18,9 @@ from ..checkpoint_files import read_json
 from ..folder_lock import lock_folder
 from ..setting_changes import list_changes
 from .arguments import PretrainArguments
+from .batches import divide_batch
 from .checkpoints import wants_latest
+from .plan import batch_size
 from .preferences import AlignmentData
 
 
@@ -37,9 +40,9 @@ RESULTS = (
 # fmt: off
 INCIDENTAL = (
     "activation_checkpointing", "batch_eval", "dataloader_num_workers", "dataloader_persistent",
-    "dataloader_pin_memory", "dataloader_prefetch", "dataset_num_proc", "ddp_", "debug", "disable_tqdm", "do_",
-    "enable_jit", "eval_", "gradient_checkpointing", "hub_", "include_for_metrics", "judge_parallel",
-    "judge_timeout", "judge_url", "local_rank", "log", "output_dir", "overwrite_output_dir", "per_device_eval",
+    "dataloader_pin_memory", "dataloader_prefetch", "ddp_", "debug", "disable_tqdm", "do_", "enable_jit", "eval_",
+    "gradient_accumulation_steps", "gradient_checkpointing", "hub_", "include_for_metrics", "judge_parallel",
+    "judge_timeout", "judge_url", "local_rank", "log", "output_dir", "overwrite_output_dir", "per_device",
     "precompute_ref_batch_size", "prediction_loss_only", "project", "push_to_hub", "report_to",
     "resume_from_checkpoint", "run_name", "save_", "skip_memory", "torch_empty_cache", "trackio", "use_cpu",
 )
@@ -55,6 +58,7 @@ def make_settings(
 ) -> dict[str, Any]:
     """The arguments of a script that have an effect on the trained weights."""
     settings = asdict(args) | training_args.to_dict() | asdict(model_args)
+    settings["batch_size"] = settings.get("batch_size") or batch_size(training_args)
     if isinstance(args, PretrainArguments):
         settings = {name: value for name, value in settings.items() if name not in AFTER_PRETRAINING}
     settings = {name: value for name, value in settings.items() if not name.startswith(INCIDENTAL)}
@@ -68,27 +72,48 @@ def claim_output_dir(
     """
     Claim the output folder for a run: the main process locks it and writes the settings of the run to it. With
     `overwrite_output_dir`, it deletes the files of another run or of a finished one. At the end of the `with` block it
-    adds that the run is finished.
+    adds that the run is finished. The batch of a pretraining is divided among the processes, and a resumed one keeps
+    that which it was begun with.
 
     Raises:
         FolderInUseError: another process is using the folder.
         ValueError: the folder holds a run with other settings, a finished run, or a run that is not resumed.
     """
     if training_args.process_index > 0:
+        _set_batch(args, training_args, None)
         yield
         return
     with lock_folder(training_args.output_dir):
         settings = make_settings(args, training_args, model_args)
-        _note_settings(settings, training_args, args.overwrite_output_dir)
+        keeps_batch = isinstance(args, PretrainArguments) and args.batch_size is None
+        _note_settings(settings, training_args, args.overwrite_output_dir, keeps_batch)
+        _set_batch(args, training_args, settings["batch_size"])
         yield
         _write(Path(training_args.output_dir), settings, finished=True)
 
 
-def _note_settings(settings: dict[str, Any], training_args: TrainingArguments, overwrite: bool) -> None:
+def _set_batch(
+    args: PretrainArguments | AlignmentData, training_args: TrainingArguments, num_sequences: int | None
+) -> None:
+    """Divide the batch that the main process knows among the processes."""
+    (num_sequences,) = broadcast_object_list([num_sequences])
+    if isinstance(args, PretrainArguments):
+        args.batch_size = num_sequences
+        divide_batch(training_args, num_sequences)
+
+
+def _note_settings(
+    settings: dict[str, Any], training_args: TrainingArguments, overwrite: bool, keeps_batch: bool
+) -> None:
     folder = Path(training_args.output_dir)
     resumes = training_args.resume_from_checkpoint
     checkpoint = None if not resumes or wants_latest(training_args) else Path(resumes)
     noted = _read(folder)
+    begun = noted if checkpoint is None else _read(checkpoint.parent)
+    if keeps_batch and resumes and begun is not None:
+        # The number of processes may have changed, and with it what the arguments of the trainer give.
+        kept = settings | {"batch_size": begun["settings"].get("batch_size")}
+        settings.update(kept if kept == begun["settings"] else {})
     if overwrite and checkpoint is not None:
         raise ValueError(
             "`overwrite_output_dir` deletes checkpoints: leave out `resume_from_checkpoint`, or set it to `latest`."
@@ -100,7 +125,7 @@ def _note_settings(settings: dict[str, Any], training_args: TrainingArguments, o
     otherwise = "Give another `output_dir`, or `overwrite_output_dir: true` to delete what is there"
     if noted is None and (results := _results(folder)):
         raise ValueError(f"'{folder}' already holds '{results[0].name}', which is not of this run. {otherwise}.")
-    begun = noted if checkpoint is None else _read(checkpoint.parent)
+    begun = noted if checkpoint is None else begun
     is_finished = noted is not None and noted["finished"]
     has_checkpoints = any(folder.glob(CHECKPOINTS))
     changes = [] if begun is None else list_changes(begun["settings"], settings)

@@ -19,13 +19,13 @@ SAMPLED_SEQUENCES = 1000
 
 
 def batch_size(training_args: TrainingArguments) -> int:
-    """Rows of an optimizer step over all processes."""
+    """Rows of an optimizer step over all processes, as the trainer's arguments say."""
     return training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
 
 
 def tokens_per_step(args: PretrainArguments, training_args: TrainingArguments) -> int:
     """Tokens of an optimizer step over all processes, with padding."""
-    return batch_size(training_args) * args.context_length
+    return (args.batch_size or batch_size(training_args)) * args.context_length
 
 
 def describe_plan(
@@ -40,7 +40,7 @@ def describe_plan(
     trained = model.num_parameters(only_trainable=True)
     lines = {
         "parameters": f"{parameters:,}" + ("" if trained == parameters else f", {trained:,} of them trained"),
-        "batch": f"{batch_size(training_args):,} packed sequences of {args.context_length:,} tokens, on "
+        "batch": f"{step_tokens // args.context_length:,} packed sequences of {args.context_length:,} tokens, on "
         f"{training_args.world_size} process(es): {step_tokens:,} tokens per step",
         "length": _length(args, training_args, sequences, flops_per_token(parameters)),
         "memory": _memory(args, training_args, model),

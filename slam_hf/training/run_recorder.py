@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -124,6 +125,7 @@ class RunRecorder(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         attributes = {"started_at": self.started_at, "seconds": self.elapsed, "fingerprints": self._fingerprints()}
+        attributes["num_processes"] = PartialState().num_processes
         return {"args": {}, "attributes": attributes}
 
     def _fingerprints(self) -> list[str | None]:

@@ -1,0 +1,94 @@
+"""Gives each optimizer step the same sequences in the same order, on any number of processes."""
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset, concatenate_datasets
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainingArguments
+
+from .plan import batch_size
+
+
+EMPTY = {"input_ids": [], "seq_lengths": [0]}
+"""A sequence of padding alone, which has neither tokens nor loss."""
+
+
+def divide_batch(training_args: TrainingArguments, num_sequences: int) -> None:
+    """Divide the sequences of an optimizer step among the processes: set `gradient_accumulation_steps`, and lower
+    `per_device_train_batch_size` where fewer suffice. Where the division has a remainder, some places stay empty."""
+    given = batch_size(training_args)
+    if given == num_sequences:
+        return
+    devices = training_args.world_size * max(1, training_args.n_gpu)
+    accumulation = math.ceil(num_sequences / (training_args.per_device_train_batch_size * devices))
+    training_args.gradient_accumulation_steps = accumulation
+    training_args.per_device_train_batch_size = math.ceil(num_sequences / (accumulation * devices))
+    num_empty = batch_size(training_args) - num_sequences
+    PartialState().print(
+        f"The batch is {num_sequences:,} sequences, not {given:,}: per_device_train_batch_size is now "
+        f"{training_args.per_device_train_batch_size}, and gradient_accumulation_steps {accumulation}."
+        + (f" {num_empty} more places, which the processes have, stay empty." if num_empty else "")
+    )
+
+
+class BatchTrainer(Trainer):
+    r"""
+    A `Trainer` whose batches depend on the seed and the step, but not on the number of processes. The last batch of an
+    epoch, and each batch that the processes do not divide, is filled with empty sequences, where the `Trainer` repeats
+    others.
+
+    Args:
+        num_sequences (`int`):
+            Number of sequences in an optimizer step, over all processes.
+        train_dataset (`Dataset` or `IterableDataset`):
+            Packed sequences. A stream must be endless.
+        trainer_args:
+            The other arguments of the `Trainer`.
+    """
+
+    def __init__(self, num_sequences: int, train_dataset: Dataset | IterableDataset, **trainer_args: Any):
+        num_places = batch_size(trainer_args["args"])
+        self.num_sequences, self.num_places = num_sequences, num_places
+        if isinstance(train_dataset, Dataset):
+            empty = Dataset.from_list([EMPTY], features=train_dataset.features)
+            train_dataset = concatenate_datasets([train_dataset, empty])
+        elif num_places > num_sequences:
+            kwargs = {"stream": train_dataset, "num_sequences": num_sequences, "num_places": num_places}
+            train_dataset = IterableDataset.from_generator(_filled, gen_kwargs=kwargs)
+        super().__init__(train_dataset=train_dataset, **trainer_args)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        return StepSampler(self) if isinstance(self.train_dataset, Dataset) else None
+
+
+class StepSampler(Sampler):
+    """The indices of an epoch, step by step: shuffled sequences, then the last row, which is empty, in each place that
+    they leave. The number of steps so far tells the epoch."""
+
+    def __init__(self, trainer: BatchTrainer):
+        self.trainer = trainer
+        self.num_rows = len(trainer.train_dataset) - 1
+        self.num_steps = math.ceil(self.num_rows / trainer.num_sequences)
+
+    def __len__(self) -> int:
+        return self.num_steps * self.trainer.num_places
+
+    def __iter__(self) -> Iterator[int]:
+        args, state = self.trainer.args, self.trainer.state
+        seed = args.seed if args.data_seed is None else args.data_seed
+        generator = torch.Generator().manual_seed(seed + state.global_step // self.num_steps)
+        order = torch.randperm(self.num_rows, generator=generator).tolist()
+        for start in range(0, self.num_rows, self.trainer.num_sequences):
+            step = order[start : start + self.trainer.num_sequences]
+            yield from step + [self.num_rows] * (self.trainer.num_places - len(step))
+
+
+def _filled(stream: IterableDataset, num_sequences: int, num_places: int) -> Iterator[dict[str, list[int]]]:
+    sequences = iter(stream)
+    while step := list(islice(sequences, num_sequences)):
+        yield from step + [EMPTY] * (num_places - len(step))
