@@ -9,7 +9,8 @@ accelerate launch --multi_gpu --num_processes 8 hub_scripts/train_vocoder.py \
 ```
 
 The result is the codec with its new vocoder. Start it again with the same command to continue after an interruption.
-The learning rates, the length and what is written on the way may be others then. On the way it writes
+The learning rates, the length and what is written on the way may be others then. So may the number of processes, with
+the same batch: half of the processes need twice the `per_device_train_batch_size`. On the way it writes
 `samples/step-*`: what the vocoder makes of held-out recordings, and their mel spectrograms.
 """
 
@@ -69,6 +70,8 @@ def train(source_args: VoiceSourceArguments, args: VocoderArguments, accelerator
         new_vocoder(codec, args.vocoder_config or {}, [], [], args.seed)  # an error is raised before the long work
     if state.is_main_process:
         settings = {name: value for name, value in asdict(args).items() if name not in CHANGEABLE}
+        # The order of the crops does not depend on the number of processes.
+        settings["batch_size"] = settings.pop("per_device_train_batch_size") * accelerator.num_processes
         settings["codec"] = describe_codec(codec).weights
         check_unclaimed(folder, "training", ("config.json", "README.md"))
         claim_folder(folder / "training", settings, "the training of a vocoder")

@@ -194,6 +194,8 @@ def test_a_diverged_training_keeps_the_last_checkpoint(trained, data, tmp_path, 
 def test_other_settings_do_not_continue_a_training(trained, data):
     with pytest.raises(ValueError, match="begun with other settings.*\n  crop_seconds: was 0.4, is now 0.8"):
         train(data, trained, {"style_column": "style"}, crop_seconds=0.8)
+    with pytest.raises(ValueError, match="begun with other settings.*\n  batch_size: was 2, is now 3$"):
+        train(data, trained, {"style_column": "style"}, per_device_train_batch_size=3)
 
 
 def test_a_trained_vocoder_can_be_continued_with_other_voices(trained, data, tmp_path):
@@ -314,3 +316,5 @@ def test_two_processes_train_one_vocoder(trained, data, tmp_path):
     ours, theirs = (read_run_records(folder)[0].validation for folder in (tmp_path, trained))
     for name in ours:  # the same crops in each step; their order is another
         assert ours[name] == pytest.approx(theirs[name], rel=2e-2)
+    train(data, tmp_path, {"style_column": "style"}, max_steps=5)  # one process, with the same batch
+    assert read_run_records(tmp_path)[0].num_steps == 5

@@ -1,15 +1,24 @@
+import json
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from datasets import Dataset, IterableDataset
+from safetensors.torch import load_file
 from training_utils import random_sequences, tiny_speech_lm
 from transformers import TrainingArguments
 
 from slam_hf.training.batches import BatchTrainer, StepSampler, divide_batch
 from slam_hf.training.packing import PackingCollator
+
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -23,7 +32,7 @@ def test_a_batch_is_divided_among_any_number_of_processes(processes, divided, mo
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == divided
     empty = divided[0] * divided[1] * processes - 16
     printed = capsys.readouterr().out
-    assert ("The batch is 16 sequences, not" in printed) == (processes != 4)
+    assert ("The batch is 16, not" in printed) == (processes != 4)
     assert (f"{empty} more places" in printed) == (empty > 0)
 
 
@@ -87,3 +96,96 @@ def test_a_stream_with_gaps_has_its_sequences_in_order(tmp_path):
     filled = list(islice(trainer.train_dataset, 8))
     assert [len(row["input_ids"]) for row in filled[3::4]] == [0, 0]
     assert [row for row in filled if row["input_ids"]] == list(stream.take(6))
+
+
+# Forks the processes of each stage of a run, which ends at a step, from one that has imported everything.
+STAGES = """
+import json, os, sys
+from functools import partial
+import torch.distributed
+import transformers.trainer
+from accelerate import debug_launcher
+from slam_hf.command_line import parse_arguments
+sys.path.insert(0, "hub_scripts")
+import pretrain
+
+class Stop(transformers.TrainerCallback):
+    last_step = None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.last_step:
+            raise KeyboardInterrupt
+
+def train(command, last_step):
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(torch.distributed.get_rank())
+    Stop.last_step = last_step
+    transformers.trainer.DEFAULT_CALLBACKS.append(Stop)
+    classes = (pretrain.PretrainArguments,), (pretrain.TrainingArguments, pretrain.ModelArguments)
+    try:
+        pretrain.main(*parse_arguments(pretrain.__doc__, *classes, command))
+    except KeyboardInterrupt:
+        pass
+
+if __name__ == "__main__":
+    for command, last_step, num_processes in json.loads(sys.argv[1]):
+        print(num_processes, "processes, until step", last_step, flush=True)
+        debug_launcher(train, (command, last_step), num_processes)
+"""
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> dict[str, dict]:
+    """Settings of runs on corpora of two files each: one, two with weights, streamed ones and an interleaved one."""
+    folder = tmp_path_factory.mktemp("corpora")
+    generator = np.random.default_rng(0)
+    times = [{"word": f" word{n}", "start_time": 0.2 * n, "end_time": 0.2 * (n + 1)} for n in range(4)]
+    for name in ("one", "two"):
+        for split, count in (("train-0", 40), ("train-1", 33), ("validation", 3)):
+            units = generator.integers(50, size=(count, 10)).tolist()
+            rows = {"units": units, "durations": [[2] * 10] * count, "aligned_text": [times] * count}
+            Dataset.from_dict(rows).to_parquet(folder / name / f"{split}.parquet")
+        (folder / name / "README.md").write_text("---\nframe_rate: 25\n---\n")
+    one, two = ({"path": str(folder / name), "weight": weight} for weight, name in ((1, "one"), (3, "two")))
+    return {
+        "packed": {"datasets": [one["path"]]},
+        "weighted": {"datasets": [one, two]},
+        "streamed": {"datasets": [one, two], "streaming": True, "dataloader_num_workers": 2},
+        "interleaved": {
+            "datasets": [one, {**two, "modality": "interleaved"}],
+            "text_tokenizer": "quickstart:tokenizer",
+        },
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.attack
+@pytest.mark.parametrize("kind", ["packed", "weighted", "streamed", "interleaved"])
+def test_a_run_continues_on_other_numbers_of_processes(tmp_path, corpora, kind, capfd, record_property):
+    base_config = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    base_config |= {"model_type": "qwen2", "num_attention_heads": 2, "num_key_value_heads": 1}
+    recipe = {"base_config": base_config, "num_units": 50, "context_length": 24, **corpora[kind]}
+    recipe |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}
+    recipe |= {"max_steps": 12, "logging_steps": 1, "save_strategy": "steps", "save_steps": 2, "disable_tqdm": True}
+    recipe |= {"use_cpu": True, "dataloader_pin_memory": False, "resume_from_checkpoint": "latest"}
+    recipe |= {"report_to": "none", "ddp_find_unused_parameters": False}
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
+    command = ["--config", str(tmp_path / "recipe.yaml"), "--output_dir"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    # Eight sequences in a step: three processes have twelve places for them.
+    stages = [([*command, str(cut)], last_step, count) for count, last_step in ((2, 3), (1, 7), (3, 9), (2, None))]
+    stages = json.dumps([([*command, str(whole)], None, 2), *stages])
+    (tmp_path / "stages.py").write_text(STAGES)
+    subprocess.run([sys.executable, tmp_path / "stages.py", stages], cwd=ROOT, check=True, timeout=280)
+    printed = capfd.readouterr().out
+    for step, before, after in ((2, 2, 1), (6, 1, 3), (8, 3, 2)):
+        assert f"checkpoint-{step}' is of {before} process(es), and this run has {after}" in printed
+    names = ("loss", "grad_norm", "learning_rate", "epoch", "num_input_tokens_seen")
+    curves = []
+    for folder in (whole, cut):
+        state = json.loads((folder / "checkpoint-12" / "trainer_state.json").read_text())
+        curves.append([[log[name] for name in names] for log in state["log_history"] if "loss" in log])
+    assert len(curves[0]) == 12
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
+    weights = [load_file(folder / "model.safetensors") for folder in (whole, cut)]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+    record_property("attack", "pretraining: 1 run stopped and continued on another number of processes, 3 times")

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 from transformers import TrainingArguments
-from trl import DPOConfig, ModelConfig
+from trl import DPOConfig, GRPOConfig, ModelConfig
 
 from slam_hf.training.arguments import PretrainArguments
 from slam_hf.training.output_folder import SETTINGS_NAME, claim_output_dir, make_settings
 from slam_hf.training.preferences import AlignArguments
+from slam_hf.training.rewards import OnlineAlignArguments
 
 
 @contextmanager
@@ -38,6 +39,7 @@ LATEST = {"resume_from_checkpoint": "latest"}
 def test_a_run_claims_an_empty_folder_and_continues_with_the_same_settings(tmp_path):
     interrupt(tmp_path / "run", learning_rate=1e-3, logging_steps=5, **LATEST)
     (tmp_path / "run" / "checkpoint-4").mkdir()
+    (tmp_path / "run" / "checkpoint-4" / "rng_state.pth").write_text("")
     interrupt(tmp_path / "run", learning_rate=1e-3, logging_steps=7, save_steps=3, report_to="none", **LATEST)
     with pytest.raises(ValueError, match="interrupted run: continue it with `resume_from_checkpoint: latest`"):
         interrupt(tmp_path / "run", learning_rate=1e-3)
@@ -94,11 +96,62 @@ def test_a_run_continues_with_its_batch(tmp_path, monkeypatch):
         interrupt(tmp_path, per_device_train_batch_size=16, seed=7, **LATEST)
 
 
-def test_an_alignment_needs_arguments_with_its_batch(tmp_path):
-    interrupt(tmp_path, args=AlignArguments(dataset_name="user/pairs"), per_device_train_batch_size=4, **LATEST)
+def test_an_alignment_continues_with_its_batch_where_processes_divide_it(tmp_path, monkeypatch):
+    args = AlignArguments(dataset_name="user/pairs")
+    interrupt(tmp_path, args=args, per_device_train_batch_size=10, gradient_accumulation_steps=2, **LATEST)
     (tmp_path / "checkpoint-4").mkdir()
-    with pytest.raises(ValueError, match="batch_size: was 4, is now 2"):
-        interrupt(tmp_path, args=AlignArguments(dataset_name="user/pairs"), per_device_train_batch_size=2, **LATEST)
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    training_args = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, use_cpu=True, **LATEST)
+    with suppress(KeyboardInterrupt), claim_output_dir(args, training_args, ModelConfig()):
+        raise KeyboardInterrupt
+    assert (training_args.per_device_train_batch_size, training_args.gradient_accumulation_steps) == (2, 5)
+    monkeypatch.setattr(TrainingArguments, "world_size", 3)
+    with pytest.raises(ValueError, match="3 processes do not divide the batch of this run, of 20: start another"):
+        interrupt(tmp_path, args=args, per_device_train_batch_size=4, **LATEST)
+
+
+def test_an_online_alignment_needs_arguments_with_its_batch(tmp_path, monkeypatch):
+    args = OnlineAlignArguments(dataset_name="user/prompts", judge_model="user/judge")
+
+    def settings(processes, **arguments):
+        monkeypatch.setattr(TrainingArguments, "world_size", processes)
+        training_args = GRPOConfig(str(tmp_path), num_generations=4, use_cpu=True, **arguments, **LATEST)
+        with suppress(KeyboardInterrupt), claim_output_dir(args, training_args, ModelConfig()):
+            raise KeyboardInterrupt
+
+    settings(1, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(
+        ValueError, match="batch_size` is the product of(.|\n)*\n  generation_batch_size: was 8, is now 16"
+    ):
+        settings(2, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    settings(2, per_device_train_batch_size=4, gradient_accumulation_steps=1)
+
+
+def test_a_run_that_saved_only_the_model_is_named(tmp_path):
+    interrupt(tmp_path)
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(
+        ValueError, match=r"they hold only the model \(`save_only_model`\), so that it cannot continue"
+    ):
+        interrupt(tmp_path)
+    (tmp_path / "checkpoint-4" / "rng_state_0.pth").write_text("")
+    with pytest.raises(ValueError, match="continue it with `resume_from_checkpoint: latest`"):
+        interrupt(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"auto_find_batch_size": True},
+        {"train_sampling_strategy": "group_by_length"},
+        {"dataloader_drop_last": True},
+        {"accelerator_config": {"split_batches": True}},
+    ],
+)
+def test_arguments_that_would_change_the_batches_are_refused(tmp_path, argument):
+    with pytest.raises(ValueError, match=f"Leave out `[a-z_.]*{next(iter(argument))}"):
+        interrupt(tmp_path, **argument)
 
 
 def test_overwriting_deletes_what_a_run_has_left_and_nothing_else(tmp_path):

@@ -18,22 +18,47 @@ EMPTY = {"input_ids": [], "seq_lengths": [0]}
 """A sequence of padding alone, which has neither tokens nor loss."""
 
 
-def divide_batch(training_args: TrainingArguments, num_sequences: int) -> None:
-    """Divide the sequences of an optimizer step among the processes: set `gradient_accumulation_steps`, and lower
-    `per_device_train_batch_size` where fewer suffice. Where the division has a remainder, some places stay empty."""
+def divide_batch(training_args: TrainingArguments, num_sequences: int, with_gaps: bool = True) -> None:
+    r"""
+    Divide the sequences of an optimizer step among the processes: set `gradient_accumulation_steps`, and lower
+    `per_device_train_batch_size` where fewer suffice. `with_gaps`, some places stay empty where there is a remainder.
+
+    Raises:
+        ValueError: there is a remainder, and no place can stay empty; or another argument would change the batches.
+    """
     given = batch_size(training_args)
+    if with_gaps:
+        _check_arguments(training_args)
     if given == num_sequences:
         return
     devices = training_args.world_size * max(1, training_args.n_gpu)
-    accumulation = math.ceil(num_sequences / (training_args.per_device_train_batch_size * devices))
+    if num_sequences % devices and not with_gaps:
+        raise ValueError(
+            f"{devices} processes do not divide the batch of this run, of {num_sequences:,}: start another number."
+        )
+    share = math.ceil(num_sequences / devices)
+    accumulation = math.ceil(share / training_args.per_device_train_batch_size)
+    while share % accumulation and not with_gaps:
+        accumulation += 1
     training_args.gradient_accumulation_steps = accumulation
-    training_args.per_device_train_batch_size = math.ceil(num_sequences / (accumulation * devices))
+    training_args.per_device_train_batch_size = math.ceil(share / accumulation)
     num_empty = batch_size(training_args) - num_sequences
     PartialState().print(
-        f"The batch is {num_sequences:,} sequences, not {given:,}: per_device_train_batch_size is now "
+        f"The batch is {num_sequences:,}, not {given:,}: per_device_train_batch_size is now "
         f"{training_args.per_device_train_batch_size}, and gradient_accumulation_steps {accumulation}."
         + (f" {num_empty} more places, which the processes have, stay empty." if num_empty else "")
     )
+
+
+def _check_arguments(training_args: TrainingArguments) -> None:
+    others = {name: getattr(training_args, name) for name in ("auto_find_batch_size", "dataloader_drop_last")}
+    others["accelerator_config.split_batches"] = training_args.accelerator_config.split_batches
+    others["train_sampling_strategy"] = training_args.train_sampling_strategy != "random"
+    if refused := [f"`{name}`" for name, is_set in others.items() if is_set]:
+        raise ValueError(
+            f"Leave out {' and '.join(refused)}: the batches of a pretraining depend on the seed and on `batch_size` "
+            "alone. Where they do not fit into memory, lower `per_device_train_batch_size`."
+        )
 
 
 class BatchTrainer(Trainer):

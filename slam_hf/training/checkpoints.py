@@ -69,14 +69,14 @@ def _find_checkpoint(training_args: TrainingArguments) -> str | None:
         return None
     if not wants_latest(training_args):
         if Path(wanted).is_dir():
-            check_checkpoint(Path(wanted), training_args.world_size)
+            _announce(Path(wanted), training_args)
         return wanted
     refusal = None
     checkpoints = [Path(folder) for folder in reversed(sort_checkpoints(training_args.output_dir))]
     checkpoints = [folder for folder in checkpoints if folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
     for folder in checkpoints:
         try:
-            check_checkpoint(folder, training_args.world_size)
+            _announce(folder, training_args)
             return str(folder)
         except ValueError as error:
             print(f"Skipped: {error}")
@@ -94,11 +94,24 @@ def wants_latest(training_args: TrainingArguments) -> bool:
     return str(training_args.resume_from_checkpoint).lower() in ("latest", "true")
 
 
-def check_checkpoint(checkpoint: Path, world_size: int) -> None:
+def _announce(checkpoint: Path, training_args: TrainingArguments) -> None:
+    """Check a checkpoint, and print what is not the same on another number of processes."""
+    processes, world_size = check_checkpoint(checkpoint), training_args.world_size
+    if processes != world_size:
+        print(
+            f"'{checkpoint}' is of {processes} process(es), and this run has {world_size}. It continues with the same "
+            "batches, but not bit for bit: sums are rounded in another order, and each process whose random state is "
+            "not in the checkpoint draws its random numbers, as for dropout, from the seed anew."
+        )
+
+
+def check_checkpoint(checkpoint: Path) -> int:
     r"""
-    Check that a checkpoint is complete, and print a line if another number of processes wrote it. A run may be killed
-    while the Trainer writes one: the main process writes the state of the trainer last, and the other processes write
-    their random states last.
+    Check that a checkpoint is complete. A run may be killed while the Trainer writes one: the main process writes the
+    state of the trainer last, and the other processes write their random states last.
+
+    Returns:
+        `int`: the number of processes that wrote it.
 
     Raises:
         CutShortError: the run was killed while it wrote the checkpoint.
@@ -136,12 +149,7 @@ def check_checkpoint(checkpoint: Path, world_size: int) -> None:
     written_by = recorder.get("attributes", {}).get("num_processes", processes)
     if processes < written_by:
         raise CutShortError(f"'{checkpoint}' has the random states of {processes} of {written_by} processes.")
-    if processes != world_size:
-        print(
-            f"'{checkpoint}' is of {processes} process(es), and this run has {world_size}: the losses differ from "
-            "those of an undisturbed run, because sums are rounded in another order, and because of the random "
-            "numbers of dropout or sampling, if there are any."
-        )
+    return processes
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:

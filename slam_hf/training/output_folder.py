@@ -21,7 +21,7 @@ from .arguments import PretrainArguments
 from .batches import divide_batch
 from .checkpoints import wants_latest
 from .plan import batch_size
-from .preferences import AlignmentData
+from .preferences import AlignArguments, AlignmentData
 
 
 SETTINGS_NAME = "training_settings.json"
@@ -44,10 +44,15 @@ INCIDENTAL = (
     "gradient_accumulation_steps", "gradient_checkpointing", "hub_", "include_for_metrics", "judge_parallel",
     "judge_timeout", "judge_url", "local_rank", "log", "output_dir", "overwrite_output_dir", "per_device",
     "precompute_ref_batch_size", "prediction_loss_only", "project", "push_to_hub", "report_to",
-    "resume_from_checkpoint", "run_name", "save_", "skip_memory", "torch_empty_cache", "trackio", "use_cpu",
+    "resume_from_checkpoint", "run_name", "save_", "skip_memory", "steps_per_generation", "torch_empty_cache",
+    "trackio", "use_cpu",
 )
 # fmt: on
-"""Prefixes of the arguments that have no effect on the trained weights."""
+"""Prefixes of the arguments that have no effect on the trained weights, or only by the size of the batch or of what is
+generated together, which are settings."""
+
+DIVIDED = (PretrainArguments, AlignArguments)
+"""The trainings whose batch is divided anew among another number of processes."""
 
 AFTER_PRETRAINING = ("asr_model", "benchmarks", "prompt")
 """Arguments of a pretraining that are used after it."""
@@ -72,12 +77,13 @@ def claim_output_dir(
     """
     Claim the output folder for a run: the main process locks it and writes the settings of the run to it. With
     `overwrite_output_dir`, it deletes the files of another run or of a finished one. At the end of the `with` block it
-    adds that the run is finished. The batch of a pretraining is divided among the processes, and a resumed one keeps
-    that which it was begun with.
+    adds that the run is finished. A resumed run keeps the batch that it was begun with, which is divided among the
+    processes. That of an online alignment is not: there, other arguments depend on it.
 
     Raises:
         FolderInUseError: another process is using the folder.
-        ValueError: the folder holds a run with other settings, a finished run, or a run that is not resumed.
+        ValueError: the folder holds a run with other settings, a finished run, or a run that is not resumed; or the
+            batch cannot be divided.
     """
     if training_args.process_index > 0:
         _set_batch(args, training_args, None)
@@ -85,7 +91,7 @@ def claim_output_dir(
         return
     with lock_folder(training_args.output_dir):
         settings = make_settings(args, training_args, model_args)
-        keeps_batch = isinstance(args, PretrainArguments) and args.batch_size is None
+        keeps_batch = isinstance(args, DIVIDED) and getattr(args, "batch_size", None) is None
         _note_settings(settings, training_args, args.overwrite_output_dir, keeps_batch)
         _set_batch(args, training_args, settings["batch_size"])
         yield
@@ -97,9 +103,10 @@ def _set_batch(
 ) -> None:
     """Divide the batch that the main process knows among the processes."""
     (num_sequences,) = broadcast_object_list([num_sequences])
+    if isinstance(args, DIVIDED):
+        divide_batch(training_args, num_sequences, with_gaps=isinstance(args, PretrainArguments))
     if isinstance(args, PretrainArguments):
         args.batch_size = num_sequences
-        divide_batch(training_args, num_sequences)
 
 
 def _note_settings(
@@ -129,6 +136,9 @@ def _note_settings(
     is_finished = noted is not None and noted["finished"]
     has_checkpoints = any(folder.glob(CHECKPOINTS))
     changes = [] if begun is None else list_changes(begun["settings"], settings)
+    if any(change.startswith("  batch_size") for change in changes):
+        factors = "`per_device_train_batch_size`, `gradient_accumulation_steps` and the number of processes"
+        otherwise = f"`batch_size` is the product of {factors}. {otherwise}"
     if changes and (is_finished or has_checkpoints or checkpoint is not None):
         raise ValueError(
             f"'{checkpoint or folder}' is of a run with other settings. Use the same settings to continue it. "
@@ -137,10 +147,10 @@ def _note_settings(
     if is_finished:
         raise ValueError(f"The run in '{folder}' has these settings and is finished. {otherwise}.")
     if has_checkpoints and not resumes:
-        raise ValueError(
-            f"'{folder}' holds checkpoints of an interrupted run: continue it with `resume_from_checkpoint: latest`. "
-            f"{otherwise}."
-        )
+        advice = "continue it with `resume_from_checkpoint: latest`"
+        if not any(folder.glob(f"{CHECKPOINTS}/rng_state*")):
+            advice = "they hold only the model (`save_only_model`), so that it cannot continue"
+        raise ValueError(f"'{folder}' holds checkpoints of an interrupted run: {advice}. {otherwise}.")
     _write(folder, settings, finished=False)
 
 
