@@ -21,7 +21,7 @@ from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, load_model, load_pairs, load_processor
-from slam_hf.training.process_setup import prepare_process, show_one_bar
+from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
 
@@ -48,6 +48,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
         peft_config=get_peft_config(model_args),
         callbacks=[recorder, *energy_callbacks(training_args)],
     )
+    put_before_reporters(trainer, recorder)
     show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)

@@ -25,7 +25,7 @@ from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import load_model, load_processor, load_rows
-from slam_hf.training.process_setup import prepare_process, show_one_bar
+from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
 from slam_hf.training.rewards import OnlineAlignArguments, SpokenReward, make_prompts
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
@@ -56,6 +56,7 @@ def align(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: Mod
         peft_config=get_peft_config(model_args),
         callbacks=[recorder, *energy_callbacks(training_args)],
     )
+    put_before_reporters(trainer, recorder)
     show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)

@@ -22,16 +22,16 @@ from slam_hf.hub.publisher import Publisher
 from slam_hf.hub.samples import save_samples
 from slam_hf.run_record import count_training_tokens
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
-from slam_hf.training.batches import BatchTrainer
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
+from slam_hf.training.corpus_losses import CorpusLossTrainer, name_losses, number_corpora
 from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
 from slam_hf.training.final_steps import check_final_steps, describe_continuation, trained_model
 from slam_hf.training.initialization import initial_model, make_processor
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
-from slam_hf.training.process_setup import prepare_process, show_one_bar
+from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records, save_training_curve
 from slam_hf.training.throughput import ThroughputCallback
 
@@ -58,8 +58,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
             for corpus, documents in zip(args.datasets, corpora, strict=True)
         ]
         weights = [corpus.weight for corpus in args.datasets]
+        numbered = number_corpora(packed)
         # Without packing, weights are shares of documents.
-        sequences = mix_corpora(packed, weights, training_args.seed, args.cut_documents or not args.packing)
+        sequences = mix_corpora(numbered, weights, training_args.seed, args.cut_documents or not args.packing)
         held_out = {
             modality: pack_corpus(documents, args, tokenizer, modality, interleaving, held_out=True)
             for modality, documents in validation.items()
@@ -75,8 +76,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     recipe = {name: getattr(args, name) for name in names}
     trained_on = list(zip(args.datasets, corpora, strict=True))
     recorder = RunRecorder.begin("pretraining", training_args, model_args, trained_on, recipe)
-    trainer = BatchTrainer(
-        args.batch_size,
+    trainer = CorpusLossTrainer(
+        name_losses(args.datasets),
+        num_sequences=args.batch_size,
         model=model,
         args=training_args,
         data_collator=PackingCollator(args.context_length, tokenizer.pad_token_id, args.packing),
@@ -85,9 +87,9 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         processing_class=tokenizer,
         callbacks=[*budget, recorder, *energy_callbacks(training_args)],
     )
-    # In front of those that report the logs, which it adds to.
-    throughput = ThroughputCallback(model.num_parameters(), tokens_per_step(args, training_args))
-    trainer.callback_handler.callbacks.insert(0, throughput)
+    tokens = tokens_per_step(args, training_args)
+    throughput = ThroughputCallback(model.num_parameters(), tokens, price_per_hour=args.price_per_hour)
+    put_before_reporters(trainer, recorder, throughput)
     show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import HfArgumentParser
+from transformers.integrations import is_trackio_available
 from transformers.utils import logging
 
 from .atomic_write import DiskFullError
@@ -75,6 +76,8 @@ def parse_arguments(
     # The parser takes `--config` out of the command line before the other arguments.
     parser.add_argument("--config", default=argparse.SUPPRESS, help="A recipe: a YAML file with these arguments.")
     if libraries:
+        # Where trackio is installed, runs report to it. What a recipe or the command line names must be installed.
+        parser.set_defaults(project="slam-hf", report_to="trackio" if is_trackio_available() else "none")
         parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
     check_options(parser, args, launches=True)
     return parser.parse_args_and_config(args)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 # Read when the libraries are imported, which the test modules do.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("TRACKIO_DIR", os.path.join(tempfile.gettempdir(), "trackio-of-tests"))
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

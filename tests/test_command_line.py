@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 from transformers import TrainingArguments
 
+from slam_hf import command_line
 from slam_hf.command_line import check_options, help_options, parse_arguments, run
 
 
@@ -48,6 +49,24 @@ def test_a_recipe_gives_values_that_the_command_line_overrides(tmp_path):
     args, training_args = parse_arguments(DOC, [Arguments], [TrainingArguments], command)
     assert args == Arguments(name="c", size=4)
     assert training_args.max_steps == 7
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_runs_report_to_trackio_where_it_is_installed(tmp_path, monkeypatch, is_installed):
+    monkeypatch.setattr(command_line, "is_trackio_available", lambda: is_installed)
+    recipe = tmp_path / "recipe.yaml"
+
+    def report_to(*args: str) -> list[str]:
+        (arguments,) = parse_arguments("A script.", (), (TrainingArguments,), ["--config", str(recipe), *args])
+        assert arguments.project == "slam-hf"
+        return arguments.report_to
+
+    recipe.write_text("seed: 1")
+    assert report_to() == (["trackio"] if is_installed else [])
+    assert report_to("--report_to", "none") == []
+    assert report_to("--report_to", "trackio") == ["trackio"]
+    recipe.write_text("report_to: [tensorboard, wandb]")
+    assert report_to() == ["tensorboard", "wandb"]
 
 
 @pytest.mark.parametrize("libraries", [[], [TrainingArguments]])

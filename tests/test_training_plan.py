@@ -73,6 +73,18 @@ def test_a_plan_of_time():
     assert plan(max_train_hours=24)["length"] == "as many steps as fit into 24 h, known after the first steps"
 
 
+def test_a_plan_says_what_a_time_costs():
+    def cost(**budget):
+        args = PretrainArguments(price_per_hour=2.5, **budget)
+        text = describe_plan(args, TrainingArguments(max_steps=5, use_cpu=True), tiny_speech_lm(), SEQUENCES)
+        return dict(line.split(maxsplit=1) for line in text.splitlines())["cost"]
+
+    assert cost(max_train_hours=24) == "60.00 for 24 h, at 2.5 an hour"
+    assert cost() == "known after the first steps, at 2.5 an hour"
+    with pytest.raises(ValueError, match="`price_per_hour` must be positive, got -1"):
+        PretrainArguments(price_per_hour=-1)
+
+
 def test_the_plan_of_speech_and_text_has_their_shares(tmp_path):
     modalities = {"text": 1, "interleaved": 2, "speech": 1}
     datasets = [{"path": str(tmp_path), "modality": name, "weight": share} for name, share in modalities.items()]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from training_utils import make_trainer
 from transformers import ProgressCallback, TrainingArguments
+from transformers.integrations import integration_utils
 from transformers.utils import logging
 
 from slam_hf.training.process_setup import prepare_process, show_one_bar
@@ -57,6 +58,16 @@ def test_a_chosen_number_of_threads_stays(arguments):
     torch.set_num_threads(2)
     prepare_process(arguments)
     assert torch.get_num_threads() == 2
+
+
+def test_a_reporter_that_is_not_installed_is_named_before_training(arguments, monkeypatch):
+    monkeypatch.setattr(integration_utils, "is_trackio_available", lambda: False)
+    arguments.report_to = ["trackio"]
+    with pytest.raises(ImportError, match=r"`report_to` names what is not installed.* `pip install trackio`"):
+        prepare_process(arguments)
+    arguments.report_to = ["tracky"]
+    with pytest.raises(ValueError, match="tracky is not supported, only "):
+        prepare_process(arguments)
 
 
 def test_the_token_is_in_the_environment_only(tmp_path, monkeypatch):

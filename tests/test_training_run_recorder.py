@@ -19,6 +19,7 @@ from slam_hf.run_record import (
     save_run_records,
 )
 from slam_hf.training.arguments import CorpusConfig
+from slam_hf.training.process_setup import put_before_reporters
 from slam_hf.training.run_recorder import (
     RunRecorder,
     fingerprint_rows,
@@ -85,6 +86,27 @@ def test_the_parts_of_an_interrupted_run_add_up(tmp_path):
     save_records(second, trainer, VALIDATION)
     assert second.started_at == first.started_at
     assert 0.6 < read_run_records(tmp_path)[0].seconds < 60
+
+
+def test_reporters_know_all_parts_of_a_run_by_one_name(tmp_path):
+    class Reporter(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.name = args.run_name
+
+    def name(recorder, *, resume=False, **settings):
+        reporter = Reporter()
+        saving = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+        trainer = make_trainer(tmp_path / "run", [reporter, recorder], **saving | settings)
+        put_before_reporters(trainer, recorder)
+        trainer.train(resume_from_checkpoint=resume)
+        return reporter.name
+
+    first, second = RunRecorder(), RunRecorder()
+    second.started_at += 60
+    begun = datetime.fromtimestamp(first.started_at)
+    assert name(first) == f"run-{begun:%Y-%m-%d-%H-%M-%S}"
+    assert name(second, resume=True, max_steps=4) == f"run-{begun:%Y-%m-%d-%H-%M-%S}"
+    assert name(RunRecorder(), run_name="mine") == "mine"
 
 
 def test_a_run_is_not_continued_with_other_data(tmp_path):

@@ -5,8 +5,10 @@ import pytest
 import torch
 from training_utils import BATCH_SIZE, CONTEXT_LENGTH, logged, make_trainer, random_sequences
 from transformers import TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from slam_hf.training import throughput
+from slam_hf.training.process_setup import put_before_reporters
 from slam_hf.training.throughput import ThroughputCallback, flops_per_token, measure_matmul_flops, peak_flops
 
 
@@ -86,3 +88,37 @@ def test_reporters_see_the_speed(tmp_path):
     trainer.callback_handler.callbacks.insert(0, ThroughputCallback(1000, 64))
     trainer.train()
     assert {"tokens_per_second", "mfu", "padding", "progress"} <= reporter.names
+
+
+def test_evaluations_and_checkpoints_are_not_training(tmp_path, monkeypatch, capsys):
+    """Steps take 3 s, evaluations 100 s, checkpoints 50 s."""
+
+    class Clock(TrainerCallback):
+        now = 0.0
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.now += 3
+
+        def on_evaluate(self, args, state, control, **kwargs):
+            self.now += 100
+
+        def on_save(self, args, state, control, **kwargs):
+            self.now += 50
+
+    clock = Clock()
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(throughput, "peak_flops", lambda device: 1e6)
+    callback = ThroughputCallback(1000, BATCH_SIZE * CONTEXT_LENGTH, warmup_steps=6, price_per_hour=120)
+    steps = {"max_steps": 10, "logging_steps": 2, "eval_steps": 2, "save_steps": 5, "save_strategy": "steps"}
+    trainer = make_trainer(tmp_path, sequences=random_sequences(20), **steps)
+    trainer.eval_dataset, trainer.args.eval_strategy = random_sequences(4), IntervalStrategy.STEPS
+    put_before_reporters(trainer, clock, callback)
+    trainer.train()
+
+    tokens = [after - before for before, after in pairwise(logged(trainer, "num_input_tokens_seen"))]
+    assert logged(trainer, "tokens_per_second")[1:] == [pytest.approx(count / 6) for count in tokens]
+    # After step 4: 109 s for three steps, and six to come.
+    assert logged(trainer, "hours_left")[1] == pytest.approx(2 * 109 / 3600)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Measured")]
+    assert line.startswith("Measured over 5 steps: 3.00 s per step. Training will end at step 10, in 0:00:12 (2")
+    assert line.endswith("), not counting evaluations and checkpoints, and costs 0.40 at 120 an hour.")

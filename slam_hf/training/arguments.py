@@ -165,6 +165,8 @@ class PretrainArguments:
         max_train_hours (`float`, *optional*):
             Number of hours to train. `max_steps` and `num_train_epochs` are the other ways to say how long. -1 removes
             a budget that a recipe gives.
+        price_per_hour (`float`, *optional*):
+            Price of an hour of all machines of the run: the plan then says what the run costs.
         benchmarks (`dict[str, str]`, *optional*):
             Benchmarks of pairs to score the model on at the end: the folder of each by its task (`sblimp`, ...).
         prompt (`str`, *optional*):
@@ -206,6 +208,7 @@ class PretrainArguments:
     batch_size: int | None = field(default=None, metadata={"help": "Sequences per step, over all processes."})
     max_train_tokens: int | None = field(default=None, metadata={"help": "Tokens to train on; -1: no such budget."})
     max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no such budget."})
+    price_per_hour: float | None = field(default=None, metadata={"help": "Price of an hour of all machines."})
     benchmarks: dict | str | None = field(
         default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
     )
@@ -227,6 +230,8 @@ class PretrainArguments:
             setattr(self, name, None if value is None or value <= 0 else value)
         if self.rope_theta is not None and self.base_config is not None:
             raise ValueError("`rope_theta` is for a text LM: give it in `base_config` instead.")
+        if self.price_per_hour is not None and not 0 < self.price_per_hour < math.inf:
+            raise ValueError(f"`price_per_hour` must be positive, got {self.price_per_hour}.")
         for name, least in (("num_units", 1), ("context_length", 2), ("batch_size", 1), ("validation_documents", 1)):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= least):

@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from .plan import batch_size
 
 
-EMPTY = {"input_ids": [], "seq_lengths": [0]}
+EMPTY = {"input_ids": [], "seq_lengths": [0], "corpus": 0}
 """A sequence of padding alone, which has neither tokens nor loss."""
 
 

@@ -43,7 +43,7 @@ INCIDENTAL = (
     "dataloader_pin_memory", "dataloader_prefetch", "ddp_", "debug", "disable_tqdm", "do_", "enable_jit", "eval_",
     "gradient_accumulation_steps", "gradient_checkpointing", "hub_", "include_for_metrics", "judge_parallel",
     "judge_timeout", "judge_url", "local_rank", "log", "output_dir", "overwrite_output_dir", "per_device",
-    "precompute_ref_batch_size", "prediction_loss_only", "project", "push_to_hub", "report_to",
+    "precompute_ref_batch_size", "prediction_loss_only", "price", "project", "push_to_hub", "report_to",
     "resume_from_checkpoint", "run_name", "save_", "skip_memory", "steps_per_generation", "torch_empty_cache",
     "trackio", "use_cpu",
 )

@@ -1,6 +1,6 @@
 """Packs documents into sequences of a fixed length, without attention between documents."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -120,7 +120,7 @@ class PackingCollator:
     ```
 
     There is no `attention_mask`: the positions tell the model where documents begin. Without packing, there are no
-    positions either.
+    positions either. The number of the corpus of each sequence is kept, where it has one.
 
     Args:
         context_length (`int`):
@@ -135,9 +135,12 @@ class PackingCollator:
     pad_token_id: int = 0
     packing: bool = True
 
-    def __call__(self, sequences: Iterable[dict[str, list[int]]]) -> dict[str, torch.LongTensor]:
+    def __call__(self, sequences: Sequence[dict[str, list[int]]]) -> dict[str, torch.LongTensor]:
         rows = [self._row(sequence["input_ids"], sequence["seq_lengths"]) for sequence in sequences]
-        return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+        batch = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+        if all("corpus" in sequence for sequence in sequences):
+            batch["corpus"] = torch.tensor([sequence["corpus"] for sequence in sequences])
+        return batch
 
     def _row(self, input_ids: list[int], lengths: list[int]) -> dict[str, np.ndarray]:
         padding = self.context_length - len(input_ids)

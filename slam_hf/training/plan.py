@@ -45,6 +45,10 @@ def describe_plan(
         "length": _length(args, training_args, sequences, flops_per_token(parameters)),
         "memory": _memory(args, training_args, model),
     }
+    if args.price_per_hour is not None:
+        hours, price = args.max_train_hours, args.price_per_hour
+        total = "known after the first steps" if hours is None else f"{hours * price:,.2f} for {hours:g} h"
+        lines["cost"] = f"{total}, at {price:g} an hour"
     if isinstance(sequences, Dataset):
         packing = _packing(_sample(sequences), args.context_length, model.config.bos_token_id)
         lines["data"] = f"{len(sequences):,} packed sequences per epoch, {packing}"

@@ -7,14 +7,28 @@ from typing import Any
 import datasets
 import torch
 from tqdm.auto import tqdm
-from transformers import ProgressCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging
 
 
 def prepare_process(args: TrainingArguments) -> None:
-    """Move the Hub token to the environment, because the Trainer writes its arguments to files. Show no bars for
-    loading models, writing files and preparing data. Divide the cores among the processes of a training on CPU, where
-    `accelerate launch` gives each one thread."""
+    """Check that what `report_to` names is installed; an `ImportError` or a `ValueError` says what is not. Move the
+    Hub token to the environment, because the Trainer writes its arguments to files. Show no bars for loading models,
+    writing files and preparing data. Divide the cores among the processes of a training on CPU, where `accelerate
+    launch` gives each one thread."""
+    try:
+        for reporter in get_reporting_integration_callbacks(args.report_to):
+            reporter()
+    except RuntimeError as error:
+        raise ImportError(f"`report_to` names what is not installed. {error}") from error
     if args.hub_token is not None:
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token, None
     datasets.disable_progress_bars()
@@ -29,6 +43,13 @@ def show_one_bar(trainer: Trainer) -> None:
     """Name the bar of a trainer, if it has one, and show none for each evaluation."""
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(TrainingBar)
+
+
+def put_before_reporters(trainer: Trainer, *callbacks: TrainerCallback) -> None:
+    """Put callbacks in front of those that report the logs, and behind the first, which says what follows a step."""
+    handler = trainer.callback_handler
+    others = [callback for callback in handler.callbacks if callback not in callbacks]
+    handler.callbacks = [others[0], *callbacks, *others[1:]]
 
 
 class TrainingBar(ProgressCallback):

@@ -53,8 +53,9 @@ LORA = ("lora_r", "lora_alpha", "lora_target_modules")
 
 
 class RunRecorder(TrainerCallback, ExportableState):
-    """Takes the time of a run over all its parts, and refuses to continue one whose corpora have changed. On the main
-    process it holds the records of the run and of those before it."""
+    """Takes the time of a run over all its parts, refuses to continue one whose corpora have changed, and names it for
+    those that report it, which come later: all its parts have one name. On the main process it holds the records of
+    the run and of those before it."""
 
     def __init__(self, records: list[RunRecord] | None = None):
         self.records = records or []
@@ -118,6 +119,8 @@ class RunRecorder(TrainerCallback, ExportableState):
         self.started_at, self.seconds = saved["started_at"], saved["seconds"]
         if self.records and saved["fingerprints"] != self._fingerprints():
             raise ValueError("The training data is not that of the checkpoint: it has changed. Start a new run.")
+        begun = datetime.fromtimestamp(self.started_at)
+        args.run_name = args.run_name or f"{Path(args.output_dir).name}-{begun:%Y-%m-%d-%H-%M-%S}"
         self._part_started = time.monotonic()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:

@@ -46,8 +46,12 @@ def flops_per_token(num_parameters: int) -> int:
 class ThroughputCallback(TrainerCallback):
     r"""
     Adds to the logs of training: `tokens_per_second` (without padding, over all processes) and, in percent, `mfu`
-    (model FLOPs utilisation) and `padding` (share of the batches), each since the last log, and `progress`, how much
-    of the run is done. After the first steps it prints when training will end.
+    (model FLOPs utilisation) and `padding` (share of the batches), each since the last log; `progress`, how much of
+    the run is done; and `hours_left`, which follows from the progress since the first step. Evaluations, checkpoints
+    and samples count for `hours_left` alone. After the first steps it prints when training will end, and what that
+    costs.
+
+    It belongs behind the callback that decides what follows a step, and in front of those that report the logs.
 
     Args:
         num_parameters (`int`):
@@ -57,12 +61,18 @@ class ThroughputCallback(TrainerCallback):
         warmup_steps (`int`, *optional*, defaults to 10):
             Steps after which to print when training will end. The first of them, which compiles and fills caches, is
             not measured.
+        price_per_hour (`float`, *optional*):
+            Price of an hour of all machines of the run.
     """
 
-    def __init__(self, num_parameters: int, tokens_per_step: int, warmup_steps: int = 10):
+    def __init__(
+        self, num_parameters: int, tokens_per_step: int, warmup_steps: int = 10, price_per_hour: float | None = None
+    ):
         self.flops_per_token = flops_per_token(num_parameters)
         self.tokens_per_step = tokens_per_step
         self.warmup_steps = warmup_steps
+        self.price_per_hour = price_per_hour
+        self.paused_at: float | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self.first_step = state.global_step
@@ -70,6 +80,13 @@ class ThroughputCallback(TrainerCallback):
         # The length of the schedule. With a budget of tokens or time, it is not the number of steps.
         self.schedule_length = args.max_steps if args.max_steps > 0 else state.max_steps
         self._mark(state)
+        self.progress_at_start, self.start, self.seconds_paused = 0.0, self.marked_at, 0.0
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        if self.paused_at is not None:
+            pause, self.paused_at = time.perf_counter() - self.paused_at, None
+            self.marked_at += pause
+            self.seconds_paused += pause
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, lr_scheduler: LambdaLR, **kwargs
@@ -78,40 +95,56 @@ class ThroughputCallback(TrainerCallback):
         step = state.global_step - self.first_step
         if step == 1:
             self._mark(state)
-            self.progress_at_start, self.start = self.progress, self.marked_at
+            self.progress_at_start, self.start, self.seconds_paused = self.progress, self.marked_at, 0.0
         elif step == self.warmup_steps and self.progress < 1 and state.is_world_process_zero:
             self._announce(args, state)
+        if control.should_evaluate or control.should_save:
+            self.pause()
+
+    def pause(self) -> None:
+        """Leave out the time until the next step begins."""
+        if self.paused_at is None:
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
+            self.paused_at = time.perf_counter()
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs
     ) -> None:
         steps = state.global_step - self.marked_step
         if "loss" in logs and steps > 0:
+            now = time.perf_counter() if self.paused_at is None else self.paused_at
             tokens = state.num_input_tokens_seen - self.marked_tokens
-            tokens_per_second = tokens / (time.perf_counter() - self.marked_at)
+            tokens_per_second = tokens / (now - self.marked_at)
             speed = {
                 "tokens_per_second": tokens_per_second,
                 "mfu": compute_mfu(self.flops_per_token, tokens_per_second, args.world_size, self.peak),
                 "padding": 100 * (1 - tokens / (self.tokens_per_step * steps)),
                 "progress": 100 * self.progress,
             }
+            if self.progress > self.progress_at_start:
+                rate = (self.progress - self.progress_at_start) / (now - self.start)
+                speed["hours_left"] = (1 - self.progress) / rate / 3600
             logs.update(speed)
             state.log_history[-1].update(speed)
             self._mark(state)
 
     def _mark(self, state: TrainerState) -> None:
         self.marked_step, self.marked_tokens = state.global_step, state.num_input_tokens_seen
-        self.marked_at = time.perf_counter()
+        self.marked_at = time.perf_counter() if self.paused_at is None else self.paused_at
 
     def _announce(self, args: TrainingArguments, state: TrainerState) -> None:
-        seconds, measured = time.perf_counter() - self.start, self.warmup_steps - 1
+        seconds, measured = time.perf_counter() - self.start - self.seconds_paused, self.warmup_steps - 1
         remaining = seconds * (1 - self.progress) / (self.progress - self.progress_at_start)
         steps = state.global_step + remaining / seconds * measured
         end = datetime.now() + timedelta(seconds=remaining)
         line = (
             f"Measured over {measured} steps: {seconds / measured:.2f} s per step. Training will end at step "
             f"{steps:,.0f}, in {timedelta(seconds=round(remaining))} ({end:%Y-%m-%d %H:%M:%S})"
+            ", not counting evaluations and checkpoints"
         )
+        if self.price_per_hour is not None:
+            line += f", and costs {remaining / 3600 * self.price_per_hour:,.2f} at {self.price_per_hour:g} an hour"
         if args.device.type == "cuda":
             line += f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of peak memory"
         print(line + ".")
