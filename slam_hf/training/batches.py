@@ -80,7 +80,8 @@ class BatchTrainer(Trainer):
         num_places = batch_size(trainer_args["args"])
         self.num_sequences, self.num_places = num_sequences, num_places
         if isinstance(train_dataset, Dataset):
-            empty = Dataset.from_list([EMPTY], features=train_dataset.features)
+            empty = {name: EMPTY[name] for name in train_dataset.features}
+            empty = Dataset.from_list([empty], features=train_dataset.features)
             train_dataset = concatenate_datasets([train_dataset, empty])
         elif num_places > num_sequences:
             kwargs = {"stream": train_dataset, "num_sequences": num_sequences, "num_places": num_places}
