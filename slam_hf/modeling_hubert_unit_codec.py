@@ -126,6 +126,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     base_model_prefix = "codec"
     main_input_name = "input_values"
     input_modalities = "audio"
+    _supports_sdpa = True
     _keep_in_fp32_modules_strict = ["codebook", "duration_predictor"]
 
     def __init__(self, config: HubertUnitCodecConfig):

@@ -54,6 +54,7 @@ class UnitHifiGan(PreTrainedModel):
     base_model_prefix = "vocoder"
     main_input_name = "units"
     input_modalities = "audio"
+    _supports_sdpa = True  # has no attention, and takes the setting that a codec's encoder is loaded with
     _keep_in_fp32_modules_strict = ["duration_predictor"]
 
     def __init__(self, config: UnitHifiGanConfig):

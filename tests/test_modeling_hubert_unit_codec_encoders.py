@@ -265,3 +265,26 @@ def test_parts_that_do_not_fit_are_refused(parts, message):
 def test_a_feature_stride_that_does_not_divide_the_features_is_refused():
     with pytest.raises(ValueError, match="must divide the encoder's 40 features; got 3"):
         HubertUnitCodecConfig(encoder_config=make_encoder("wav2vec2-bert, rotary").config, feature_stride=3)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_attention_can_be_chosen_where_the_encoder_has_the_choice(name, tmp_path):
+    make_codec(make_encoder(name)).save_pretrained(tmp_path)
+    codec = HubertUnitCodec.from_pretrained(tmp_path)
+    if name.startswith("wavlm"):
+        with pytest.raises(ValueError, match="WavLMModel does not support an attention implementation through torch"):
+            HubertUnitCodec.from_pretrained(tmp_path, attn_implementation="sdpa")
+    clips, implementations = make_clips(*LENGTHS[:3]), ("eager",) if name.startswith("wavlm") else ("eager", "sdpa")
+    for implementation in implementations:
+        chosen = HubertUnitCodec.from_pretrained(tmp_path, attn_implementation=implementation)
+        assert chosen.encoder.config._attn_implementation == implementation
+        for batched in (False, True):
+            expected = encode_together(codec, clips, batched=batched)
+            assert encode_together(chosen, clips, batched=batched) == expected
+
+
+def test_the_vocoder_takes_the_attention_of_the_encoder(tiny_codec, tmp_path):
+    tiny_codec.save_pretrained(tmp_path)
+    codec = HubertUnitCodec.from_pretrained(tmp_path, attn_implementation="eager")
+    codec.set_attn_implementation("sdpa")
+    assert codec.encoder.config._attn_implementation == "sdpa"
