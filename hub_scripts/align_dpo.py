@@ -19,6 +19,7 @@ from slam_hf.hub.publisher import Publisher
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
+from slam_hf.training.final_steps import save_final_model
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, load_model, load_pairs, load_processor
 from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
@@ -57,9 +58,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
 
     train_or_resume(trainer)
     trainer.evaluate()
-    if model_args.use_peft:
-        trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model()
+    save_final_model(trainer)
 
     if trainer.is_world_process_zero():
         validation = {

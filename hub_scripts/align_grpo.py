@@ -23,6 +23,7 @@ from slam_hf.judging.transcription import load_recogniser
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
+from slam_hf.training.final_steps import save_final_model
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import load_model, load_processor, load_rows
 from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
@@ -65,9 +66,7 @@ def align(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: Mod
 
     train_or_resume(trainer)
     trainer.evaluate()
-    if model_args.use_peft:
-        trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model()
+    save_final_model(trainer)
 
     if trainer.is_world_process_zero():
         save_records(recorder, trainer, {"held-out reward": "eval_reward"})

@@ -43,6 +43,7 @@ from slam_hf.hub.remote_code import export_remote_code
 from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.processing_speech_lm import check_codec, load_codec
 from slam_hf.quickstart import resolve_path
+from slam_hf.sharded_checkpoints import is_sharded, load_sharded_model
 
 
 NEEDED_FILES = ["config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"]
@@ -134,8 +135,11 @@ def read_model(args: ConversionArguments) -> tuple[SpeechLMForCausalLM, PreTrain
         raise FileNotFoundError(f"'{folder}' lacks config.json.")
     config = read_json(folder / "config.json")
     if config.get("model_type") == "speech_language_model":
-        weight_files(folder)
-        model = SpeechLMForCausalLM.from_pretrained(folder, dtype="auto")
+        if is_sharded(folder):
+            model = load_sharded_model(folder)
+        else:
+            weight_files(folder)
+            model = SpeechLMForCausalLM.from_pretrained(folder, dtype="auto")
         options = {} if args.text_tokenizer is None else {"text_tokenizer": args.text_tokenizer}
         return model, AutoTokenizer.from_pretrained(folder, **options)
     if config.get("model_type") == "slm":

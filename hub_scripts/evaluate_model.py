@@ -31,6 +31,7 @@ from slam_hf.loading_utils import naming_damaged_files
 from slam_hf.processes import get_process_state
 from slam_hf.public_names import is_local
 from slam_hf.run_record import read_training_tokens
+from slam_hf.sharded_checkpoints import is_sharded, load_sharded_model
 
 
 def main(args: CommandArguments, continuation_args: ContinuationArguments, judge_args: JudgeArguments) -> None:
@@ -82,6 +83,8 @@ def load_model(name: str) -> SpeechLMForCausalLM:
         hint = " It is an adapter, whose `base_model_name_or_path` must be a speech language model where it is now."
     try:
         with naming_damaged_files(name):
+            if is_sharded(Path(name)):
+                return load_sharded_model(Path(name))
             model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -26,7 +26,7 @@ from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.corpus_losses import CorpusLossTrainer, name_losses, number_corpora
 from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
-from slam_hf.training.final_steps import check_final_steps, describe_continuation, trained_model
+from slam_hf.training.final_steps import check_final_steps, describe_continuation, save_final_model, trained_model
 from slam_hf.training.initialization import initial_model, make_processor
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
@@ -99,9 +99,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
 
     train_or_resume(trainer)
     trainer.evaluate()
-    if model_args.use_peft:
-        trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model()
+    save_final_model(trainer)
 
     if trainer.is_world_process_zero():
         save_records(recorder, trainer, losses)

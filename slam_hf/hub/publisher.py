@@ -5,9 +5,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import ModelCard
-from transformers import ProcessorMixin, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    ProcessorMixin,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
+from ..sharded_checkpoints import is_sharded
 from .codec_reference import drop_local_codec
 from .remote_code import export_remote_code
 from .repository_files import publishable_files, stage
@@ -39,11 +48,21 @@ class Publisher(TrainerCallback):
         self.processor = processor
         args.push_to_hub = False
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        **kwargs: Any,
+    ) -> None:
         if not state.is_world_process_zero:
             return
         checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.processor.save_pretrained(checkpoint)
+        if is_sharded(checkpoint):  # the Trainer leaves out the configuration
+            model.config.save_pretrained(checkpoint)
+            model.generation_config.save_pretrained(checkpoint)
         if args.hub_strategy == HubStrategy.EVERY_SAVE:
             try:
                 self.publish(checkpoint, args, f"Training in progress, step {state.global_step}")

@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from ..atomic_write import atomic_write
 from ..checkpoint_files import read_json
 from ..evaluation.units import hash_files
+from ..sharded_checkpoints import INDEX_NAME, MODEL_SHARDS, OPTIMIZER_SHARDS, check_shards
 from .run_recorder import RunRecorder
 
 
@@ -137,6 +138,14 @@ def check_checkpoint(checkpoint: Path) -> int:
         raise ValueError(
             f"'{checkpoint / TRAINER_STATE_NAME}' is of step {state.get('global_step')}, not of step {step}."
         )
+    # Nothing in shards may be executed, wherever the Trainer looks for them.
+    shards = {index.parent for index in checkpoint.rglob(INDEX_NAME)}
+    shards |= {path for name in (MODEL_SHARDS, OPTIMIZER_SHARDS) if (path := checkpoint / name).is_dir()}
+    for folder in sorted(shards):
+        try:
+            check_shards(folder)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
     processes = len(list(checkpoint.glob("rng_state*.pth")))
     if processes == 0:
         raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 import soundfile
 import torch
 from datasets import Dataset, IterableDataset
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, Trainer, pipeline
 from transformers.utils import is_matplotlib_available
 from trl import ModelConfig
@@ -16,6 +17,7 @@ from ..continuation_plot import plot_continuation
 from ..evaluation.pairs import check_benchmark
 from ..evaluation.tasks import TASKS
 from ..evaluation.units import read_tokenized
+from ..hub.remote_code import export_remote_code
 from ..judging.transcription import load_recogniser, transcribe_waveforms
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PAPER_SAMPLING
@@ -43,6 +45,20 @@ def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
         load_audio(args.prompt, sampling_rate)
         if args.asr_model is not None:
             load_recogniser(args.asr_model, torch.device("cpu"))
+
+
+def save_final_model(trainer: Trainer) -> None:
+    """Save the whole trained model, with its adapters merged, also if its checkpoints are in shards."""
+    if isinstance(trainer.model, PeftModel):
+        trainer.model = trainer.model.merge_and_unload()
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        # Gathered weights share no memory: the tied ones would be saved twice.
+        trainer.model._keys_to_ignore_on_save.update(trainer.model.all_tied_weights_keys)
+        type(trainer.model)._auto_class = None  # FSDP has changed the class, and its code would be saved
+    trainer.save_model()
+    if trainer.is_fsdp_enabled and trainer.is_world_process_zero():
+        export_remote_code(trainer.args.output_dir)
 
 
 def trained_model(trainer: Trainer, model_args: ModelConfig) -> SpeechLMForCausalLM:

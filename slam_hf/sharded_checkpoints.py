@@ -1,0 +1,118 @@
+"""Reads the checkpoints that FSDP writes in shards (`SHARDED_STATE_DICT`) without executing their pickles.
+
+`torch.distributed.checkpoint` reads the index of the shards, `.metadata`, with `pickle.load`, and values that are not
+tensors with `torch.load(weights_only=False)`. So both are checked before it reads them: the index may refer to nothing
+but the classes of an index, and the values must be plain.
+"""
+
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from accelerate.utils.constants import FSDP_MODEL_NAME, OPTIMIZER_NAME
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex
+
+from .checkpoint_files import require_files
+from .configuration_speech_lm import SpeechLMConfig
+from .modeling_speech_lm import SpeechLMForCausalLM
+
+
+INDEX_NAME = ".metadata"
+MODEL_SHARDS, OPTIMIZER_SHARDS = f"{FSDP_MODEL_NAME}_0", f"{OPTIMIZER_NAME}_0"
+
+_METADATA = "torch.distributed.checkpoint.metadata"
+_ADMITTED = {
+    *(f"{_METADATA}.{name}" for name in ("Metadata", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")),
+    *(f"{_METADATA}.{name}Metadata" for name in ("BytesStorage", "ChunkStorage", "TensorStorage")),
+    f"{_METADATA}.TensorProperties",
+    "torch.distributed.checkpoint.filesystem._StorageInfo",
+    "torch.serialization._get_layout",
+    "torch.Size",
+    "pathlib.PosixPath",
+    "pathlib._local.PosixPath",
+}
+
+
+class ShardReader(dcp.FileSystemReader):
+    """Reads the shards in a folder, after [`check_shards`]."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return check_shards(Path(self.path))
+
+
+class _IndexReader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if not is_dtype and f"{module}.{name}" not in _ADMITTED:
+            raise ValueError(f"it refers to '{module}.{name}', which no index needs")
+        return super().find_class(module, name)
+
+
+def check_shards(folder: Path) -> Metadata:
+    """
+    Check that a folder of shards is complete and that reading it executes nothing, and return its index. A
+    `FileNotFoundError` or `ValueError` names the file.
+    """
+    path = folder / INDEX_NAME
+    require_files(folder, [INDEX_NAME], "The run was killed while it wrote these shards.")
+    try:
+        with open(path, "rb") as file:
+            index = _IndexReader(file).load()
+        if not isinstance(index, Metadata):
+            raise ValueError(f"it holds a {type(index).__name__}")
+        if any(not re.fullmatch(r"__\d+_\d+\.distcp", info.relative_path) for info in index.storage_data.values()):
+            raise ValueError("it names a file that is not a shard")
+        if any(info.transform_descriptors for info in index.storage_data.values()):
+            raise ValueError("its shards are compressed")
+    except Exception as error:  # a damaged pickle raises errors of any kind
+        raise ValueError(f"'{path}' is not an index of shards: {error}.") from error
+    require_files(folder, sorted({info.relative_path for info in index.storage_data.values()}), "It is incomplete.")
+    for name, stored in index.state_dict_metadata.items():
+        if isinstance(stored, BytesStorageMetadata):
+            _check_value(folder, name, index)
+    return index
+
+
+def _check_value(folder: Path, name: str, index: Metadata) -> None:
+    try:
+        info = index.storage_data[MetadataIndex(name)]
+        with open(folder / info.relative_path, "rb") as file:
+            file.seek(info.offset)
+            content = io.BytesIO(file.read(info.length))
+        torch.load(content, map_location="cpu", weights_only=True)  # noqa: TID251 (weights_only)
+    except Exception as error:
+        reason = str(error).split(".")[0]
+        raise ValueError(f"'{folder}' holds a value '{name}' that cannot be read safely: {reason}.") from error
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether a checkpoint holds its model in shards."""
+    return (folder / MODEL_SHARDS).is_dir()
+
+
+def load_sharded_model(checkpoint: Path) -> SpeechLMForCausalLM:
+    """
+    Load the model of a sharded checkpoint, in float32.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged or would execute something, or the shards are not those of the whole model.
+    """
+    require_files(checkpoint, ["config.json"], "It is that of the model.")
+    model = SpeechLMForCausalLM(SpeechLMConfig.from_pretrained(checkpoint))
+    state, stored = model.state_dict(), check_shards(checkpoint / MODEL_SHARDS).state_dict_metadata
+    for name, tensor in state.items():
+        if f"model.{name}" not in stored:
+            raise ValueError(
+                f"'{checkpoint / MODEL_SHARDS}' lacks {name}: it does not hold the whole model. Shards of a training "
+                "with LoRA hold the adapters alone: finish the run, which saves the whole model."
+            )
+        if getattr(stored[f"model.{name}"], "size", None) != tensor.size():
+            raise ValueError(f"'{checkpoint / MODEL_SHARDS}' has {name} in another shape than config.json says.")
+    dcp.load({"model": state}, storage_reader=ShardReader(checkpoint / MODEL_SHARDS), no_dist=True)
+    model.tie_weights()
+    return model
