@@ -8,6 +8,7 @@ but the classes of an index, and the values must be plain.
 import io
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ def load_sharded_model(checkpoint: Path) -> SpeechLMForCausalLM:
             )
         if getattr(stored[f"model.{name}"], "size", None) != tensor.size():
             raise ValueError(f"'{checkpoint / MODEL_SHARDS}' has {name} in another shape than config.json says.")
-    dcp.load({"model": state}, storage_reader=ShardReader(checkpoint / MODEL_SHARDS), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        dcp.load({"model": state}, storage_reader=ShardReader(checkpoint / MODEL_SHARDS), no_dist=True)
     model.tie_weights()
     return model

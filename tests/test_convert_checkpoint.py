@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from test_sharded_checkpoints import save_shards
+from training_utils import tiny_speech_lm
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from slam_hf import HubertUnitCodec, SpeechTextTokenizer
+from slam_hf.hub.repository_files import publishable_files
+from slam_hf.sharded_checkpoints import MODEL_SHARDS
 
 
 SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "convert_checkpoint.py"
@@ -54,6 +58,16 @@ def test_a_published_checkpoint_becomes_complete(convert, published_checkpoint, 
         assert str(FIXTURES).encode() not in path.read_bytes(), path
 
     assert "exists: remove it" in convert(source=published_checkpoint)
+
+
+def test_a_sharded_checkpoint_becomes_complete(convert, tmp_path):
+    model = tiny_speech_lm()
+    save_shards(tmp_path / "checkpoint-2" / MODEL_SHARDS, "model", model.state_dict())
+    model.config.save_pretrained(tmp_path / "checkpoint-2")
+    folder = convert(source=tmp_path / "checkpoint-2")
+    for name, weight in AutoModelForCausalLM.from_pretrained(folder).state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+    assert set(publishable_files(folder)) >= {folder / "model.safetensors", folder / "processor_config.json"}
 
 
 def test_a_checkpoint_of_text_and_speech_becomes_complete(convert, interleaved_checkpoint):

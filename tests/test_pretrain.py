@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.command_line import parse_arguments
+from slam_hf.sharded_checkpoints import load_sharded_model
 
 
 ROOT = Path(__file__).parent.parent
@@ -231,7 +232,11 @@ def test_the_same_batch_gives_the_same_loss_in_one_and_in_two_processes(tmp_path
     assert len(losses["one"]) == 12
     assert losses["ddp"] == pytest.approx(losses["one"], abs=1e-4)
     assert losses["fsdp"] == pytest.approx(losses["one"], abs=1e-4)
-    assert weights(tmp_path / "fsdp").keys() >= weights(tmp_path / "one").keys()
+    assert weights(tmp_path / "fsdp").keys() == weights(tmp_path / "one").keys()
+    sharded = load_sharded_model(tmp_path / "fsdp" / "checkpoint-12").state_dict()
+    assert all(torch.equal(sharded[name], weight) for name, weight in weights(tmp_path / "fsdp").items())
+    config = json.loads((tmp_path / "fsdp" / "config.json").read_text())
+    assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_speech_lm.SpeechLMForCausalLM"
 
 
 @pytest.mark.slow

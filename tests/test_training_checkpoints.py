@@ -1,8 +1,10 @@
 import json
 import logging
+import pickle
 import shutil
 
 import pytest
+from test_sharded_checkpoints import Malicious, save_shards
 from training_utils import make_trainer, tiny_speech_lm
 from transformers import TrainingArguments
 
@@ -92,6 +94,23 @@ def test_a_checkpoint_whose_state_was_cut_short_is_passed_over(two_checkpoints, 
         f"Skipped: '{path}' is missing or cut short.",
         "Training starts at step 0: there is no complete checkpoint.",
     ]
+
+
+def test_shards_that_are_incomplete_or_would_execute_something_are_passed_over(two_checkpoints, tmp_path, capsys):
+    (two_checkpoints / "checkpoint-10" / CHECKSUMS_NAME).unlink()
+    for name in ("pytorch_model_fsdp_0", "optimizer_0", "elsewhere"):
+        save_shards(two_checkpoints / "checkpoint-10" / name, "model", {"lr": 0.1})
+    assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-10")
+    (two_checkpoints / "checkpoint-10" / "elsewhere" / ".metadata").write_bytes(
+        pickle.dumps(Malicious(tmp_path / "executed"))
+    )
+    assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
+    assert "elsewhere/.metadata' is not an index of shards: it refers to 'posix.mkdir'" in capsys.readouterr().out
+    assert not (tmp_path / "executed").exists()
+    shutil.rmtree(two_checkpoints / "checkpoint-10" / "elsewhere")
+    (two_checkpoints / "checkpoint-10" / "optimizer_0" / ".metadata").unlink()
+    assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
+    assert "optimizer_0' lacks .metadata. The run was killed" in capsys.readouterr().out
 
 
 def test_a_renamed_checkpoint_is_passed_over(two_checkpoints, capsys):
