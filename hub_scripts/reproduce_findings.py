@@ -17,6 +17,16 @@ text LM judge them:
 python hub_scripts/reproduce_findings.py --findings own_preferences --output_dir outputs/own_preferences \
     --asr_model openai/whisper-base --judge_model meta-llama/Llama-3.2-1B
 ```
+
+How large should the next model be, and how many tokens should it see? A scaling law of small models says so, with
+intervals. It takes half an hour of a core, and its results are `scale.md`, `scale.json` and `scale.png`. On a GPU,
+larger models fit, several at a time:
+
+```
+python hub_scripts/reproduce_findings.py --findings scale --output_dir outputs/scale
+python hub_scripts/reproduce_findings.py --findings scale --output_dir outputs/scale-gpu --jobs 8 \
+    --widths 128 256 512 1024 --max_run_flops 1e15
+```
 """
 
 import argparse
@@ -24,9 +34,11 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from findings.compare import OWN_MEASURES, Finding, compare
 from findings.report import save_report
 from findings.runs import Alignment, Judged, Judges, Pretraining, complete_run
+from findings.scale import MAX_RUN_FLOPS, TOKENS, WIDTHS, analyse, grid, measure, save_scaling
 
 from slam_hf.command_line import help_options
 from slam_hf.command_line import run as run_script
@@ -71,6 +83,13 @@ FINDINGS = {
 }
 
 
+ALONE = {
+    "own_preferences": "is measured in another way than the others",
+    "scale": "compares sizes, and not two ways of training",
+}
+"""Findings that are reproduced alone, and why."""
+
+
 def with_compute(run: Pretraining | Alignment | Judged, flops: float) -> Pretraining | Alignment | Judged:
     """The run with another compute, if it is limited by compute."""
     return replace(run, flops=flops) if isinstance(run, Pretraining) and run.flops is not None else run
@@ -80,10 +99,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(**help_options(__doc__))
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/findings"), help="Folder of runs and report.")
     parser.add_argument(
-        "--findings", nargs="+", choices=FINDINGS, help="Findings to reproduce. Default: all that are possible."
+        "--findings",
+        nargs="+",
+        choices=[*FINDINGS, "scale"],
+        help=f"Findings to reproduce. Default: all that are possible, but for {' and '.join(ALONE)}.",
     )
     parser.add_argument("--minutes", type=float, default=3.0, help="Training time of each run. Default: 3.")
-    parser.add_argument("--seeds", type=int, default=2, help="Number of seeds. Default: 2.")
+    parser.add_argument("--seeds", type=int, help="Number of seeds. Default: 2, and 1 for `scale`.")
     parser.add_argument("--text_lm", help="Small text LM for TWIST initialisation: a Hub id or a folder.")
     parser.add_argument(
         "--text_lm_minutes",
@@ -103,10 +125,32 @@ def main() -> None:
     parser.add_argument(
         "--num_prompts", type=int, default=64, help="Prompts of `own_preferences` for pairs, and others for scores."
     )
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="Hidden sizes of the models of `scale`.")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=TOKENS, help="Training tokens of the runs of `scale`."
+    )
+    parser.add_argument(
+        "--max_run_flops",
+        type=float,
+        default=MAX_RUN_FLOPS,
+        help=f"Runs of `scale` with more training compute are left out. Default: {MAX_RUN_FLOPS:g}.",
+    )
+    parser.add_argument(
+        "--next_flops",
+        type=float,
+        help="Training compute to use best, by `scale`. Default: 10 times that of its largest run.",
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="Runs of `scale` at the same time. Default: 1.")
     args = parser.parse_args()
-    for name in ("minutes", "seeds", "text_lm_minutes", "flops", "num_prompts"):
-        if getattr(args, name) <= 0:
-            parser.error(f"--{name} must be positive, got {getattr(args, name)}.")
+    if args.seeds is None:
+        args.seeds = 1 if args.findings == ["scale"] else 2
+    for name in (
+        *("minutes", "seeds", "text_lm_minutes", "flops", "num_prompts"),
+        *("widths", "tokens", "max_run_flops", "next_flops", "jobs"),
+    ):
+        value = getattr(args, name)
+        if value is not None and np.min(value) <= 0:
+            parser.error(f"--{name} must be positive, got {np.min(value)}.")
     judges = None
     if args.asr_model and args.judge_model:
         judges = Judges(args.asr_model, args.judge_model, args.judge_start_token, args.num_prompts)
@@ -117,14 +161,18 @@ def main() -> None:
         if not RUNS[finding.better].needs_text_lm or available[type(RUNS[finding.better])] is not None
     ]
     for name in args.findings or ():
-        if name not in possible:
+        if name in ALONE and len(args.findings) > 1:
+            parser.error(f"The finding '{name}' {ALONE[name]}: reproduce it alone.")
+        if name in FINDINGS and name not in possible:
             needed = "--asr_model and --judge_model" if name == "own_preferences" else "--text_lm"
             parser.error(f"The finding '{name}' needs {needed}.")
-    chosen = args.findings or [name for name in possible if name != "own_preferences"]
-    if "own_preferences" in chosen and len(chosen) > 1:
-        parser.error("The finding 'own_preferences' is measured in another way than the others: reproduce it alone.")
-    if find_spec("matplotlib") is None:
-        raise ImportError('The report needs matplotlib: pip install "slam-hf[plots]".')
+    chosen = args.findings or [name for name in possible if name not in ALONE]
+    for package in ("matplotlib", "scipy"):
+        if find_spec(package) is None:
+            raise ImportError(f'The report needs {package}: pip install "slam-hf[plots]".')
+    if chosen == ["scale"]:
+        reproduce_scale(args)
+        return
 
     findings = [FINDINGS[name] for name in chosen]
     needed_runs = {run for finding in findings for run in (finding.better, finding.worse)}
@@ -139,6 +187,13 @@ def main() -> None:
     comparisons = [compare(finding, folders) for finding in findings]
     save_report(args.output_dir, folders, comparisons)
     print((args.output_dir / "findings.md").read_text("utf-8"))
+
+
+def reproduce_scale(args: argparse.Namespace) -> None:
+    sized = grid(args.widths, args.tokens, args.max_run_flops)
+    scaling = analyse(measure(args.output_dir, sized, args.seeds, args.jobs))
+    save_scaling(args.output_dir, scaling, args.next_flops or 10 * max(run.flops for run in scaling.runs))
+    print((args.output_dir / "scale.md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from transformers import AutoConfig
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.initialization import initial_model
 from slam_hf.training.throughput import flops_per_token
+from slam_hf.unit_vocabulary import NUM_SPECIAL_TOKENS
 
 
 SCRIPTS = Path(__file__).parents[1]
@@ -93,11 +95,80 @@ class Pretraining:
         return arguments
 
 
-def count_parameters(recipe: str) -> int:
-    """Number of parameters of a recipe's model."""
-    args = PretrainArguments(**{name: read_recipe(recipe).get(name) for name in ("base_config", "text_tokenizer")})
+def count_parameters(recipe: str, base_config: dict[str, Any] | None = None) -> int:
+    """Number of parameters of a recipe's model, or of one with another architecture."""
+    values = {name: read_recipe(recipe).get(name) for name in ("base_config", "text_tokenizer")}
+    args = PretrainArguments(**values | ({} if base_config is None else {"base_config": base_config}))
     with torch.device("meta"):
         return initial_model(args, ModelArguments(), seed=0).num_parameters()
+
+
+@dataclass(frozen=True)
+class Sized:
+    r"""
+    A run of `pretrain.py` with the quickstart recipe and a model of another size, for a scaling law. All runs see the
+    documents of the corpus in the same order, each as often as the others, and their learning-rate schedule ends with
+    their tokens. They use a GPU, in bfloat16, where there is one.
+
+    Args:
+        width (`int`):
+            Hidden size of the model, a multiple of 32.
+        tokens (`int`):
+            Number of tokens to train on, without padding.
+    """
+
+    width: int
+    tokens: int
+    needs_text_lm: ClassVar[bool] = False
+    recipe: ClassVar[str] = "quickstart.yaml"
+
+    @property
+    def base_config(self) -> dict[str, Any]:
+        """`dict`: The architecture, with the shape of the quickstart's: a layer for each 128 of width, but at least
+        two, and heads of size 32."""
+        base = read_recipe(self.recipe)["base_config"]
+        heads = self.width // 32
+        return base | {
+            "hidden_size": self.width,
+            "intermediate_size": self.width * base["intermediate_size"] // base["hidden_size"],
+            "num_hidden_layers": max(2, self.width // 128),
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+        }
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """`int`: Parameters with the embedding, which is the output layer too: each token is multiplied with it."""
+        return count_parameters(self.recipe, self.base_config)
+
+    @property
+    def num_embedding_parameters(self) -> int:
+        """`int`: Those of the embedding."""
+        return (read_recipe(self.recipe)["num_units"] + NUM_SPECIAL_TOKENS) * self.width
+
+    @property
+    def learning_rate(self) -> float:
+        """`float`: That of the quickstart, in inverse proportion to the width (arXiv 2203.03466)."""
+        recipe = read_recipe(self.recipe)
+        return recipe["learning_rate"] * recipe["base_config"]["hidden_size"] / self.width
+
+    def arguments(self, seed: int) -> dict[str, Any]:
+        """Values that replace those of the recipe."""
+        recipe, has_gpu = read_recipe(self.recipe), torch.cuda.is_available()
+        least = recipe["lr_scheduler_kwargs"]["min_lr"] / recipe["learning_rate"]
+        return {
+            "seed": seed,
+            "base_config": self.base_config,
+            "max_steps": -1,
+            "max_train_tokens": self.tokens,
+            "learning_rate": self.learning_rate,
+            "lr_scheduler_kwargs": {"min_lr": least * self.learning_rate},
+            "datasets": [{"path": corpus["path"], "name": corpus["name"]} for corpus in recipe["datasets"]],
+            "use_cpu": not has_gpu,
+            "bf16": has_gpu,
+            "eval_strategy": "no",
+            "eval_on_start": False,
+        } | dict.fromkeys(("benchmarks", "prompt", "codec"))
 
 
 @dataclass(frozen=True)
@@ -160,10 +231,10 @@ OWN_DPO = {"max_steps": 60, "eval_steps": 60, "dataset_test_split": "test", "lea
 
 
 def complete_run(
-    run: Pretraining | Alignment | Judged,
+    run: Pretraining | Sized | Alignment | Judged,
     folder: Path,
     seed: int,
-    minutes: float,
+    minutes: float | None = None,
     text_lm: str | None = None,
     judges: Judges | None = None,
 ) -> None:
@@ -171,14 +242,14 @@ def complete_run(
     Make a run, unless it was made before.
 
     Args:
-        run (`Pretraining`, `Alignment` or `Judged`):
+        run (`Pretraining`, `Sized`, `Alignment` or `Judged`):
             The run.
         folder (`Path`):
             Where to save the model, with its scores in `evaluation/`.
         seed (`int`):
             Seed of weights and batches.
-        minutes (`float`):
-            Minutes to pretrain for.
+        minutes (`float`, *optional*):
+            Minutes to pretrain for, if neither compute nor tokens limit the run.
         text_lm (`str`, *optional*):
             The text LM of TWIST initialisation.
         judges ([`Judges`], *optional*):
@@ -192,7 +263,9 @@ def complete_run(
     done, settings = folder / "done.json", {"seed": seed, "minutes": minutes}
     if isinstance(run, Pretraining) and (run.flops or run.steps):
         settings = {"seed": seed, "flops": run.flops} if run.flops else {"seed": seed, "steps": run.steps}
-    if isinstance(run, Judged):
+    if isinstance(run, Sized):
+        settings = {"seed": seed} | asdict(run)
+    elif isinstance(run, Judged):
         settings = {"seed": seed} | asdict(judges)
     elif run.needs_text_lm:
         settings["text_lm"] = text_lm
@@ -203,6 +276,8 @@ def complete_run(
         return
     if isinstance(run, Pretraining):
         _launch("pretrain.py", run.recipe, folder, run.arguments(seed, minutes, text_lm))
+    elif isinstance(run, Sized):
+        _launch("pretrain.py", run.recipe, folder, run.arguments(seed))
     elif isinstance(run, Judged):
         _make_judged(run, folder, seed, judges)
     else:
