@@ -11,15 +11,17 @@ The second command trains on several GPUs. Arguments replace those of the recipe
 
 from pathlib import Path
 
+from transformers import pipeline
 from trl import DPOConfig, DPOTrainer, get_peft_config
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
+from slam_hf.hub.samples import save_samples
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
-from slam_hf.training.final_steps import save_final_model
+from slam_hf.training.final_steps import save_final_model, trained_model
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import AlignArguments, load_model, load_pairs, load_processor
 from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
@@ -29,7 +31,7 @@ from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_re
 def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> Publisher:
     training_args.include_num_input_tokens_seen = "non_padding"
     output_dir = Path(training_args.output_dir)
-    processor = load_processor(model_args)
+    processor = load_processor(model_args, args.prompt)
     corpus = CorpusConfig(args.dataset_name, args.dataset_config, split=args.dataset_train_split)
     check_codecs([corpus], processor)
     with training_args.main_process_first(desc="preparing pairs"):
@@ -66,6 +68,10 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
             "held-out reward margin": "eval_rewards/margins",
         }
         save_records(recorder, trainer, validation)
+        if args.prompt is not None:
+            model = trained_model(trainer, model_args)
+            speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
+            save_samples(output_dir, speak, [args.prompt], (training_args.seed, training_args.seed + 1))
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")
     trainer.end()

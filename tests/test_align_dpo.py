@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import align_dpo
@@ -13,6 +14,7 @@ from trl import DPOConfig, DPOTrainer
 
 from slam_hf import HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.command_line import parse_arguments
+from slam_hf.hub.samples import read_samples
 from slam_hf.unit_vocabulary import unit_string
 
 
@@ -169,3 +171,20 @@ def test_an_interrupted_alignment_continues_to_the_same_weights(align, tmp_path,
         path.unlink()
     cut = align(tmp_path / "cut", max_steps=6, save_strategy="steps", save_steps=3, resume_from_checkpoint="latest")
     assert [name for name in whole if not torch.equal(whole[name], cut[name])] == []
+
+
+def test_the_aligned_model_continues_a_recording_for_its_card(align, checkpoint, tiny_codec, recordings, tmp_path):
+    with pytest.raises(ValueError, match="names no codec to continue the recording `prompt` with"):
+        align(tmp_path / "aligned", max_steps=1, prompt=recordings[0])
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor.audio_tokenizer = tiny_codec
+    shutil.copytree(checkpoint, tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    model = {"model_name_or_path": tmp_path / "model", "prompt": recordings[0], "seed": 3}
+    with pytest.raises(FileNotFoundError, match="missing.wav"):
+        align(tmp_path / "aligned", max_steps=1, **model | {"prompt": "missing.wav"})
+    align(tmp_path / "aligned", max_steps=1, save_strategy="no", **model)
+    samples = read_samples(tmp_path / "aligned")
+    assert [sample.continuation for sample in samples] == ["1-seed-3.flac", "1-seed-4.flac"]
+    assert "samples/1-seed-3.flac" in (tmp_path / "aligned" / "README.md").read_text("utf-8")

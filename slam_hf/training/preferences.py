@@ -8,6 +8,7 @@ from datasets import Dataset, get_dataset_split_names, load_dataset
 from transformers import AutoModelForCausalLM, AutoProcessor
 from trl import ScriptArguments
 
+from ..audio_utils import load_audio
 from ..corpora.preference_pairs import as_unit_string
 from ..encoding.recordings import PAIR_CLIPS
 from ..loading_utils import naming_damaged_files
@@ -22,15 +23,18 @@ from .data import hold_out, is_held_out_split
 @dataclass
 class AlignmentData(ScriptArguments):
     """What every script of TRL takes: `dataset_name`, `dataset_config`, `dataset_train_split`, and
-    `dataset_test_split`, without which 1 % of the rows are held out, at most 100. `overwrite_output_dir` deletes what
-    an earlier run has left in the output folder."""
+    `dataset_test_split`, without which 1 % of the rows are held out, at most 100. The aligned model continues the
+    recording `prompt`, which its card plays. `overwrite_output_dir` deletes what an earlier run has left in the output
+    folder."""
 
+    prompt: str | None = field(default=None, metadata={"help": "A recording to continue at the end, for the card."})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete an earlier run in the output folder."})
 
     def __post_init__(self):
         if self.dataset_name is None:
             raise ValueError("Name the data: `dataset_name`, a Hub id, a folder or what comes with the package.")
         self.dataset_name = resolve_path(self.dataset_name)
+        self.prompt = resolve_path(self.prompt) if self.prompt else None
         for name in ("dataset_streaming", "ignore_bias_buffers"):
             if getattr(self, name):
                 raise ValueError(f"`{name}` has no effect: remove it.")
@@ -53,14 +57,22 @@ class AlignArguments(AlignmentData):
     )
 
 
-def load_processor(model_args: ModelArguments) -> SpeechLMProcessor:
-    """The processor of the model to align. A `ValueError` says that it is not named, or is another kind of model."""
+def load_processor(model_args: ModelArguments, prompt: str | None = None) -> SpeechLMProcessor:
+    """The processor of the model to align. A `ValueError` says that it is not named, is another kind of model, or has
+    no codec to continue the recording `prompt` with; an `OSError`, that the recording cannot be read."""
     if model_args.model_name_or_path is None:
         raise ValueError("Name the model to align: `model_name_or_path`, a Hub id or a folder.")
     with naming_damaged_files(model_args.model_name_or_path):
         processor = AutoProcessor.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     if not isinstance(processor, SpeechLMProcessor):
         raise ValueError(f"'{model_args.model_name_or_path}' is not a speech language model.")
+    if prompt is not None:
+        if processor.audio_tokenizer is None:
+            raise ValueError(
+                f"'{model_args.model_name_or_path}' names no codec to continue the recording `prompt` with."
+            )
+        processor.audio_tokenizer.check_vocoder(with_durations=True)
+        load_audio(prompt, processor.audio_tokenizer.sampling_rate)
     return processor
 
 
