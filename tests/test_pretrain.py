@@ -190,10 +190,10 @@ def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: 
 @pytest.mark.slow
 @pytest.mark.attack
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("streaming", ["False", "True"])
-def test_a_killed_run_continues_to_the_same_weights(tmp_path, processes, streaming, record_property):
+@pytest.mark.parametrize(("streaming", "cut_documents"), [("False", "True"), ("True", "True"), ("True", "False")])
+def test_a_killed_run_continues_to_the_same_weights(tmp_path, processes, streaming, cut_documents, record_property):
     arguments = ["--per_device_train_batch_size", str(4 // processes), "--gradient_accumulation_steps", "2"]
-    arguments += ["--streaming", streaming, "--max_steps", "11", "--save_steps", "4"]
+    arguments += ["--streaming", streaming, "--cut_documents", cut_documents, "--max_steps", "11", "--save_steps", "4"]
     saving = [*arguments, "--save_strategy", "steps", "--resume_from_checkpoint", "latest"]
     assert launch(tmp_path / "whole", *arguments, processes=processes) == 0
     assert launch(tmp_path / "cut", *saving, processes=processes, program=KILLED) != 0
