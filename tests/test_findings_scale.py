@@ -96,12 +96,14 @@ def test_too_few_runs_have_no_law(parameters, tokens, got):
 
 
 def test_the_grid_leaves_out_what_costs_too_much_and_refuses_what_is_not_possible():
-    sized = scale.grid([64, 128, 96], [100, 200, 400], 6 * 467_072 * 200)
+    sized = scale.grid([64, 128, 96], [100, 200, 400], 6 * 467_072 * 250)
     assert [(run.width, run.tokens) for run in sized] == [
-        *[(64, 100), (64, 200), (96, 100), (128, 100), (64, 400), (96, 200), (128, 200)]
+        *[(64, 100), (64, 200), (96, 100), (128, 100), (64, 400), (96, 200), (128, 200), (96, 400)]
     ]
-    with pytest.raises(ValueError, match=r"A scaling law needs .* got 6 run\(s\) of 3 size\(s\) and 2 number"):
-        scale.grid([64, 128, 96], [100, 200], 1e15)
+    with pytest.raises(ValueError, match=r"A scaling law needs 8 runs .* got 8 run\(s\) of 4 size\(s\) and 2 number"):
+        scale.grid([64, 128, 96, 160], [100, 200], 1e15)
+    with pytest.raises(ValueError, match=r"A scaling law needs 8 runs .* got 7 run\(s\) of 3 size\(s\) and 3 number"):
+        scale.grid([64, 128, 96], [100, 200, 400], 6 * 467_072 * 200)
     with pytest.raises(ValueError, match="A width must be a multiple of 32, got 100"):
         scale.grid([64, 100, 128], [100, 200, 400], 1e15)
 
@@ -212,6 +214,16 @@ def test_what_the_runs_cannot_say_is_said():
         "for a loss of 1.50 (1.40 to 1.60).** This is 10 × the compute of the largest run, 2 × the parameters of the "
         "largest model and 0.5 × the most tokens; 2.0 passes over this corpus."
     )
+
+
+def test_a_law_of_few_runs_is_not_checked_on_the_last_one(monkeypatch):
+    monkeypatch.setattr(scale, "NUM_RESAMPLES", 3)
+    sizes = [(1000, 200), (1000, 400), (1000, 800), (3000, 200), (3000, 400), (3000, 800), (1000, 1600), (9000, 400)]
+    few = [scale.Run(size, 100, tokens, 10_000, float(LAW.loss(size, tokens))) for size, tokens in sizes]
+    scaling = scale.analyse(few)
+    assert scaling.held_out is None and scale._about_held_out(scaling) == ""
+    assert scaling.law.alpha == pytest.approx(LAW.alpha, rel=1e-3)
+    assert scale.analyse([*few, scale.Run(9000, 100, 800, 10_000, 5.0)]).held_out[0] == 5.0
 
 
 def test_the_scaling_law_is_reproduced_alone(tmp_path, monkeypatch, capsys):

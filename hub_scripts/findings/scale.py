@@ -83,15 +83,16 @@ class Scaling:
             The law of all runs, and those of resampled runs.
         without_embedding (`ScalingLaw`):
             The law with the parameters but for the embedding.
-        held_out (`tuple[float, float]`):
-            The loss of the run of the largest compute, and what the law of the other runs says of it.
+        held_out (`tuple[float, float]`, *optional*):
+            The loss of the run of the largest compute, and what the law of the other runs says of it. `None` if the
+            others are too few.
     """
 
     runs: list[Run]
     law: ScalingLaw
     laws: list[ScalingLaw]
     without_embedding: ScalingLaw
-    held_out: tuple[float, float]
+    held_out: tuple[float, float] | None
 
 
 def grid(widths: Sequence[int], tokens: Sequence[int], max_run_flops: float) -> list[Sized]:
@@ -111,6 +112,7 @@ def measure(output_dir: Path, sized: Sequence[Sized], seeds: int, jobs: int) -> 
     """Make the runs that were not made before, `jobs` at a time, and read them. Each job has cores of its own: threads
     of several trainings that share cores wait for each other most of the time."""
     folders = {output_dir / f"{run.width}-{run.tokens}-{seed}": (run, seed) for seed in range(seeds) for run in sized}
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # several GPUs would make the batches larger
     shares = SimpleQueue()
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -141,13 +143,17 @@ def analyse(runs: Sequence[Run]) -> Scaling:
     parameters, losses = (np.array([getattr(run, name) for run in runs]) for name in ("parameters", "loss"))
     tokens = effective_tokens([run.tokens for run in runs], [run.tokens_per_pass for run in runs])
     law = fit(parameters, tokens, losses)
-    blind = fit(parameters[:-1], tokens[:-1], losses[:-1])
+    try:
+        blind = fit(parameters[:-1], tokens[:-1], losses[:-1])
+        held_out = float(losses[-1]), float(blind.loss(parameters[-1], tokens[-1]))
+    except ValueError:
+        held_out = None
     return Scaling(
         runs,
         law,
         resample(law, parameters, tokens, losses, NUM_RESAMPLES),
         fit(parameters - [run.embedding for run in runs], tokens, losses),
-        (float(losses[-1]), float(blind.loss(parameters[-1], tokens[-1]))),
+        held_out,
     )
 
 
@@ -192,7 +198,7 @@ def save_scaling(output_dir: Path, scaling: Scaling, next_flops: float) -> None:
         "intervals": {name: interval([law[name] for law in laws]) for name in laws[0]},
         "law_without_embedding": constants(scaling.without_embedding),
         "cuervo_and_marxer": constants(CUERVO_AND_MARXER),
-        "held_out": dict(zip(("loss", "predicted_loss"), scaling.held_out, strict=True)),
+        "held_out": scaling.held_out and dict(zip(("loss", "predicted_loss"), scaling.held_out, strict=True)),
         "next": recommended,
     }
     (output_dir / "scale.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
@@ -230,12 +236,18 @@ def _markdown(scaling: Scaling, intervals: dict[str, tuple[float, float]], recom
         "Its exponents are not in this table because they could not be verified.",
         "",
         f"Errors of the law: {np.sqrt(np.mean(np.square(errors))):.1f} % (root mean square), at most "
-        f"{np.abs(errors).max():.1f} %. The law of the other runs says {scaling.held_out[1]:.3f} of the run of the "
-        f"largest compute, which has {scaling.held_out[0]:.3f}. {_about_floor(len(scaling.runs), *intervals['E'])}",
+        f"{np.abs(errors).max():.1f} %. {_about_held_out(scaling)}{_about_floor(len(scaling.runs), *intervals['E'])}",
         "",
         _sentence(recommended),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _about_held_out(scaling: Scaling) -> str:
+    if scaling.held_out is None:
+        return ""
+    loss, predicted_loss = scaling.held_out
+    return f"The law of the other runs says {predicted_loss:.3f} of the last one, which has {loss:.3f}. "
 
 
 def _about_floor(number: int, low: float, high: float) -> str:

@@ -17,6 +17,12 @@ than the noise of short runs."""
 
 MAX_EXPONENT = 3.0
 
+LEAST_FITTED = 6
+"""Runs that a law can be fitted to: one more than its constants."""
+
+MIN_RUNS = 8
+"""Runs that can be resampled, and that say how far the law is wrong."""
+
 REPETITION = 25.0
 """R*_D of Muennighoff et al. (arXiv 2305.16264), as Cuervo and Marxer fitted it to speech: how many repetitions of a
 corpus are worth something."""
@@ -68,12 +74,12 @@ def effective_tokens(tokens: ArrayLike, tokens_per_pass: ArrayLike) -> np.ndarra
     return worth + np.multiply(tokens_per_pass, REPETITION * -np.expm1(-repetitions / REPETITION))
 
 
-def check_runs(parameters: Sequence[float], tokens: Sequence[float]) -> None:
+def check_runs(parameters: Sequence[float], tokens: Sequence[float], least: int = MIN_RUNS) -> None:
     """Raise a `ValueError` if runs are too few to fit the five constants of a law."""
     counts = len(parameters), len(set(parameters)), len(set(tokens))
-    if counts[0] < 6 or min(counts[1:]) < 3:
+    if counts[0] < least or min(counts[1:]) < 3:
         raise ValueError(
-            "A scaling law needs 6 runs or more, of 3 sizes and of 3 numbers of tokens or more, got "
+            f"A scaling law needs {least} runs or more, of 3 sizes and of 3 numbers of tokens or more, got "
             f"{counts[0]} run(s) of {counts[1]} size(s) and {counts[2]} number(s) of tokens."
         )
 
@@ -93,7 +99,7 @@ def fit(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, near: Scali
     """
     from scipy.optimize import least_squares  # the other findings do without it
 
-    check_runs(list(parameters), list(tokens))
+    check_runs(list(parameters), list(tokens), LEAST_FITTED)
     sizes, lengths, targets = (np.log(np.asarray(values, dtype=float)) for values in (parameters, tokens, losses))
     # The logs of the three terms are E, a - α·size and b - β·length. Centred, the errors of a and α are independent.
     size, length = sizes.mean(), lengths.mean()
@@ -149,7 +155,7 @@ def resample(
     while len(laws) < number:
         drawn = runs[rng.integers(len(runs), size=len(runs))]
         different = np.unique(drawn, axis=0)
-        if len(different) >= 6 and min(len(np.unique(different[:, column])) for column in (0, 1)) >= 3:
+        if len(different) >= LEAST_FITTED and min(len(np.unique(different[:, column])) for column in (0, 1)) >= 3:
             laws.append(fit(*drawn.T, near=law))
     return laws
 
