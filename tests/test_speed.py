@@ -126,15 +126,6 @@ def test_padded_and_packed_batches_have_the_same_tokens(monkeypatch):
         assert sorted(tokens[tokens != 0].tolist()) == expected
 
 
-def test_continuous_batching_continues_as_a_cache_does(tiny_model):
-    prompts = torch.randint(2, 52, (3, 10), generator=torch.Generator().manual_seed(4))
-    expected = generate.generate_with_cache(tiny_model, prompts, 12)
-    assert len(expected.unique()) > 8
-    assert 1 in expected  # the end of a sequence, which ends neither
-    assert torch.equal(generate.generate_continuously(tiny_model, prompts, 12), expected)
-    tiny_model.lm.destroy_cached_continuous_batching_manager()
-
-
 def test_plain_scores_are_those_of_the_units(encoders, tmp_path, tiny_model, monkeypatch):
     monkeypatch.setattr(score, "PLAIN_BATCH_SIZE", 1)
     for number, side in enumerate(("correct", "incorrect")):

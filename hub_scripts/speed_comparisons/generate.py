@@ -1,15 +1,14 @@
 """Generation: new units per second of a batch of prompts, greedily.
 
 The baseline is `generate()` with its default, growing cache. With a static cache, which the pipeline has for batches
-on a GPU, transformers compiles the steps of decoding there. Continuous batching is measured on a GPU too. The table
-says how many units are those of the baseline: in bfloat16, rounding changes what follows two nearly equal units.
+on a GPU, transformers compiles the steps of decoding there. The table says how many units are those of the baseline:
+in bfloat16, rounding changes what follows two nearly equal units.
 """
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from slam_hf import SpeechLMForCausalLM
 from slam_hf.pipeline_audio_to_audio import CACHE_STEP
@@ -40,13 +39,6 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
         "static cache": partial(generate_with_cache, cache_implementation="static", max_cache_len=CACHE_STEP),
     }
     ways = {name: partial(way, name, generate) for name, generate in generators.items()}
-    if device.type == "cuda":
-        ways["continuous batching"] = partial(way, "continuous batching", generate_continuously)
-        try:
-            ways["continuous batching"]()
-        except RuntimeError as error:
-            del ways["continuous batching"]
-            print(f"Continuous batching does not work here: {error}")
     turns = take_turns(ways, rounds)
     equal = {name: f"{(results[name] == results['dynamic cache']).float().mean():.1%}" for name in ways}
     # 2 FLOPs per parameter, attention left out.
@@ -70,20 +62,3 @@ def generate_with_cache(
         prompts, attention_mask=torch.ones_like(prompts), eos_token_id=-1, max_new_tokens=count, **options
     )
     return tokens[:, prompts.shape[1] :]
-
-
-def generate_continuously(model: SpeechLMForCausalLM, prompts: torch.Tensor, count: int) -> torch.Tensor:
-    """As [`generate_with_cache`], by continuous batching; `RuntimeError` where it fails."""
-    # Room for all prompts at once. Flash attention would be downloaded.
-    config = ContinuousBatchingConfig(
-        page_size=CACHE_STEP,
-        num_blocks=2 * len(prompts),
-        max_batch_tokens=prompts.numel(),
-        auto_switch_to_flash=False,
-    )
-    endless = GenerationConfig(eos_token_id=-1, max_new_tokens=count)
-    outputs = model.generate_batch(prompts.tolist(), endless, config, persistent_manager=True)
-    tokens = [output.generated_tokens for output in outputs.values()]
-    if [len(row) for row in tokens] != [count] * len(prompts):
-        raise RuntimeError(f"{len(outputs)} of {len(prompts)} prompts were continued, by {[*map(len, tokens)]} tokens")
-    return torch.tensor(tokens)

@@ -6,6 +6,7 @@ batches ([`encode`]) and appends JSON lines.
 
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, groupby
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
 def write_clips(clips: list[torch.Tensor], folder: Path) -> float:
     """Write clips as FLAC files, and return their length in seconds."""
     folder.mkdir()
-    for number, clip in enumerate(clips):
-        soundfile.write(folder / f"{number:05d}.flac", clip.numpy(), SAMPLING_RATE)
+    paths = [folder / f"{number:05d}.flac" for number in range(len(clips))]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda path, clip: soundfile.write(path, clip.numpy(), SAMPLING_RATE), paths, clips))
     return sum(map(len, clips)) / SAMPLING_RATE
 
 

@@ -2,8 +2,9 @@
 
 All ways train one model on the same documents with the same step (forward, backward, clipping, AdamW; bf16 autocast on
 a GPU). The padded way makes each document a row and pads a batch to its longest. The packed way is that of
-`hub_scripts/pretrain.py`. On a GPU it is also compiled, with batches that grow until they no longer fit. Useful tokens
-are those that are not padding. MFU is their share of the peak in the GPU's data sheet.
+`hub_scripts/pretrain.py`. On a GPU it also has the largest batch that fits, and is compiled layer by layer, as
+accelerate does it with `--dynamo_use_regional_compilation`. Useful tokens are those that are not padding. MFU is their
+share of the peak in the GPU's data sheet.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from accelerate.utils import compile_regions
 from datasets import Dataset, disable_progress_bars
 from torch import nn
 from trl.trainer.utils import compute_mfu
@@ -26,9 +28,9 @@ from .turns import Comparison, describe_device, matmul_flops, take_turns
 
 CONTEXT_LENGTH = 1024
 BATCH_SIZE = 8
-LARGER_BATCH_SIZES = (16, 32, 64)
-STEPS = {"small": 1, "full": 10}
-NUM_DOCUMENTS = {"small": 500, "full": 4000}
+LARGER_BATCH_SIZES = (64, 32, 16)
+STEPS = {"small": 1, "full": 5}
+NUM_DOCUMENTS = {"small": 500, "full": 2000}
 
 LENGTH_QUANTILES = [0.0, 0.25, 0.5, 0.75, 0.9, 1.0], [70, 400, 635, 870, 1024, 1024]
 """Lengths of documents in tokens. Their mean is 620, the average length of a row of 1,024 in the published runs."""
@@ -51,7 +53,8 @@ Batch = dict[str, torch.Tensor]
 
 def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparison:
     disable_progress_bars()
-    model = make_model(size).to(device)
+    with device:
+        model = make_model(size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     documents = make_documents(NUM_DOCUMENTS[size], seed)
     padding: dict[str, str] = {}
@@ -72,20 +75,22 @@ def compare(size: str, rounds: int, seed: int, device: torch.device) -> Comparis
     packed, padded = packed_batches(documents, BATCH_SIZE), padded_batches(documents, BATCH_SIZE)
     ways = {"padded": way("padded", model, padded), "packed": way("packed", model, packed)}
     if device.type != "cpu":
-        # Packed first: after the shapes of padded batches, the compiler would treat all shapes as dynamic.
-        compiled = torch.compile(model)
-        ways["packed, compiled"] = way("packed, compiled", compiled, packed)
+        compiled = compile_regions(model)
         for batch_size in LARGER_BATCH_SIZES:
-            name = f"packed, compiled, {batch_size} rows"
-            ways[name] = way(name, compiled, packed_batches(documents, batch_size))
+            batches, name = packed_batches(documents, batch_size), f"packed, {batch_size} rows"
+            ways[name] = way(name, model, batches)
             try:
                 ways[name]()
             except torch.OutOfMemoryError:
                 del ways[name]
-                break
-        # After the error, whose traceback kept the tensors of the batch that did not fit.
-        optimizer.zero_grad()
-        torch.cuda.empty_cache()
+                continue
+            finally:
+                # After the error, whose traceback keeps the tensors of the batch that did not fit.
+                optimizer.zero_grad()
+                torch.cuda.empty_cache()
+            name = f"packed, compiled, {batch_size} rows"
+            ways[name] = way(name, compiled, batches)
+            break
     turns = take_turns(ways, rounds)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     # 2 FLOPs per parameter forward and 4 backward, attention left out, so that the share is never overstated.
