@@ -14,6 +14,7 @@ from transformers import EncodecFeatureExtractor
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.processing_utils import AUDIO_TOKENIZER_KWARGS, ProcessorMixin
 from transformers.tokenization_utils_base import BatchEncoding
+from transformers.utils import to_numpy
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig, make_feature_extractor
 from .configuration_speech_lm import SpeechLMConfig
@@ -228,7 +229,7 @@ class SpeechLMProcessor(ProcessorMixin):
         codec = self.require_codec()
         if sampling_rate is None:
             raise ValueError("Pass `sampling_rate`, that of the waveforms in Hz.")
-        waveforms = [np.asarray(waveform) for waveform in waveforms]
+        waveforms = [to_numpy(waveform) for waveform in waveforms]
         inputs = self.feature_extractor(waveforms, sampling_rate=sampling_rate, return_tensors="pt")
         encoded = codec.encode(inputs["input_values"], inputs["padding_mask"])
         codes, lengths = encoded.audio_codes[:, 0].cpu(), encoded.lengths.tolist()

@@ -11,6 +11,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers.tokenization_utils_base import BatchEncoding
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
+from transformers.utils import to_numpy
 
 from .loading_utils import naming_damaged_files, read_json
 from .unit_vocabulary import (
@@ -95,7 +96,7 @@ class UnitTokenizer(TokenizersBackend):
             ValueError: a value is not a unit of this vocabulary.
         """
         batched = len(units) > 0 and np.ndim(units[0]) == 1
-        utterances = [np.asarray(utterance) for utterance in (units if batched else [units])]
+        utterances = [to_numpy(utterance) for utterance in (units if batched else [units])]
         for index, utterance in enumerate(utterances):
             check_units(utterance, self.num_units, f"sequence {index}" if batched else "the sequence")
         before, after = self.ids_around() if add_special_tokens else ([], [])
@@ -119,7 +120,7 @@ class UnitTokenizer(TokenizersBackend):
             ValueError: an id is outside the vocabulary.
         """
         batched = len(input_ids) > 0 and np.ndim(input_ids[0]) == 1
-        sequences = [np.asarray(ids, dtype=np.int64) for ids in (input_ids if batched else [input_ids])]
+        sequences = [np.asarray(to_numpy(ids), dtype=np.int64) for ids in (input_ids if batched else [input_ids])]
         first, stop = self.unit_ids.start, self.unit_ids.stop
         num_ids = len(self) if self.has_text else stop
         for index, ids in enumerate(sequences):

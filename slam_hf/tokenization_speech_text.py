@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
+from transformers.utils import to_numpy
 from transformers.utils.hub import cached_file
 
 from .configuration_speech_lm import SpeechLMConfig
@@ -297,8 +297,9 @@ class SpeechTextTokenizer(UnitTokenizer):
                     raise ValueError(f"The text of part {index} holds {token}, which stands for speech: take it out.")
                 prompt += part
             else:
-                check_units(np.asarray(part), self.num_units, f"part {index}")
-                prompt += self.unit_string(np.asarray(part).tolist())
+                units = to_numpy(part)
+                check_units(units, self.num_units, f"part {index}")
+                prompt += self.unit_string(units.tolist())
             last = modality
         if output_modality not in tokens:
             raise ValueError(f"A modality is 'speech' or 'text', and not {output_modality!r}.")

@@ -23,6 +23,27 @@ def tokenizer() -> HubertUnitTokenizer:
     return HubertUnitTokenizer(num_units=500)
 
 
+class OnAnAccelerator(torch.Tensor):
+    """A tensor that NumPy cannot read before it is copied to the CPU."""
+
+    def numpy(self, **kwargs):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def __array__(self, *args):
+        return self.numpy()
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_units_and_ids_on_an_accelerator(tokenizer):
+    units = torch.tensor([3, 49, 3]).as_subclass(OnAnAccelerator)
+    with pytest.raises(TypeError, match="cuda"):
+        np.asarray(units)
+    assert tokenizer.encode_units(units)["input_ids"] == [1, 5, 51, 5]
+    assert tokenizer.decode_units(units).tolist() == [1, 47, 1]
+
+
 def test_vocabulary_is_the_published_one(tokenizer):
     assert len(tokenizer) == tokenizer.vocab_size == 502
     assert tokenizer.convert_tokens_to_ids(["<PAD>", "<S>", "<Un0>", "<Un499>"]) == [0, 1, 2, 501]
