@@ -156,7 +156,21 @@ def _embed_positions(module: nn.Module, states: torch.Tensor, valid: torch.BoolT
         for layer in module.layers:
             states = layer(states.transpose(1, 2)).transpose(1, 2).where(valid[..., None], 0)
         return states
-    if getattr(module, "batch_norm", None) is None:
-        return module(states)
-    normed = module.batch_norm(states.transpose(1, 2)).where(valid[:, None], 0)
-    return module.activation(module.padding(module.conv(normed))).transpose(1, 2)
+    states = states.transpose(1, 2)
+    if getattr(module, "batch_norm", None) is not None:
+        states = module.batch_norm(states).where(valid[:, None], 0)
+    convolved = convolve_groups(module.conv, states) if states.device.type == "cuda" else module.conv(states)
+    return module.activation(module.padding(convolved)).transpose(1, 2)
+
+
+def convolve_groups(conv: nn.Conv1d, inputs: torch.FloatTensor) -> torch.FloatTensor:
+    """A convolution of stride 1 with groups, as products of matrices. cuDNN runs one group after the other: on an
+    H200, this took 85 % of the time of a HuBERT-base in bfloat16, for 3 % of its operations."""
+    (padding,), (kernel_size,) = conv.padding, conv.kernel_size
+    windows = nn.functional.pad(inputs, (padding, padding)).unflatten(1, (conv.groups, -1)).unfold(3, kernel_size, 1)
+    batch_size, num_frames = windows.shape[0], windows.shape[3]
+    columns = windows.permute(1, 2, 4, 0, 3).reshape(conv.groups, -1, batch_size * num_frames)
+    weight = conv.weight.unflatten(0, (conv.groups, -1)).flatten(2)
+    bias = conv.bias.view(conv.groups, -1, 1)
+    outputs = torch.baddbmm(bias, weight, columns)
+    return outputs.flatten(0, 1).unflatten(1, (batch_size, num_frames)).transpose(0, 1)

@@ -20,9 +20,10 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.utils import ModelOutput, logging
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig, check_encoder_config
+from .cuda_graphs import replay_layer_states
 from .filter_bank import filter_bank_features, normalise
 from .loading_utils import SafeLoadingMixin, check_finite
-from .masked_hubert import can_mask, layer_states
+from .masked_hubert import can_mask
 from .modeling_unit_hifigan import UnitHifiGan, Voice
 from .padding_utils import copy_to, pad_rows, split_clips, split_durations, split_units
 from .public_names import public_name
@@ -299,7 +300,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     @torch.no_grad()
     def encode(
         self,
-        input_values: torch.FloatTensor,
+        input_values: torch.FloatTensor | list[torch.FloatTensor],
         padding_mask: torch.Tensor | None = None,
         batched: bool | None = None,
     ) -> HubertUnitCodecEncoderOutput:
@@ -309,7 +310,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         Args:
             input_values (`torch.FloatTensor` of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`):
                 Mono audio at `sampling_rate`, between -1 and 1 and not normalised, padded on the right. A second
-                of the longest clip takes about 20 MB in a HuBERT-base, and a batch of an accelerator 1 to 3 GB.
+                of the longest clip takes about 20 MB in a HuBERT-base, and a batch of an accelerator 1 to 3 GB. A
+                list of clips of shape `(num_samples,)` needs no padding and no mask.
             padding_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 1 for audio and 0 for padding; without it, all is audio.
             batched (`bool`, *optional*):
@@ -339,7 +341,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     @torch.no_grad()
     def hidden_states(
         self,
-        input_values: torch.FloatTensor,
+        input_values: torch.FloatTensor | list[torch.FloatTensor],
         padding_mask: torch.Tensor | None = None,
         layers: Sequence[int] | None = None,
         batched: bool | None = None,
@@ -502,7 +504,9 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             )
         return torch.unique_consecutive(units, return_counts=True)
 
-    def _split_clips(self, input_values: torch.Tensor, padding_mask: torch.Tensor | None) -> list[torch.Tensor]:
+    def _split_clips(
+        self, input_values: torch.Tensor | list[torch.Tensor], padding_mask: torch.Tensor | None
+    ) -> list[torch.Tensor]:
         """The clips of a batch. Each has at least a frame."""
         return split_clips(input_values, padding_mask, min_samples=self.config.receptive_field - 2 * self.config.pad)
 
@@ -554,8 +558,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 yield [index], [states[layer] for layer in layers]
             return
         for shape, indices in _group(self.batch_shape(len(clip), batched=True) for clip in clips):
-            states, _ = layer_states(self.encoder, *self._inputs([clips[index] for index in indices], shape))
-            yield indices, [states[layer - 1] for layer in layers]
+            yield (
+                indices,
+                replay_layer_states(self.encoder, *self._inputs([clips[index] for index in indices], shape), layers),
+            )
 
     def _inputs(self, clips: list[torch.Tensor], shape: tuple[int, int]) -> tuple[torch.Tensor, torch.LongTensor]:
         """What the encoder takes of a batch of clips, padded to a shape, and how much of it belongs to each."""

@@ -6,35 +6,54 @@ A GPU is waited for once per batch, to check it. For each row, it would idle bet
 import torch
 
 
-def split_clips(input_values: torch.Tensor, padding_mask: torch.Tensor | None, min_samples: int) -> list[torch.Tensor]:
+def split_clips(
+    input_values: torch.Tensor | list[torch.Tensor], padding_mask: torch.Tensor | None, min_samples: int
+) -> list[torch.Tensor]:
     """
     The clips of a batch of mono audio of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`, each
-    without the padding on its right, where the mask of shape `(batch_size, num_samples)` is 0. `ValueError` where a
+    without the padding on its right, where the mask of shape `(batch_size, num_samples)` is 0. Or those of a list of
+    clips of shape `(num_samples,)`, which are checked in the same way and several times as fast. `ValueError` where a
     type or a shape does not fit, or where a clip is too short or holds NaN or infinite samples.
     """
-    if not input_values.is_floating_point():
-        raise ValueError(f"`input_values` must be floating point samples between -1 and 1, got {input_values.dtype}.")
-    if input_values.ndim == 3 and input_values.shape[1] != 1:
-        raise ValueError(f"`input_values` has {input_values.shape[1]} channels: average them, the codec is mono.")
-    batch = _flatten(input_values, "input_values", "num_samples")
-    positions = torch.arange(batch.shape[1], device=batch.device)
-    if padding_mask is None:
-        padding_mask = batch.new_ones(batch.shape, dtype=torch.bool)
-    elif padding_mask.shape != batch.shape:
-        raise ValueError(f"`padding_mask` must have shape {tuple(batch.shape)}, got {tuple(padding_mask.shape)}.")
-    mask = padding_mask.to(batch.device).bool()
-    num_samples = mask.sum(dim=1)
-    is_on_the_right = (mask == (positions < num_samples[:, None])).all(dim=1)
-    is_finite = (batch.isfinite() | ~mask).all(dim=1)
-    checks = torch.stack([num_samples, is_on_the_right, is_finite]).tolist()
-    for i, (length, on_the_right, finite) in enumerate(zip(*checks, strict=True)):
+    is_list = isinstance(input_values, list)
+    if is_list and (padding_mask is not None or not input_values or any(clip.ndim != 1 for clip in input_values)):
+        raise ValueError("A list of clips holds tensors of shape (num_samples,), and takes no `padding_mask`.")
+    for clip in input_values if is_list else [input_values]:
+        if not clip.is_floating_point():
+            raise ValueError(f"`input_values` must be floating point samples between -1 and 1, got {clip.dtype}.")
+    # The sum is finite if all samples are, and takes a tenth of the time of a look at each of them.
+    if is_list:
+        clips = input_values
+        sums = torch.stack([clip.sum(dtype=torch.float64) for clip in clips])
+        num_samples, is_on_the_right = [len(clip) for clip in clips], [True] * len(clips)
+        is_finite = sums.isfinite().tolist()
+    else:
+        clips, mask = _flatten_audio(input_values, padding_mask)
+        lengths = mask.view(torch.int8).sum(dim=1, dtype=torch.int32)  # booleans are slow to sum on a CPU
+        positions = torch.arange(clips.shape[1], device=clips.device)
+        are_equal = (mask == (positions < lengths[:, None])).all(dim=1)
+        sums = clips.where(mask, 0).sum(dim=1, dtype=torch.float64)
+        num_samples, is_on_the_right, is_finite = torch.stack([lengths, are_equal, sums.isfinite()]).tolist()
+    for i, (length, on_the_right, finite) in enumerate(zip(num_samples, is_on_the_right, is_finite, strict=True)):
         if not on_the_right:
             raise ValueError(f"`padding_mask` of clip {i} has 0 before 1: pad on the right.")
         if length < min_samples:
             raise ValueError(f"Clip {i} has {length} samples; a single frame takes {min_samples}.")
         if not finite:
             raise ValueError(f"Clip {i} holds NaN or infinite samples.")
-    return [row[:length] for row, length in zip(batch, checks[0], strict=True)]
+    return [clip[:length] for clip, length in zip(clips, num_samples, strict=True)]
+
+
+def _flatten_audio(batch: torch.Tensor, padding_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Audio and its mask of booleans, both of shape `(batch_size, num_samples)`."""
+    if batch.ndim == 3 and batch.shape[1] != 1:
+        raise ValueError(f"`input_values` has {batch.shape[1]} channels: average them, the codec is mono.")
+    batch = _flatten(batch, "input_values", "num_samples")
+    if padding_mask is None:
+        padding_mask = batch.new_ones(batch.shape, dtype=torch.bool)
+    elif padding_mask.shape != batch.shape:
+        raise ValueError(f"`padding_mask` must have shape {tuple(batch.shape)}, got {tuple(padding_mask.shape)}.")
+    return batch, padding_mask.to(batch.device).bool()
 
 
 def split_units(audio_codes: torch.Tensor, num_units: int) -> list[torch.LongTensor]:
@@ -76,7 +95,8 @@ def split_durations(durations: torch.Tensor, sequences: list[torch.LongTensor]) 
 
 def pad_rows(rows: list[torch.Tensor], shape: tuple[int, int], device: torch.device) -> torch.Tensor:
     """A batch of a given shape on a device: rows of shape `(length,)`, padded with zeros, and rows of zeros."""
-    batch = torch.zeros(shape, dtype=rows[0].dtype, device=rows[0].device)
+    pin_memory = rows[0].device.type == "cpu" and device.type == "cuda"
+    batch = torch.zeros(shape, dtype=rows[0].dtype, device=rows[0].device, pin_memory=pin_memory)
     for padded, row in zip(batch, rows, strict=False):
         padded[: len(row)] = row
     return copy_to(batch, device)
@@ -85,7 +105,7 @@ def pad_rows(rows: list[torch.Tensor], shape: tuple[int, int], device: torch.dev
 def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy a tensor to a device. From memory that is not pinned, a GPU would have to finish its work first."""
     if tensor.device.type == "cpu" and device.type == "cuda":
-        tensor = tensor.pin_memory()
+        tensor = tensor.pin_memory()  # as it is, if it is pinned
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 

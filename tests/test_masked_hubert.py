@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel
 
-from slam_hf.masked_hubert import hubert_states
+from slam_hf.masked_hubert import convolve_groups, hubert_states
 
 
 TINY = {
@@ -86,3 +86,12 @@ def test_a_clip_with_an_offset_has_the_states_of_the_clip_alone():
     batch = torch.nn.functional.pad(clip, (0, 3_000)).repeat(2, 1)
     states, num_frames = hubert_states(model, batch, torch.tensor([6_000, 9_000]))
     torch.testing.assert_close(states[0, : num_frames[0]], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel_size", [16, 17])
+def test_a_convolution_with_groups_equals_products_of_matrices(kernel_size):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(32, 32, kernel_size, padding=kernel_size // 2, groups=4).double()
+    conv = torch.nn.utils.parametrizations.weight_norm(conv, dim=2)
+    inputs = torch.randn(3, 32, 21, dtype=torch.float64)
+    torch.testing.assert_close(convolve_groups(conv, inputs), conv(inputs), rtol=0, atol=1e-14)

@@ -22,6 +22,35 @@ def test_what_stands_in_the_padding_does_not_matter():
     assert clip.tolist() == [0.5, 0.25]
 
 
+def test_a_list_of_clips_needs_no_padding():
+    clips = [torch.tensor([0.5, 0.25]), torch.tensor([1.0, 0.5, 0.0])]
+    assert [clip.tolist() for clip in split_clips(clips, None, min_samples=2)] == [[0.5, 0.25], [1.0, 0.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        ([], "A list of clips holds tensors"),
+        ([torch.zeros(1, 3)], "A list of clips holds tensors"),
+        (
+            [torch.zeros(3), torch.zeros(3, dtype=torch.int16)],
+            "must be floating point samples .* got torch.int16",
+        ),
+        ([torch.zeros(3), torch.zeros(1)], "Clip 1 has 1 samples; a single frame takes 2"),
+        ([torch.zeros(3), torch.tensor([0.0, torch.inf, -torch.inf])], "Clip 1 holds NaN or infinite samples"),
+        ([torch.full((3,), torch.finfo(torch.float32).max), torch.tensor([0, torch.nan])], "Clip 1 holds NaN"),
+    ],
+)
+def test_a_bad_clip_of_a_list_is_named(clips, message):
+    with pytest.raises(ValueError, match=message):
+        split_clips(clips, None, min_samples=2)
+
+
+def test_a_list_of_clips_takes_no_mask():
+    with pytest.raises(ValueError, match="takes no `padding_mask`"):
+        split_clips([torch.zeros(3)], torch.ones(1, 3), min_samples=2)
+
+
 def test_mask_with_a_hole_is_refused():
     with pytest.raises(ValueError, match="`padding_mask` of clip 1 has 0 before 1: pad on the right"):
         split_clips(torch.zeros(2, 3), torch.tensor([[1, 1, 0], [1, 0, 1]]), min_samples=1)

@@ -120,19 +120,12 @@ def encode_clips(codec: HubertUnitCodec, batched: bool, clips: list[torch.Tensor
         for shape, indices in by_shape.items()
         for start in range(0, len(indices), shape[0])
     ]
-    codes = [codec.encode(*pad([clips[index] for index in batch]), batched).audio_codes[:, 0] for batch in batches]
+    codes = [codec.encode([clips[index] for index in batch], batched=batched).audio_codes[:, 0] for batch in batches]
     units: list[np.ndarray] = [None] * len(clips)
     for batch, rows in zip(batches, codes, strict=True):
         for index, row in zip(batch, rows.cpu().numpy(), strict=True):
             units[index] = row[row >= 0]
     return units
-
-
-def pad(clips: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The clips as a batch, and its mask."""
-    lengths = torch.tensor([len(clip) for clip in clips])
-    batch = pad_sequence(clips, batch_first=True)
-    return batch, torch.arange(batch.shape[1]) < lengths[:, None]
 
 
 def flops_per_second_of_audio(codec: HubertUnitCodec, seconds: int = 14) -> float:

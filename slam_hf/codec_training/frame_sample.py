@@ -13,7 +13,7 @@ from ..encoding.ledger import ChunkKey, ChunkRecord, Ledger
 from ..encoding.piece_batches import Batch, ChunkEnd
 from ..encoding.recordings import Recording, Skipped, SkipReason
 from ..encoding.sources import Part, Row, Source
-from ..encoding.worker import pad_batch
+from ..encoding.worker import waveforms
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 
 
@@ -154,7 +154,7 @@ class SampledStates:
 
     @torch.inference_mode()
     def start(self, codec: HubertUnitCodec, batch: Batch) -> Callable[[], list[Any]]:
-        states = codec.hidden_states(*pad_batch(batch), layers=self.layers)
+        states = codec.hidden_states(waveforms(batch), layers=self.layers)
         kept = []
         for piece, frames in zip(batch, states, strict=True):
             key = [self.plan.seed, *piece.chunk, piece.position]

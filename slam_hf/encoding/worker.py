@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from ..modeling_hubert_unit_codec import HubertUnitCodec
 from .ledger import ChunkKey, ChunkRecord, Ledger
@@ -106,19 +105,15 @@ def _encode_batches(
         yield item, finish and finish()
 
 
-def pad_batch(batch: Batch) -> tuple[torch.FloatTensor, torch.BoolTensor]:
-    """The waveforms of a batch as the codec takes them, and which samples are audio: on the host, as the codec moves
-    them to its device."""
-    waveforms = [torch.from_numpy(piece.waveform) for piece in batch]
-    lengths = torch.tensor([len(waveform) for waveform in waveforms])
-    padded = pad_sequence(waveforms, batch_first=True)
-    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
+def waveforms(batch: Batch) -> list[torch.FloatTensor]:
+    """The clips of a batch as the codec takes them: on the host, as the codec moves them to its device."""
+    return [torch.from_numpy(piece.waveform) for piece in batch]
 
 
 @torch.inference_mode()
 def _start_batch(codec: HubertUnitCodec, batch: Batch) -> Callable[[], list[np.ndarray]]:
     """Start to encode a batch. Returns a function that waits for the units."""
-    codes = codec.encode(*pad_batch(batch)).audio_codes[:, 0]
+    codes = codec.encode(waveforms(batch)).audio_codes[:, 0]
     is_on_gpu = codes.device.type == "cuda"
     codes = codes.to("cpu", non_blocking=is_on_gpu)
     is_done = torch.cuda.current_stream(codec.device).record_event() if is_on_gpu else None
