@@ -4,6 +4,7 @@ import argparse
 import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -193,11 +194,26 @@ def run(main: Callable[[], None], hint: str = "") -> None:
         is_known = isinstance(error, ImportError | OSError | ValueError)
         # Clients of object stores have errors of their own, for credentials and connections.
         is_known |= type(error).__module__.partition(".")[0] in ("azure", "botocore", "google")
-        if not is_known or os.environ.get("SLAM_HF_TRACEBACK"):
+        is_lost = _lost_process(error)
+        if not (is_known or is_lost) or os.environ.get("SLAM_HF_TRACEBACK"):
             raise
+        if is_lost:
+            reason = str(error).splitlines()[0]
+            error = (
+                f"another process of this job has ended, or its machine does not answer ({reason}). {hint}".rstrip()
+            )
         raise SystemExit(f"Error: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit(f"Interrupted. {hint}".rstrip()) from None
+
+
+def _lost_process(error: Exception) -> bool:
+    """Whether an error says that another process of a distributed job cannot be reached."""
+    distributed = sys.modules.get("torch.distributed")
+    if not isinstance(error, RuntimeError) or distributed is None or not distributed.is_initialized():
+        return False
+    is_of_gloo = re.search(r"gloo.*(by peer|[Cc]onnect|Timed out|Broken pipe)", str(error))
+    return isinstance(error, distributed.DistError) or is_of_gloo is not None
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

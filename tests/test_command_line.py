@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from slam_hf import command_line
@@ -197,6 +198,34 @@ def test_an_object_store_without_credentials_ends_with_one_line():
     exceptions = pytest.importorskip("botocore.exceptions")
 
     assert stop(exceptions.NoCredentialsError()) == "Error: Unable to locate credentials"
+
+
+GLOO = "[/pytorch/gloo/transport/tcp/pair.cc:545] "
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError(f"{GLOO}Read error [10.0.0.2]:39082: Connection reset by peer. Check the logs."), True),
+        (RuntimeError(f"{GLOO}Timed out waiting 15000ms for recv operation to complete"), True),
+        (torch.distributed.DistNetworkError("The client socket has timed out."), True),
+        (RuntimeError(f"{GLOO}op.preamble.length <= op.nbytes. 16 vs 8"), False),
+        (RuntimeError("The size of tensor a must match the size of tensor b"), False),
+    ],
+)
+def test_a_lost_process_of_the_job_is_an_error_in_a_sentence(error, is_lost, monkeypatch):
+    def fail():
+        raise error
+
+    with pytest.raises(RuntimeError):
+        run(fail, hint="Start it again.")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(SystemExit if is_lost else RuntimeError) as stopped:
+        run(fail, hint="Start it again.")
+    message = (
+        f"Error: another process of this job has ended, or its machine does not answer ({error}). Start it again."
+    )
+    assert not is_lost or str(stopped.value) == message
 
 
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch):

@@ -1,16 +1,21 @@
 import json
 import logging
+import os
 import pickle
 import shutil
+import signal
 
 import pytest
+import torch
 from test_sharded_checkpoints import Malicious, save_shards
 from training_utils import make_trainer, tiny_speech_lm
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
+from slam_hf.training import checkpoints
 from slam_hf.training.checkpoints import (
     CHECKSUMS_NAME,
     ChecksumCallback,
+    CutShortError,
     check_checkpoint,
     checkpoint_to_resume,
     train_or_resume,
@@ -111,6 +116,45 @@ def test_shards_that_are_incomplete_or_would_execute_something_are_passed_over(t
     (two_checkpoints / "checkpoint-10" / "optimizer_0" / ".metadata").unlink()
     assert resume(two_checkpoints) == str(two_checkpoints / "checkpoint-8")
     assert "optimizer_0' lacks .metadata. The run was killed" in capsys.readouterr().out
+
+
+class Terminate(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint_that_continues_exactly(tmp_path, capsys):
+    saving = {"max_steps": 5, "enable_jit_checkpoint": True, "resume_from_checkpoint": "latest"}
+    whole = make_trainer(tmp_path / "whole", **saving)
+    train_or_resume(whole)
+    with pytest.raises(SystemExit) as stopped:
+        train_or_resume(make_trainer(tmp_path / "cut", [Terminate()], **saving))
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert "Stopped by SIGTERM, with a checkpoint of step 3." in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-3"]
+    assert (tmp_path / "cut" / "checkpoint-3" / CHECKSUMS_NAME).is_file()
+    resumed = make_trainer(tmp_path / "cut", **saving)
+    train_or_resume(resumed)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name])
+
+
+def test_a_machine_that_keeps_its_own_checkpoints_has_the_states_of_its_processes(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "checkpoint-5"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 5}')
+    (checkpoint / "rng_state_0.pth").write_text("")
+    args = TrainingArguments(output_dir=str(tmp_path), resume_from_checkpoint="latest", save_on_each_node=True)
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    assert checkpoint_to_resume(args) == str(checkpoint)
+    monkeypatch.setattr(checkpoints, "gather_object", lambda problems: [*problems, CutShortError("cut on another")])
+    assert checkpoint_to_resume(args) is None
+    monkeypatch.setattr(TrainingArguments, "process_index", 1)
+    args.resume_from_checkpoint = str(checkpoint)
+    with pytest.raises(ValueError, match="rng_state_1.pth' is missing on .* in the same order"):
+        checkpoint_to_resume(args)
 
 
 def test_a_renamed_checkpoint_is_passed_over(two_checkpoints, capsys):

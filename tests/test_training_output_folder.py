@@ -1,13 +1,14 @@
 import json
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import pytest
 from transformers import TrainingArguments
 from trl import DPOConfig, GRPOConfig, ModelConfig
 
+from slam_hf.training import output_folder
 from slam_hf.training.arguments import PretrainArguments
 from slam_hf.training.output_folder import SETTINGS_NAME, claim_output_dir, make_settings
 from slam_hf.training.preferences import AlignArguments
@@ -43,6 +44,28 @@ def test_a_run_claims_an_empty_folder_and_continues_with_the_same_settings(tmp_p
     interrupt(tmp_path / "run", learning_rate=1e-3, logging_steps=7, save_steps=3, report_to="none", **LATEST)
     with pytest.raises(ValueError, match="interrupted run: continue it with `resume_from_checkpoint: latest`"):
         interrupt(tmp_path / "run", learning_rate=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("is_shared", "on_each_node", "is_fsdp", "problem"),
+    [
+        (True, False, True, None),
+        (False, True, False, None),
+        (False, False, False, "Some machines do not see the output folder"),
+        (False, True, True, "FSDP needs an `output_dir` that all machines share"),
+        (True, True, False, "would write the same files: no `save_on_each_node`"),
+    ],
+)
+def test_machines_share_an_output_folder_or_keep_their_own(
+    tmp_path, monkeypatch, is_shared, on_each_node, is_fsdp, problem
+):
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", str(is_fsdp))
+    others = iter([True, is_shared])  # what the other machine says: it has a main process, and it sees the folder
+    monkeypatch.setattr(output_folder, "gather_object", lambda own: [*own, next(others)])
+    with nullcontext() if problem is None else pytest.raises(ValueError, match=problem):
+        finish(tmp_path / "run", save_on_each_node=on_each_node)
+    assert not [path for path in (tmp_path / "run").glob(".*") if path.name != ".lock"]
 
 
 @pytest.mark.parametrize("is_finished", [False, True])

@@ -1,13 +1,18 @@
 """Finds the newest complete checkpoint of a run, and trains from it."""
 
 import json
+import signal
+import socket
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from ..atomic_write import atomic_write
@@ -32,62 +37,125 @@ class ChecksumCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
+        if args.should_save:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
             checksums = hash_files({name: folder / name for name in names})
             atomic_write(folder / CHECKSUMS_NAME, json.dumps(checksums, indent=2).encode())
 
 
+class StopCallback(TrainerCallback):
+    """On SIGTERM, ends training after the present step, with a checkpoint. All processes stop after the same step,
+    where that of transformers (`JITCheckpointCallback`) lets each decide for itself."""
+
+    def __init__(self):
+        self.is_asked = self.has_stopped = False
+        self.group: dist.ProcessGroup | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        signal.signal(signal.SIGTERM, self._ask)
+        if args.world_size > 1:
+            self.group = dist.new_group(backend="gloo")  # between the CPUs: the GPUs need not wait for it
+
+    def _ask(self, *_: Any) -> None:
+        self.is_asked = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        is_asked = torch.tensor(int(self.is_asked))
+        if self.group is not None:
+            dist.all_reduce(is_asked, dist.ReduceOp.MAX, group=self.group)
+        if is_asked and not control.should_training_stop:
+            control.should_save = control.should_training_stop = self.has_stopped = True
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def train_or_resume(trainer: Trainer) -> None:
-    """Train, from the checkpoint that [`checkpoint_to_resume`] finds if there is one. New ones get checksums."""
+    """Train, from the checkpoint that [`checkpoint_to_resume`] finds if there is one. New ones get checksums. With
+    `enable_jit_checkpoint`, SIGTERM saves a checkpoint and ends the process with status 143."""
     checkpoint = checkpoint_to_resume(trainer.args)
     if checkpoint is not None:
         trainer.accelerator.print(f"Resuming from {checkpoint}.")
         if isinstance(trainer.model, PreTrainedModel):
             # Tied weights are saved once: the Trainer need not warn that the others are missing.
             trainer.model._keys_to_ignore_on_save.update(trainer.model.all_tied_weights_keys)
+    stop = StopCallback()
+    if trainer.pop_callback(JITCheckpointCallback) is not None:
+        trainer.add_callback(stop)
     trainer.add_callback(ChecksumCallback)  # the last one: others add files to a checkpoint
     trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.has_stopped:
+        step = trainer.state.global_step
+        trainer.accelerator.print(
+            f"Stopped by SIGTERM, with a checkpoint of step {step}. The same command with "
+            "`--resume_from_checkpoint latest` continues."
+        )
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
     r"""
     Find the checkpoint to resume from, as `resume_from_checkpoint` says. `"latest"` (or `true`) is the newest complete
-    checkpoint in the output folder. There may be none yet, so that one command both starts and continues a
-    run. The main process searches, and prints a line for each checkpoint that it skips.
+    checkpoint in the output folder, or with `save_on_each_node`, the newest that is complete on every machine. There
+    may be none yet, so that one command both starts and continues a run. The main process prints a line for each
+    checkpoint that is skipped.
 
     Raises:
         ValueError: every checkpoint is damaged or holds only the model.
     """
-    folder = _find_checkpoint(training_args) if training_args.process_index == 0 else None
-    return broadcast_object_list([folder])[0]
-
-
-def _find_checkpoint(training_args: TrainingArguments) -> str | None:
     wanted = training_args.resume_from_checkpoint
     if wanted is None or str(wanted).lower() == "false":
         return None
     if not wants_latest(training_args):
-        if Path(wanted).is_dir():
-            _announce(Path(wanted), training_args)
+        if Path(wanted).is_dir() and (problem := _find_problem(Path(wanted), training_args)):
+            raise problem
         return wanted
     refusal = None
     checkpoints = [Path(folder) for folder in reversed(sort_checkpoints(training_args.output_dir))]
     checkpoints = [folder for folder in checkpoints if folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
+    (checkpoints,) = broadcast_object_list([checkpoints])
     for folder in checkpoints:
-        try:
-            _announce(folder, training_args)
+        problem = _find_problem(folder, training_args)
+        if problem is None:
             return str(folder)
-        except ValueError as error:
-            print(f"Skipped: {error}")
-            if not isinstance(error, CutShortError):
-                refusal = refusal or error
+        if training_args.process_index == 0:
+            print(f"Skipped: {problem}")
+        if not isinstance(problem, CutShortError):
+            refusal = refusal or problem
     if refusal is not None:
         raise ValueError(f"There is no checkpoint to resume from. {refusal}")
-    if checkpoints:
+    if checkpoints and training_args.process_index == 0:
         print("Training starts at step 0: there is no complete checkpoint.")
     return None
+
+
+def _find_problem(checkpoint: Path, training_args: TrainingArguments) -> ValueError | None:
+    """What is wrong with a checkpoint, on any machine that has a copy. If nothing is, the main process prints what is
+    not the same on another number of processes."""
+    problem = None
+    try:
+        if training_args.should_save:
+            processes, world_size = (
+                check_checkpoint(checkpoint, training_args.save_on_each_node),
+                training_args.world_size,
+            )
+            if processes != world_size and not training_args.save_on_each_node:
+                print(
+                    f"'{checkpoint}' is of {processes} process(es), and this run has {world_size}. It continues with "
+                    "the same batches, but not bit for bit: sums are rounded in another order, and each process whose "
+                    "random state is not in the checkpoint draws its random numbers, as for dropout, from the seed "
+                    "anew."
+                )
+        state = checkpoint / f"rng_state_{training_args.process_index}.pth"
+        if training_args.save_on_each_node and training_args.world_size > 1 and not state.is_file():
+            raise CutShortError(
+                f"'{state}' is missing on {socket.gethostname()}. With `save_on_each_node`, a run continues on the "
+                "same machines in the same order (`--machine_rank`)."
+            )
+    except ValueError as error:
+        problem = error
+    return next((problem for problem in gather_object([problem]) if problem is not None), None)
 
 
 def wants_latest(training_args: TrainingArguments) -> bool:
@@ -95,21 +163,11 @@ def wants_latest(training_args: TrainingArguments) -> bool:
     return str(training_args.resume_from_checkpoint).lower() in ("latest", "true")
 
 
-def _announce(checkpoint: Path, training_args: TrainingArguments) -> None:
-    """Check a checkpoint, and print what is not the same on another number of processes."""
-    processes, world_size = check_checkpoint(checkpoint), training_args.world_size
-    if processes != world_size:
-        print(
-            f"'{checkpoint}' is of {processes} process(es), and this run has {world_size}. It continues with the same "
-            "batches, but not bit for bit: sums are rounded in another order, and each process whose random state is "
-            "not in the checkpoint draws its random numbers, as for dropout, from the seed anew."
-        )
-
-
-def check_checkpoint(checkpoint: Path) -> int:
+def check_checkpoint(checkpoint: Path, on_each_node: bool = False) -> int:
     r"""
-    Check that a checkpoint is complete. A run may be killed while the Trainer writes one: the main process writes the
-    state of the trainer last, and the other processes write their random states last.
+    Check that a checkpoint is complete, or with `on_each_node`, the part of it on this machine. A run may be killed
+    while the Trainer writes one: the main process writes the state of the trainer last, and the other processes write
+    their random states last.
 
     Returns:
         `int`: the number of processes that wrote it.
@@ -152,6 +210,8 @@ def check_checkpoint(checkpoint: Path) -> int:
             f"'{checkpoint}' holds only the model (`save_only_model`), and a run cannot continue without the state of "
             f"the optimizer. Start a new run from it: `model_name_or_path: {checkpoint}` and another `output_dir`."
         )
+    if on_each_node:
+        return processes
     if processes == 1 and not (checkpoint / RANDOM_STATE).is_file():
         raise CutShortError(f"'{checkpoint}' has the random state of one process of several.")
     recorder = state.get("stateful_callbacks", {}).get(RunRecorder.__name__, {})

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
@@ -76,6 +78,7 @@ def claim_output_dir(
 ) -> Iterator[None]:
     """
     Claim the output folder for a run: the main process locks it and writes the settings of the run to it. With
+    `save_on_each_node`, the main process of each machine does so. With
     `overwrite_output_dir`, it deletes the files of another run or of a finished one. At the end of the `with` block it
     adds that the run is finished. A resumed run keeps the batch that it was begun with, which is divided among the
     processes. That of an online alignment is not: there, other arguments depend on it.
@@ -85,7 +88,8 @@ def claim_output_dir(
         ValueError: the folder holds a run with other settings, a finished run, or a run that is not resumed; or the
             batch cannot be divided.
     """
-    if training_args.process_index > 0:
+    _check_machines(training_args)
+    if not training_args.should_save:
         _set_batch(args, training_args, None)
         yield
         return
@@ -96,6 +100,31 @@ def claim_output_dir(
         _set_batch(args, training_args, settings["batch_size"])
         yield
         _write(Path(training_args.output_dir), settings, finished=True)
+
+
+def _check_machines(training_args: TrainingArguments) -> None:
+    """Check that the machines share the output folder, or with `save_on_each_node`, that they do not."""
+    if training_args.world_size == 1:
+        return
+    folder, is_main = Path(training_args.output_dir), training_args.process_index == 0
+    (mark,) = broadcast_object_list([f".{uuid.uuid4().hex}"])
+    if is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / mark).touch()
+    PartialState().wait_for_everyone()
+    num_machines = sum(gather_object([training_args.local_process_index == 0]))
+    is_shared = all(gather_object([(folder / mark).exists()]))
+    if is_main:
+        (folder / mark).unlink()
+    if not is_shared and (parse_flag_from_env("ACCELERATE_USE_FSDP") or training_args.fsdp):
+        raise ValueError(f"FSDP needs an `output_dir` that all machines share, and some do not see '{folder}'.")
+    if not is_shared and not training_args.save_on_each_node:
+        raise ValueError(
+            f"Some machines do not see the output folder '{folder}': give a folder that all share, or "
+            "`save_on_each_node: true`, and each machine keeps its own checkpoints."
+        )
+    if is_shared and num_machines > 1 and training_args.save_on_each_node:
+        raise ValueError(f"All machines share '{folder}', and would write the same files: no `save_on_each_node`.")
 
 
 def _set_batch(

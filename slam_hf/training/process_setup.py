@@ -23,7 +23,7 @@ def prepare_process(args: TrainingArguments) -> None:
     """Check that what `report_to` names is installed; an `ImportError` or a `ValueError` says what is not. Move the
     Hub token to the environment, because the Trainer writes its arguments to files. Show no bars for loading models,
     writing files and preparing data. Divide the cores among the processes of a training on CPU, where `accelerate
-    launch` gives each one thread."""
+    launch` gives each one thread, and let them wait for each other as long as `ddp_timeout` says."""
     try:
         for reporter in get_reporting_integration_callbacks(args.report_to):
             reporter()
@@ -37,6 +37,9 @@ def prepare_process(args: TrainingArguments) -> None:
     if args.device.type == "cpu" and torch.get_num_threads() == 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         torch.set_num_threads(max(1, cores // args.world_size))
+    # transformers gives `ddp_timeout` to processes on GPUs only, and torch before 2.14 cannot change it later.
+    if args.device.type == "cpu" and torch.distributed.is_initialized() and hasattr(torch.distributed, "set_timeout"):
+        torch.distributed.set_timeout(args.ddp_timeout_delta)
 
 
 def show_one_bar(trainer: Trainer) -> None:
