@@ -24,8 +24,10 @@ from slam_hf.run_record import count_training_tokens
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
+from slam_hf.training.continuation_samples import ContinuationSamples, check_samples
 from slam_hf.training.corpus_losses import CorpusLossTrainer, name_losses, number_corpora
 from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
+from slam_hf.training.energy import EnergyCallback
 from slam_hf.training.final_steps import check_final_steps, describe_continuation, save_final_model, trained_model
 from slam_hf.training.initialization import initial_model, make_processor
 from slam_hf.training.output_folder import claim_output_dir
@@ -48,6 +50,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     check_codecs(args.datasets, processor)
     if training_args.process_index == 0:
         check_final_steps(args, processor.feature_extractor.sampling_rate)
+        check_samples(args, processor)
     model = initial_model(args, model_args, training_args.seed)
 
     with training_args.main_process_first(desc="packing"):
@@ -76,6 +79,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     recipe = {name: getattr(args, name) for name in names}
     trained_on = list(zip(args.datasets, corpora, strict=True))
     recorder = RunRecorder.begin("pretraining", training_args, model_args, trained_on, recipe)
+    energy = EnergyCallback()
     trainer = CorpusLossTrainer(
         name_losses(args.datasets),
         num_sequences=args.batch_size,
@@ -85,11 +89,15 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         train_dataset=sequences,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        callbacks=[*budget, recorder, *energy_callbacks(training_args)],
+        callbacks=[*budget, recorder, energy, *energy_callbacks(training_args)],
     )
     tokens = tokens_per_step(args, training_args)
     throughput = ThroughputCallback(model.num_parameters(), tokens, price_per_hour=args.price_per_hour)
-    put_before_reporters(trainer, recorder, throughput)
+    put_before_reporters(trainer, recorder, throughput, energy)
+    spoken = validation.get("speech", validation.get("interleaved"))
+    if args.sample_steps is not None:
+        units = next(iter(spoken))["units"]
+        trainer.add_callback(ContinuationSamples(trainer, processor, units, args.sample_steps, throughput.pause))
     show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)
@@ -122,8 +130,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         save_model_card(trainer, summaries, model)
         print(f"Model, tokenizer, processor and card: {output_dir}")
         audio = output_dir / "continuation.wav"
-        documents = validation.get("speech", validation.get("interleaved"))
-        print(describe_continuation(args, model, processor, documents, training_args.seed, audio))
+        print(describe_continuation(args, model, processor, spoken, training_args.seed, audio))
     trainer.end()
     return publisher
 

@@ -165,6 +165,9 @@ class PretrainArguments:
         max_train_hours (`float`, *optional*):
             Number of hours to train. `max_steps` and `num_train_epochs` are the other ways to say how long. -1 removes
             a budget that a recipe gives.
+        sample_steps (`int`, *optional*):
+            Let the model continue a held-out document every so many steps, with `codec`. -1 removes what a recipe
+            gives.
         price_per_hour (`float`, *optional*):
             Price of an hour of all machines of the run: the plan then says what the run costs.
         benchmarks (`dict[str, str]`, *optional*):
@@ -208,6 +211,9 @@ class PretrainArguments:
     batch_size: int | None = field(default=None, metadata={"help": "Sequences per step, over all processes."})
     max_train_tokens: int | None = field(default=None, metadata={"help": "Tokens to train on; -1: no such budget."})
     max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no such budget."})
+    sample_steps: int | None = field(
+        default=None, metadata={"help": "Steps from one continuation to be heard to the next; -1: none."}
+    )
     price_per_hour: float | None = field(default=None, metadata={"help": "Price of an hour of all machines."})
     benchmarks: dict | str | None = field(
         default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
@@ -225,7 +231,7 @@ class PretrainArguments:
         self.codec = self.codec or None
         self.prompt = resolve_path(self.prompt) if self.prompt else None
         self.text_tokenizer = resolve_path(self.text_tokenizer) if self.text_tokenizer else None
-        for name in ("rope_theta", "max_train_tokens", "max_train_hours"):
+        for name in ("rope_theta", "max_train_tokens", "max_train_hours", "sample_steps"):
             value = getattr(self, name)
             setattr(self, name, None if value is None or value <= 0 else value)
         if self.rope_theta is not None and self.base_config is not None:

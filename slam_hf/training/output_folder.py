@@ -33,8 +33,9 @@ CHECKPOINTS = f"{PREFIX_CHECKPOINT_DIR}-*"
 # fmt: off
 RESULTS = (
     SETTINGS_NAME, "training_run.json", "README.md", "training_curve.png", "continuation.wav", "continuation.png",
-    "samples", "emissions.csv", "training_args.bin", "config.json", "generation_config.json", "processor_config.json",
-    "tokenizer.json", "tokenizer_config.json", "model*.safetensors*", "evaluation", CHECKPOINTS,
+    "continuations", "samples", "emissions.csv", "training_args.bin", "config.json", "generation_config.json",
+    "processor_config.json", "tokenizer.json", "tokenizer_config.json", "model*.safetensors*", "evaluation",
+    CHECKPOINTS,
 )
 # fmt: on
 """The files of a run in its output folder."""
@@ -46,8 +47,8 @@ INCIDENTAL = (
     "gradient_accumulation_steps", "gradient_checkpointing", "hub_", "include_for_metrics", "judge_parallel",
     "judge_timeout", "judge_url", "local_rank", "log", "output_dir", "overwrite_output_dir", "per_device",
     "precompute_ref_batch_size", "prediction_loss_only", "price", "project", "push_to_hub", "report_to",
-    "resume_from_checkpoint", "run_name", "save_", "skip_memory", "steps_per_generation", "torch_empty_cache",
-    "trackio", "use_cpu",
+    "resume_from_checkpoint", "run_name", "sample_steps", "save_", "skip_memory", "steps_per_generation",
+    "torch_empty_cache", "trackio", "use_cpu",
 )
 # fmt: on
 """Prefixes of the arguments that have no effect on the trained weights, or only by the size of the batch or of what is

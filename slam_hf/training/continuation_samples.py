@@ -1,0 +1,99 @@
+"""Lets a model be heard while it is trained: a continuation of the same prompt every so many steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from ..processing_speech_lm import SpeechLMProcessor
+from .arguments import PretrainArguments
+from .final_steps import continue_document
+
+
+def check_samples(args: PretrainArguments, processor: SpeechLMProcessor) -> None:
+    """Raise a `ValueError` if a run cannot be heard: its codec does not speak, or there is no speech to continue."""
+    if args.sample_steps is None:
+        return
+    way_out = "or set `sample_steps` to -1."
+    if processor.audio_tokenizer is None or processor.audio_tokenizer.vocoder is None:
+        raise ValueError(f"`sample_steps` needs a codec that speaks: name a `codec` with a vocoder, {way_out}")
+    if all(corpus.modality == "text" for corpus in args.datasets):
+        raise ValueError(f"`sample_steps` needs speech to continue, and all corpora are text: add one, {way_out}")
+
+
+class ContinuationSamples(TrainerCallback):
+    r"""
+    Continues a held-out document every so many steps, with the same seed, and writes the prompt and the continuation
+    to `continuations/step-{step}.wav` in the output folder. If the run is reported to trackio, W&B or TensorBoard,
+    they get the audio as `samples/continuation`. Training does not change.
+
+    Only the main process does it, except with FSDP, where each process has a part of the model.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer.
+        processor ([`SpeechLMProcessor`]):
+            The tokenizer and a codec with a vocoder.
+        units (`np.ndarray` of shape `(units,)`):
+            The document.
+        every (`int`):
+            Number of steps from one continuation to the next.
+        pause (`Callable`):
+            Is called before each continuation, whose time is not that of training.
+
+    Raises:
+        ValueError: the weights are sharded by DeepSpeed, or by the first version of FSDP.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        processor: SpeechLMProcessor,
+        units: np.ndarray,
+        every: int,
+        pause: Callable[[], None],
+    ):
+        plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+        if trainer.is_deepspeed_enabled or (plugin is not None and plugin.fsdp_version < 2):
+            raise ValueError("`sample_steps` works with DDP and FSDP2, not with this sharding: set it to -1.")
+        self.trainer, self.processor, self.units = trainer, processor, units
+        self.every, self.pause = every, pause
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **kwargs
+    ) -> None:
+        if state.global_step % self.every:
+            return
+        self.pause()
+        if not (state.is_world_process_zero or self.trainer.is_fsdp_enabled):
+            return
+        path = Path(args.output_dir) / "continuations" / f"step-{state.global_step}.wav"
+        path.parent.mkdir(exist_ok=True)
+        was_training = model.training
+        model.eval()
+        with torch.random.fork_rng([args.device] if args.device.type == "cuda" else []):
+            continue_document(model, self.processor, self.units, args.seed, path)
+        model.train(was_training)
+        if state.is_world_process_zero:
+            self._report(path, state.global_step)
+
+    def _report(self, path: Path, step: int) -> None:
+        # As 16-bit integers: trackio makes floats as loud as they can be.
+        audio, rate = soundfile.read(path, dtype="int16")
+        name, axis = "samples/continuation", {"train/global_step": step}
+        reporters = self.trainer.args.report_to
+        if "trackio" in reporters:
+            import trackio
+
+            trackio.log({name: trackio.Audio(audio, sample_rate=rate), **axis})
+        if "wandb" in reporters:
+            import wandb
+
+            wandb.log({name: wandb.Audio(audio, sample_rate=rate), **axis})
+        for callback in self.trainer.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                callback.tb_writer.add_audio(name, torch.from_numpy(audio / 2**15), step, rate)
