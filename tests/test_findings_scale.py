@@ -200,7 +200,7 @@ def test_jobs_have_cores_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "complete_run", lambda run, folder, seed: None)
     monkeypatch.setattr(scale, "_read_run", lambda run, folder: run)
     sized = [runs.Sized(64, tokens) for tokens in range(1, 20)]
-    assert scale.measure(tmp_path, sized, seeds=1, jobs=2) == sized
+    assert scale.measure(tmp_path, sized, seeds=1, jobs=2) == sized[::-1]
     assert [taken[number] for number in sorted(taken)] == [{0, 2, 4}, {1, 3}][: len(taken)]
 
 
@@ -209,10 +209,17 @@ def test_what_the_runs_cannot_say_is_said():
     recommended = {"flops": 1e13, "parameters": 1e6, "tokens": 2e6, "loss": 1.5, "passes": 2.0}
     recommended["intervals"] = {"parameters": (5e5, 3e6), "tokens": (1e6, 4e6), "loss": (1.4, 1.6)}
     recommended["extrapolation"] = {"flops": 10.0, "parameters": 2.0, "tokens": 0.5}
-    assert scale._sentence(recommended) == (
-        "**Next: with 1.0e+13 FLOPs, train 1 M parameters (95 % interval 0.5 M to 3 M) on 2 M tokens (1 M to 4 M), "
-        "for a loss of 1.50 (1.40 to 1.60).** This is 10 × the compute of the largest run, 2 × the parameters of the "
-        "largest model and 0.5 × the most tokens; 2.0 passes over this corpus."
+    made = [scale.Run(size, 1, tokens, 10**6, 2.0) for size, tokens in ((900_000, 10**5), (10**7, 10**6))]
+    text = (
+        "**Next: with 1.0e+13 FLOPs, train 1 M parameters (95 % interval 500 k to 3 M) on 2 M new tokens (1 M to "
+        "4 M), for a loss of 1.50 (1.40 to 1.60).** This extrapolates: it is 10 × the compute of the largest run, and the "
+        "runs have 900 k to 10 M parameters and 100 k to 1 M tokens."
+    )
+    assert scale._sentence(made, recommended) == f"{text} The tokens are 2.0 passes over this corpus."
+    assert scale._sentence(made[1:], recommended | {"passes": 4.5}) == (
+        f"{text.replace('900 k', '10 M').replace('100 k to', '1 M to')} No run has a size like this: make some with "
+        "other widths before you trust it. The tokens are 4.5 passes over this corpus, too many for it: collect more "
+        "speech."
     )
 
 

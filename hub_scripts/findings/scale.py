@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-WIDTHS = [64, 128, 256, 384]
-TOKENS = [200_000, 400_000, 800_000, 1_600_000, 3_200_000]
-MAX_RUN_FLOPS = 8.5e12
+WIDTHS = [32, 64, 128, 256]
+TOKENS = [400_000, 800_000, 1_600_000, 3_200_000]
+MAX_RUN_FLOPS = 9e12
 """A grid that takes about half an hour of a core: small models see many tokens, and large ones few."""
 
 NUM_RESAMPLES = 500
@@ -109,9 +109,11 @@ def grid(widths: Sequence[int], tokens: Sequence[int], max_run_flops: float) -> 
 
 
 def measure(output_dir: Path, sized: Sequence[Sized], seeds: int, jobs: int) -> list[Run]:
-    """Make the runs that were not made before, `jobs` at a time, and read them. Each job has cores of its own: threads
-    of several trainings that share cores wait for each other most of the time."""
-    folders = {output_dir / f"{run.width}-{run.tokens}-{seed}": (run, seed) for seed in range(seeds) for run in sized}
+    """Make the runs that were not made before, `jobs` at a time, the last ones first, and read them. Each job has cores
+    of its own: threads of several trainings that share cores wait for each other most of the time."""
+    folders = {
+        output_dir / f"{run.width}-{run.tokens}-{seed}": (run, seed) for run in sized[::-1] for seed in range(seeds)
+    }
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # several GPUs would make the batches larger
     shares = SimpleQueue()
     if hasattr(os, "sched_setaffinity"):
@@ -238,7 +240,7 @@ def _markdown(scaling: Scaling, intervals: dict[str, tuple[float, float]], recom
         f"Errors of the law: {np.sqrt(np.mean(np.square(errors))):.1f} % (root mean square), at most "
         f"{np.abs(errors).max():.1f} %. {_about_held_out(scaling)}{_about_floor(len(scaling.runs), *intervals['E'])}",
         "",
-        _sentence(recommended),
+        _sentence(scaling.runs, recommended),
     ]
     return "\n".join(lines) + "\n"
 
@@ -259,24 +261,26 @@ def _about_floor(number: int, low: float, high: float) -> str:
     )
 
 
-def _sentence(recommended: dict[str, Any]) -> str:
+def _sentence(runs: Sequence[Run], recommended: dict[str, Any]) -> str:
     (small, large), (few, many), (good, bad) = recommended["intervals"].values()
-    beyond, passes = recommended["extrapolation"], recommended["passes"]
+    sizes, tokens = [run.parameters for run in runs], [run.tokens for run in runs]
     text = (
-        f"**Next: with {recommended['flops']:.1e} FLOPs, train {_millions(recommended['parameters'])} parameters "
-        f"(95 % interval {_millions(small)} to {_millions(large)}) on {_millions(recommended['tokens'])} tokens "
-        f"({_millions(few)} to {_millions(many)}), for a loss of {recommended['loss']:.2f} ({good:.2f} to "
-        f"{bad:.2f}).** This is {beyond['flops']:.3g} × the compute of the largest run, {beyond['parameters']:.2g} × "
-        f"the parameters of the largest model and {beyond['tokens']:.2g} × the most tokens; {passes:.1f} passes over "
-        "this corpus"
+        f"**Next: with {recommended['flops']:.1e} FLOPs, train {_short(recommended['parameters'])} parameters (95 % "
+        f"interval {_short(small)} to {_short(large)}) on {_short(recommended['tokens'])} new tokens ({_short(few)} "
+        f"to {_short(many)}), for a loss of {recommended['loss']:.2f} ({good:.2f} to {bad:.2f}).** This extrapolates: it "
+        f"is {recommended['extrapolation']['flops']:.3g} × the compute of the largest run, and the runs have "
+        f"{_short(min(sizes))} to {_short(max(sizes))} parameters and {_short(min(tokens))} to {_short(max(tokens))} "
+        f"tokens."
     )
-    if passes > MANY_PASSES:
-        return f"{text}, too many for it: collect more speech, or expect a higher loss."
-    return f"{text}."
+    if not min(sizes) <= recommended["parameters"] <= max(sizes):
+        text += " No run has a size like this: make some with other widths before you trust it."
+    text += f" The tokens are {recommended['passes']:.1f} passes over this corpus"
+    return f"{text}, too many for it: collect more speech." if recommended["passes"] > MANY_PASSES else f"{text}."
 
 
-def _millions(number: float) -> str:
-    return f"{number / 1e6:.3g} M"
+def _short(number: float) -> str:
+    """A number of at least some thousands with three digits."""
+    return f"{number / 1e6:.3g} M" if number >= 1e6 else f"{number / 1e3:.3g} k"
 
 
 def _picture(scaling: Scaling, recommended: dict[str, Any]) -> "Figure":
@@ -286,14 +290,15 @@ def _picture(scaling: Scaling, recommended: dict[str, Any]) -> "Figure":
     runs, law = scaling.runs, scaling.law
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, sizes = figure.subplots(1, 2)
-    most = max(*(run.tokens for run in runs), recommended["tokens"])
-    tokens = np.geomspace(min(run.tokens for run in runs), most, 100)
+    tokens = np.geomspace(min(run.tokens for run in runs), max(run.tokens for run in runs), 100)
     for number, parameters in enumerate(sorted({run.parameters for run in runs})):
         same = [run for run in runs if run.parameters == parameters]
         losses.plot([run.tokens for run in same], [run.loss for run in same], "o", color=f"C{number}")
         curve = law.loss(parameters, effective_tokens(tokens, runs[0].tokens_per_pass))
-        losses.plot(tokens, curve, color=f"C{number}", label=f"{_millions(parameters)} parameters")
-    losses.plot(recommended["tokens"], recommended["loss"], "*", color="black", markersize=12, label="next")
+        losses.plot(tokens, curve, color=f"C{number}", label=f"{_short(parameters)} parameters")
+    losses.plot(
+        recommended["tokens"], recommended["loss"], "*", color="black", markersize=12, label="next, new tokens"
+    )
     losses.set(xscale="log", xlabel="training tokens", ylabel="validation loss, nats per token")
     losses.legend(frameon=False, fontsize="small")
 
