@@ -24,8 +24,8 @@ larger models fit, several at a time:
 
 ```
 python hub_scripts/reproduce_findings.py --findings scale --output_dir outputs/scale
-python hub_scripts/reproduce_findings.py --findings scale --output_dir outputs/scale-gpu --jobs 8 \
-    --widths 128 256 512 1024 --max_run_flops 1e15
+python hub_scripts/reproduce_findings.py --findings scale --output_dir outputs/scale-gpu --jobs 16 \
+    --widths 32 64 128 256 512 1024 --max_run_flops 2.1e15
 ```
 """
 

@@ -212,8 +212,8 @@ def test_what_the_runs_cannot_say_is_said():
     made = [scale.Run(size, 1, tokens, 10**6, 2.0) for size, tokens in ((900_000, 10**5), (10**7, 10**6))]
     text = (
         "**Next: with 1.0e+13 FLOPs, train 1 M parameters (95 % interval 500 k to 3 M) on 2 M new tokens (1 M to "
-        "4 M), for a loss of 1.50 (1.40 to 1.60).** This extrapolates: it is 10 × the compute of the largest run, and the "
-        "runs have 900 k to 10 M parameters and 100 k to 1 M tokens."
+        "4 M), for a loss of 1.50 (1.40 to 1.60).** This extrapolates: it is 10 × the compute of the largest run, and "
+        "the runs have 900 k to 10 M parameters and 100 k to 1 M tokens."
     )
     assert scale._sentence(made, recommended) == f"{text} The tokens are 2.0 passes over this corpus."
     assert scale._sentence(made[1:], recommended | {"passes": 4.5}) == (

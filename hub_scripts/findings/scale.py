@@ -109,8 +109,8 @@ def grid(widths: Sequence[int], tokens: Sequence[int], max_run_flops: float) -> 
 
 
 def measure(output_dir: Path, sized: Sequence[Sized], seeds: int, jobs: int) -> list[Run]:
-    """Make the runs that were not made before, `jobs` at a time, the last ones first, and read them. Each job has cores
-    of its own: threads of several trainings that share cores wait for each other most of the time."""
+    """Make the runs that were not made before, `jobs` at a time, the last ones first, and read them. Each job has
+    cores of its own: threads of several trainings that share cores wait for each other most of the time."""
     folders = {
         output_dir / f"{run.width}-{run.tokens}-{seed}": (run, seed) for run in sized[::-1] for seed in range(seeds)
     }
@@ -267,10 +267,10 @@ def _sentence(runs: Sequence[Run], recommended: dict[str, Any]) -> str:
     text = (
         f"**Next: with {recommended['flops']:.1e} FLOPs, train {_short(recommended['parameters'])} parameters (95 % "
         f"interval {_short(small)} to {_short(large)}) on {_short(recommended['tokens'])} new tokens ({_short(few)} "
-        f"to {_short(many)}), for a loss of {recommended['loss']:.2f} ({good:.2f} to {bad:.2f}).** This extrapolates: it "
-        f"is {recommended['extrapolation']['flops']:.3g} × the compute of the largest run, and the runs have "
+        f"to {_short(many)}), for a loss of {recommended['loss']:.2f} ({good:.2f} to {bad:.2f}).** This extrapolates: "
+        f"it is {recommended['extrapolation']['flops']:.3g} × the compute of the largest run, and the runs have "
         f"{_short(min(sizes))} to {_short(max(sizes))} parameters and {_short(min(tokens))} to {_short(max(tokens))} "
-        f"tokens."
+        "tokens."
     )
     if not min(sizes) <= recommended["parameters"] <= max(sizes):
         text += " No run has a size like this: make some with other widths before you trust it."
