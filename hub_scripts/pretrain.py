@@ -24,7 +24,7 @@ from slam_hf.run_record import count_training_tokens
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
-from slam_hf.training.continuation_samples import ContinuationSamples, check_samples
+from slam_hf.training.continuation_samples import ContinuationSamples, check_samples, choose_prompt
 from slam_hf.training.corpus_losses import CorpusLossTrainer, name_losses, number_corpora
 from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
 from slam_hf.training.energy import EnergyCallback
@@ -96,8 +96,8 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     put_before_reporters(trainer, recorder, throughput, energy)
     spoken = validation.get("speech", validation.get("interleaved"))
     if args.sample_steps is not None:
-        units = next(iter(spoken))["units"]
-        trainer.add_callback(ContinuationSamples(trainer, processor, units, args.sample_steps, throughput.pause))
+        prompt = choose_prompt(spoken)
+        trainer.add_callback(ContinuationSamples(trainer, processor, prompt, args.sample_steps, throughput.pause))
     show_one_bar(trainer)
     publisher = Publisher(trainer, processor)
     trainer.add_callback(publisher)

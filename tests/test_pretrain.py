@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pretrain as script
 import pytest
+import soundfile
 import torch
 from datasets import Dataset
 from loopback_hub import run_with_hub
@@ -27,7 +28,7 @@ TINY = [
     *("--context_length", "32", "--disable_tqdm", "True", "--eval_steps", "100", "--logging_steps", "5"),
     *("--datasets", str(ROOT / "tests" / "fixtures" / "librispeech-units"), "--per_device_train_batch_size", "4"),
     *("--learning_rate", "1e-3", "--lr_scheduler_kwargs", '{"min_lr": 5e-5}', "--warmup_steps", "0.1"),
-    *("--benchmarks", "null", "--codec", "", "--prompt", ""),
+    *("--benchmarks", "null", "--codec", "", "--prompt", "", "--sample_steps", "-1"),
 ]
 
 # Programs that run the script with something changed.
@@ -237,6 +238,24 @@ def test_the_same_batch_gives_the_same_loss_in_one_and_in_two_processes(tmp_path
     assert all(torch.equal(sharded[name], weight) for name, weight in weights(tmp_path / "fsdp").items())
     config = json.loads((tmp_path / "fsdp" / "config.json").read_text())
     assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_speech_lm.SpeechLMForCausalLM"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["ddp", "fsdp"])
+def test_several_processes_train_the_same_when_they_are_heard(tmp_path, tiny_codec, config):
+    tiny_codec.save_pretrained(tmp_path / "codec")
+    units = np.random.default_rng(0).integers(50, size=(40, 20)).tolist()
+    for split in ("train", "validation"):
+        Dataset.from_dict({"units": units}).to_parquet(tmp_path / "corpus" / f"{split}.parquet")
+    arguments = ["--datasets", str(tmp_path / "corpus"), "--num_units", "50", "--codec", str(tmp_path / "codec")]
+    arguments += ["--max_steps", "4", "--eval_strategy", "no"]
+    launched = {"processes": 2, "config": config, "program": SHARDED if config == "fsdp" else ""}
+    assert launch(tmp_path / "silent", *arguments, **launched) == 0
+    assert launch(tmp_path / "heard", *arguments, "--sample_steps", "2", **launched) == 0
+    heard = [soundfile.info(tmp_path / "heard" / "continuations" / f"step-{step}.wav").duration for step in (2, 4)]
+    assert min(heard) >= 60 / 25
+    silent, heard = weights(tmp_path / "silent"), weights(tmp_path / "heard")
+    assert [name for name in silent if not torch.equal(silent[name], heard[name])] == []
 
 
 @pytest.mark.slow

@@ -1,15 +1,18 @@
 """What is heard of a model while it is trained, in a real store of trackio, W&B and TensorBoard where installed."""
 
+from uuid import uuid4
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+from datasets import Dataset
 from training_utils import logged, make_trainer, tiny_speech_lm
 from transformers import EncodecFeatureExtractor
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.training.arguments import PretrainArguments
-from slam_hf.training.continuation_samples import ContinuationSamples, check_samples
+from slam_hf.training.continuation_samples import ContinuationSamples, check_samples, choose_prompt
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,15 @@ def train(output_dir, processor=None, pause=lambda: None, **settings):
     return trainer
 
 
+def test_the_prompt_goes_on_in_its_document():
+    def prompt(*lengths: int) -> list[int]:
+        return list(choose_prompt(Dataset.from_dict({"units": [[i] * length for i, length in enumerate(lengths)]})))
+
+    assert prompt(30, 130, 140) == [1] * 60
+    assert prompt(30, 41, 20) == [1] * 21
+    assert prompt(1) == [0]
+
+
 def test_training_is_the_same_with_samples(tmp_path, processor):
     pauses = []
     silent, heard = train(tmp_path / "silent"), train(tmp_path / "heard", processor, lambda: pauses.append(None))
@@ -40,7 +52,8 @@ def test_training_is_the_same_with_samples(tmp_path, processor):
     assert audio.keys() == {"step-3.wav", "step-6.wav"}
     rate = processor.audio_tokenizer.sampling_rate
     assert {rate for _, rate in audio.values()} == {rate}
-    assert all(len(samples) > rate for samples, _ in audio.values())
+    # At least fifty units follow the forty of the prompt, each one frame or more.
+    assert all(len(samples) >= 90 / 25 * rate for samples, _ in audio.values())
 
 
 def test_trackio_has_the_samples_and_the_logs(tmp_path, processor):
@@ -48,7 +61,7 @@ def test_trackio_has_the_samples_and_the_logs(tmp_path, processor):
     from trackio.sqlite_storage import SQLiteStorage
     from trackio.utils import MEDIA_DIR
 
-    run = {"project": f"test-{tmp_path.name}", "run_name": "heard"}
+    run = {"project": "test", "run_name": uuid4().hex}  # the store may have those of earlier tests
     trainer = train(tmp_path, processor, report_to="trackio", **run)
     trainer.log({"eval_loss": 1.5})  # after the training, whose run it belongs to
     import trackio

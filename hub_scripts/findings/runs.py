@@ -78,7 +78,7 @@ class Pretraining:
 
     def arguments(self, seed: int, minutes: float, text_lm: str | None) -> dict[str, Any]:
         """Values that replace those of the recipe."""
-        arguments: dict[str, Any] = {"seed": seed, "max_steps": self.steps or -1, "prompt": ""}
+        arguments: dict[str, Any] = {"seed": seed, "max_steps": self.steps or -1, "prompt": "", "sample_steps": -1}
         arguments |= {"packing": self.packing, "cut_documents": self.cut_documents}
         if self.steps is None and self.flops is None:
             arguments["max_train_hours"] = minutes / 60
@@ -168,7 +168,7 @@ class Sized:
             "bf16": has_gpu,
             "eval_strategy": "no",
             "eval_on_start": False,
-        } | dict.fromkeys(("benchmarks", "prompt", "codec"))
+        } | dict.fromkeys(("benchmarks", "prompt", "codec", "sample_steps"))
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,18 @@ def describe_continuation(
 
 
 def continue_document(
-    model: SpeechLMForCausalLM, processor: SpeechLMProcessor, units: np.ndarray, seed: int, path: Path
+    model: SpeechLMForCausalLM,
+    processor: SpeechLMProcessor,
+    units: np.ndarray,
+    seed: int,
+    path: Path,
+    min_new_units: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The units of the beginning of a document and of its continuation, with the sampling of
     [`AudioToAudioPipeline`]."""
     prompt = processor.tokenizer.encode_units(units[:PROMPT_UNITS], return_tensors="pt").to(model.device)
     settings = copy.deepcopy(PAPER_SAMPLING)
+    settings.min_new_tokens = min_new_units
     if model.config.has_text:
         settings.suppress_tokens = processor.tokenizer.ids_outside("speech")
     torch.manual_seed(seed)
