@@ -28,7 +28,7 @@ from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
-from slam_hf.checkpoint_files import read_json, weight_files
+from slam_hf.checkpoint_files import weight_files
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
 from slam_hf.conversion import read_hifigan
@@ -40,7 +40,7 @@ from slam_hf.hub.codec_card import render_codec_card
 from slam_hf.hub.codec_reference import pin_codec
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.remote_code import export_remote_code
-from slam_hf.loading_utils import naming_damaged_files
+from slam_hf.loading_utils import naming_damaged_files, read_json
 from slam_hf.processing_speech_lm import check_codec, load_codec
 from slam_hf.quickstart import resolve_path
 from slam_hf.sharded_checkpoints import is_sharded, load_sharded_model

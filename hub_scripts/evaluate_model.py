@@ -11,17 +11,18 @@ same command continues where it stopped.
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoProcessor
 
-from slam_hf import SpeechLMForCausalLM, SpeechLMProcessor
+from slam_hf import SpeechLMConfig, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import CommandArguments, ContinuationArguments, EvaluationArguments
-from slam_hf.evaluation.continuations import evaluate_continuations
-from slam_hf.evaluation.pairs import check_benchmark, evaluate_pairs
-from slam_hf.evaluation.report import describe_results, save_evaluation
+from slam_hf.evaluation.continuations import check_continuations, evaluate_continuations
+from slam_hf.evaluation.pairs import check_benchmark, evaluate_pairs, load_pipeline, own_processor
+from slam_hf.evaluation.report import check_earlier, describe_results, save_evaluation
 from slam_hf.evaluation.results_table import read_summaries, save_plot
 from slam_hf.evaluation.tasks import TASKS
 from slam_hf.fingerprints import describe_model
@@ -36,22 +37,45 @@ from slam_hf.sharded_checkpoints import is_sharded, load_sharded_model
 
 def main(args: CommandArguments, continuation_args: ContinuationArguments, judge_args: JudgeArguments) -> None:
     for name in args.model:
+        if not Path(name).exists() and is_local(name):
+            raise FileNotFoundError(f"'{name}' is neither a folder nor the id of a model on the Hub.")
+    for name in args.model:
         model = load_model(name).to(get_process_state().device).eval()
         evaluations = args.evaluations(name)
-        for evaluation_args in evaluations:
-            if TASKS[evaluation_args.task].kind == "pairs":  # errors come before the work of other tasks
-                config = model.config
-                check_benchmark(evaluation_args.task, evaluation_args.data, config.num_units, config.has_text)
+        # Errors in the arguments of all tasks come before the work of the first.
+        needs_codec = [check(each, continuation_args, judge_args, model.config) for each in evaluations]
         processor, described = None, describe_model(model, name)
+        for each in evaluations:
+            is_pairs = TASKS[each.task].kind == "pairs"
+            settings = each.settings if is_pairs else continuation_args.settings | {"dtype": each.dtype}
+            check_earlier(each.output_dir, each.task, described, each.data, settings)
         if args.text_tokenizer is not None:
             with naming_damaged_files(name):
                 processor = AutoProcessor.from_pretrained(name, text_tokenizer=args.text_tokenizer)
+        if any(needs_codec):
+            processor = own_processor(evaluations[0], model, processor)
+            speak = load_pipeline(evaluations[0], model, own_processor(evaluations[0], model, processor))
+            processor.audio_tokenizer = speak.processor.audio_tokenizer
+            evaluations = [replace(each, codec=None) for each in evaluations]
         for evaluation_args in evaluations:
             evaluate(evaluation_args, continuation_args, judge_args, model, processor, described)
     if args.plot is not None and get_process_state().is_main_process:
         folders = [evaluation.output_dir for name in args.model for evaluation in args.evaluations(name)]
         save_plot(read_summaries(dict.fromkeys(folders)), args.plot)
         print(f"Plot: {args.plot}")
+
+
+def check(
+    args: EvaluationArguments,
+    continuation_args: ContinuationArguments,
+    judge_args: JudgeArguments,
+    config: SpeechLMConfig,
+) -> bool:
+    """Check the arguments of a task. Returns whether it needs a codec."""
+    if TASKS[args.task].kind == "pairs":
+        return check_benchmark(args.task, args.data, config.num_units, config.has_text, args.ban_text)
+    check_continuations(args, continuation_args, judge_args)
+    return True
 
 
 def evaluate(
@@ -76,8 +100,6 @@ def evaluate(
 
 
 def load_model(name: str) -> SpeechLMForCausalLM:
-    if not Path(name).exists() and is_local(name):
-        raise FileNotFoundError(f"'{name}' is neither a folder nor the id of a model on the Hub.")
     hint = ""
     if Path(name, "adapter_config.json").is_file():
         hint = " It is an adapter, whose `base_model_name_or_path` must be a speech language model where it is now."

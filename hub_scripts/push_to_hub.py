@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from huggingface_hub import RepoCard
 
-from slam_hf.checkpoint_files import check_content, read_json
+from slam_hf.checkpoint_files import check_content
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.evaluation.results_table import model_summaries
@@ -38,6 +38,7 @@ from slam_hf.hub.remote_code import export_remote_code
 from slam_hf.hub.repository_files import publishable_files, read_license, stage, stage_corpus, staging_folder
 from slam_hf.hub.samples import stage_samples
 from slam_hf.hub.upload import publish_folder
+from slam_hf.loading_utils import read_json
 from slam_hf.quickstart import resolve_path
 
 

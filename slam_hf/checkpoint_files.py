@@ -9,23 +9,14 @@ from typing import Any
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from .loading_utils import check_index
+
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 SIGNATURES = {".png": rb"\x89PNG\r\n\x1a\n", ".wav": rb"RIFF.{4}WAVE", ".flac": b"fLaC"}
 
 LISTS = ("training_run.json", "samples.json")
 """JSON files that hold a list, and not an object."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; `ValueError` where the file holds anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"'{path}' is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds a {type(content).__name__} instead of a JSON object.")
-    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -50,16 +41,8 @@ def weight_names(folder: Path) -> list[str]:
     List the names of the weight files: `model.safetensors`, or those in the folder's index; `ValueError` where it
     names a file elsewhere.
     """
-    if not (folder / WEIGHTS_INDEX).is_file():
-        return [WEIGHTS]
-    weight_map = read_json(folder / WEIGHTS_INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"'{folder / WEIGHTS_INDEX}' has no `weight_map`.")
-    names = sorted(set(map(str, weight_map.values())))
-    for name in names:
-        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-            raise ValueError(f"'{folder / WEIGHTS_INDEX}' names {name!r}, which is no file of this folder.")
-    return names
+    index = folder / WEIGHTS_INDEX
+    return check_index(index) if index.is_file() else [WEIGHTS]
 
 
 def check_content(path: Path, file: Path | None = None) -> None:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, S
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file, resolve_revision
 
 from .public_names import PREFIX
@@ -117,19 +117,26 @@ class SafeLoadingMixin:
 
 
 def read_json(path: str | os.PathLike | None) -> dict[str, Any]:
-    """The content of a JSON file, or `{}` where there is no file."""
-    return {} if path is None else json.loads(Path(path).read_text("utf-8"))
+    """Read a JSON object, `{}` for no path; `ValueError` where the file holds anything else."""
+    try:
+        content = {} if path is None else json.loads(Path(path).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' holds a {type(content).__name__} instead of a JSON object.")
+    return content
 
 
-def check_index(path: str | os.PathLike) -> None:
-    """Raise a `ValueError` if the index of a model's weights names anything but safetensors beside it."""
-    content = read_json(path)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict):
+def check_index(path: str | os.PathLike) -> list[str]:
+    """The names of the files in the index of a model's weights. A `ValueError` says that it names anything but
+    safetensors beside it."""
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"'{path}' has no `weight_map`.")
     for file in weight_map.values():
         if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", str(file)):
             raise ValueError(f"'{path}' names {file!r}: weights must be safetensors in the folder of their index.")
+    return sorted(set(weight_map.values()))
 
 
 @contextmanager
@@ -173,6 +180,12 @@ def naming_damaged_files(folder: str | os.PathLike | None) -> Iterator[None]:
         if is_named or not is_known or isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(f"'{folder}' cannot be loaded: {error}") from error
+
+
+def check_model(name: str) -> None:
+    """Raise an error that names a model of which there is no configuration, in a folder or on the Hub."""
+    with naming_damaged_files(name):
+        AutoConfig.from_pretrained(name)
 
 
 def find_file(name: str | os.PathLike, file: str, revision: str | None = None) -> str | None:

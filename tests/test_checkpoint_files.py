@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from slam_hf.checkpoint_files import check_content, read_json, require_files, weight_files
+from slam_hf.checkpoint_files import check_content, require_files, weight_files
+from slam_hf.loading_utils import read_json
 
 
 def test_errors_of_json_name_the_file(tmp_path):

@@ -2,6 +2,7 @@ import copy
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import soundfile
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from tiny_judges import save_recogniser, save_text_lm
 
 from slam_hf import SpeechLMForCausalLM, fingerprints
 from slam_hf.evaluation.arguments import EvaluationArguments
@@ -140,6 +142,10 @@ def test_bfloat16_and_float32_share_no_scores_and_the_card_says_which_it_was(
         assert ("The model was in bfloat16." in capsys.readouterr().out) == (dtype == "bfloat16")
         note = "scored in bfloat16"
         assert (note in render_model_card(tmp_path / "model", "user/model").text) == (dtype == "bfloat16")
+        if dtype == "bfloat16":
+            with pytest.raises(SystemExit, match=r"replaced.*\n  dtype: was 'bfloat16', is now 'float32'$"):
+                evaluate_units(monkeypatch, tmp_path / "model", units)
+            (results / "tstorycloze.json").unlink()
     assert summaries["bfloat16"]["model"] == summaries["float32"]["model"]
     assert scores["float32"] == pytest.approx(tiny_model.log_likelihood(ids).item(), abs=1e-6)
     assert scores["bfloat16"] == pytest.approx(copy.deepcopy(tiny_model).bfloat16().log_likelihood(ids).item())
@@ -302,3 +308,47 @@ def test_a_task_that_a_model_cannot_do_ends_the_command_before_the_work(tmp_path
     with pytest.raises(SystemExit, match="sstorycloze_t2t has text, and the model only knows units"):
         run_script(monkeypatch, [*command, str(units), str(tmp_path / "parts")])
     assert not (tmp_path / "model" / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "llm_judge asks an instruct LM for ratings: add `judge rating`"),
+        (["--judge_url", "localhost:8000", "--judge_model", "m"], "'localhost:8000' is not the URL of an endpoint"),
+        (["--judge", "rating", "--judge_model", "nowhere/at/all"], "There is no folder 'nowhere/at/all'"),
+        (["--judge", "rating", "--judge_model", "{text_lm}"], "text_lm' has no chat template"),
+        (["--judge", "rating", "--judge_model", "m", "--judge_prompt", "{units}/no.txt"], r"No such file.*no\.txt"),
+        (["--asr_model", "nowhere/at/all"], "There is no folder 'nowhere/at/all'"),
+        (
+            ["--codec", "nowhere/at/all", "--judge_url", "http://localhost:1/v1", "--judge_model", "m"],
+            "nowhere/at/all",
+        ),
+    ],
+)
+def test_what_a_later_task_lacks_is_found_before_the_first(tmp_path, checkpoint, units, monkeypatch, options, problem):
+    save_recogniser(tmp_path / "recogniser")
+    save_text_lm(tmp_path / "text_lm")
+    rows = {"id": ["a"], "units": [[1, 2, 3]], "durations": [[5, 5, 5]]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "corpus" / "train.parquet")
+    command = ["--model", str(tmp_path / "model"), "--task", "tstorycloze", "llm_judge", "--data", str(units)]
+    command += [str(tmp_path / "corpus"), "--asr_model", str(tmp_path / "recogniser")]
+    options = [option.format(text_lm=tmp_path / "text_lm", units=units) for option in options]
+    with pytest.raises(SystemExit, match=problem):
+        run_script(monkeypatch, [*command, *options])
+    assert not (tmp_path / "model" / "evaluation").exists()
+
+
+def test_results_of_other_data_and_of_another_model_are_not_replaced(tmp_path, tiny_model, units, monkeypatch):
+    for name in ("first", "second"):
+        tiny_model.save_pretrained(tmp_path / name)
+        tiny_model = copy.deepcopy(tiny_model)
+        tiny_model.lm.model.norm.weight.data += 1
+    evaluate_units(monkeypatch, tmp_path / "first", units, output_dir=tmp_path / "results")
+    shutil.copytree(units, tmp_path / "others")
+    with pytest.raises(SystemExit, match=r"replaced.*\n  data: was 'units', is now 'others'$"):
+        evaluate_units(monkeypatch, tmp_path / "first", tmp_path / "others", output_dir=tmp_path / "results")
+    with pytest.raises(SystemExit, match=r"replaced.*\n  model: was 'first', is now 'second'$"):
+        evaluate_units(monkeypatch, tmp_path / "second", units, output_dir=tmp_path / "results")
+    shutil.rmtree(tmp_path / "first")
+    (tmp_path / "second").rename(tmp_path / "first")  # trained again
+    evaluate_units(monkeypatch, tmp_path / "first", units, output_dir=tmp_path / "results")

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ..checkpoint_files import read_json, weight_files
+from ..checkpoint_files import weight_files
 from ..configuration_speech_lm import SpeechLMConfig
+from ..loading_utils import read_json
 from ..modeling_speech_lm import SpeechLMForCausalLM
 
 

@@ -11,8 +11,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 
-from ..checkpoint_files import check_content, read_json
+from ..checkpoint_files import check_content
 from ..configuration_hubert_unit_codec import UnitHifiGanConfig
+from ..loading_utils import read_json
 from ..modeling_unit_hifigan import UnitHifiGan
 
 

@@ -7,7 +7,8 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from ..checkpoint_files import read_json, write_json
+from ..checkpoint_files import write_json
+from ..loading_utils import read_json
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..unit_vocabulary import UNIT_PATTERN
 

@@ -1,7 +1,7 @@
 """Makes a source of a `datasets` dataset with audio columns, loaded or streamed."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,10 +64,10 @@ class RowReader:
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """Rows `first` to `last` (excluded) of a loaded dataset."""
+    """Rows `first` to `last` (excluded) of a loaded dataset. `read_row` takes a row and its position."""
 
     dataset: Dataset
-    reader: RowReader
+    read_row: Callable[[dict[str, Any], str], Any]
     first: int
     last: int
     seconds: float | None = None
@@ -76,9 +76,15 @@ class DatasetPart:
     def num_rows(self) -> int:
         return self.last - self.first
 
-    def read(self, start: int) -> Iterator[Row]:
+    def read(self, start: int) -> Iterator[Any]:
         for number in range(self.first + start, self.last):
-            yield self.reader.read(self.dataset[number], f"{number:09d}")
+            yield self.read_row(self.dataset[number], f"{number:09d}")
+
+    @classmethod
+    def divide(cls, dataset: Dataset, read_row: Callable[[dict[str, Any], str], Any]) -> list["DatasetPart"]:
+        """The parts of a whole dataset."""
+        firsts = range(0, len(dataset), ROWS_PER_PART)
+        return [cls(dataset, read_row, first, min(first + ROWS_PER_PART, len(dataset))) for first in firsts]
 
 
 @dataclass(frozen=True)
@@ -147,8 +153,7 @@ def dataset_source(
         described = {"dataset": dataset.info.dataset_name, "config": dataset.info.config_name}
         described |= {"split": str(dataset.split), "shards": dataset.num_shards}
     else:
-        firsts = range(0, len(dataset), ROWS_PER_PART)
-        parts = [DatasetPart(dataset, reader, i, min(i + ROWS_PER_PART, len(dataset))) for i in firsts]
+        parts = DatasetPart.divide(dataset, reader.read)
         described = {"fingerprint": dataset._fingerprint}
     columns = {"audio": reader.audio_columns, "id": id_column, "text": text_column, **reader.label_columns}
     return Source(parts, (identity or described) | {"columns": columns}, chunk_seconds, has_pairs)

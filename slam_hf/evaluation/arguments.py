@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.constants import HF_HOME
 from transformers.hf_argparser import HfArg
@@ -86,6 +86,11 @@ class EvaluationArguments:
             is_folder = Path(self.model).is_dir()
             name = self.model.replace(":", "-")  # of a model in this package
             self.output_dir = str(Path(self.model, "evaluation") if is_folder else Path("outputs/evaluation", name))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """`dict`: What the scores of pairs depend on, besides the model and the data."""
+        return {"reduction": self.reduction, "dtype": self.dtype} | ({"ban_text": True} if self.ban_text else {})
 
 
 @dataclass
@@ -186,3 +191,8 @@ class ContinuationArguments:
         for name in ("num_prompts", "prompt_seconds", "batch_size"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """`dict`: What the continuations depend on, besides models and data."""
+        return {name: getattr(self, name) for name in ("prompt_seconds", "batch_size", "seed")}

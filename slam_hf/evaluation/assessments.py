@@ -8,11 +8,12 @@ import torch
 from transformers import AutomaticSpeechRecognitionPipeline
 
 from ..fingerprints import describe_model
-from ..judging.arguments import JudgeArguments, load_judge
+from ..judging.arguments import JudgeArguments, check_judge, load_judge
 from ..judging.judge import NO_RATING, Exchange
-from ..judging.local import TextLM
+from ..judging.local import TextLM, check_text_lm
 from ..judging.sound import SpeakerEncoder, describe_quality_model, rate_quality
 from ..judging.transcription import transcribe_waveforms
+from ..loading_utils import check_model
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from .arguments import ContinuationArguments
 from .prompts import Prompts, RecordedPrompts
@@ -27,6 +28,24 @@ class Assessment(Protocol):
     settings: dict[str, Any]
 
     def __call__(self, records: Sequence[Record]) -> list[Record]: ...
+
+
+def check_assessment(
+    task: str, args: ContinuationArguments, judge_args: JudgeArguments | None, prompts: Prompts
+) -> None:
+    """Raise what [`load_assessment`] would, as far as it is known without loading a model or asking an endpoint."""
+    if task == "llm_judge":
+        if judge_args is None or judge_args.judge != "rating":
+            raise ValueError("llm_judge asks an instruct LM for ratings: add `judge rating` and a `judge_model`.")
+        check_judge(judge_args)
+    elif task == "genppl":
+        check_text_lm(args.text_lm, args.start_token)
+    elif task == "speech_quality":
+        describe_quality_model()
+    elif task == "speaker_similarity":
+        if not isinstance(prompts, RecordedPrompts):
+            raise ValueError("speaker_similarity compares with the voice of a recording: name a folder with audio.")
+        check_model(args.speaker_model)
 
 
 def load_assessment(
@@ -72,12 +91,10 @@ class Ratings:
 
     def __init__(
         self,
-        args: JudgeArguments | None,
+        args: JudgeArguments,
         speak: AudioToAudioPipeline,
         transcribe: AutomaticSpeechRecognitionPipeline,
     ):
-        if args is None or args.judge != "rating":
-            raise ValueError("llm_judge asks an instruct LM for ratings: add `judge rating` and a `judge_model`.")
         self.judge, self.speak, self.transcribe = load_judge(args, speak.device), speak, transcribe
         self.settings = {"judge": self.judge.description}
 
@@ -115,9 +132,7 @@ class Quality:
 class Similarity:
     """Cosine similarity of the voices of the recorded prompts and of the continuations."""
 
-    def __init__(self, args: ContinuationArguments, prompts: Prompts, speak: AudioToAudioPipeline):
-        if not isinstance(prompts, RecordedPrompts):
-            raise ValueError("speaker_similarity compares with the voice of a recording: name a folder with audio.")
+    def __init__(self, args: ContinuationArguments, prompts: RecordedPrompts, speak: AudioToAudioPipeline):
         self.prompts, self.speak = prompts, speak
         self.encoder = SpeakerEncoder(args.speaker_model, speak.device)
         self.settings = {"speaker_model": describe_model(self.encoder.model)}

@@ -35,6 +35,11 @@ class BenchmarkFolder:
     texts: Mapping[str, str]
     bad_texts: Mapping[str, str]
 
+    @property
+    def needs_codec(self) -> bool:
+        """`bool`: Whether there is audio to encode."""
+        return self.utterances is None and "speech" in self.modalities.values()
+
     def names(self, modality: Modality) -> list[str]:
         """`list[str]`: The utterances that are speech, or text."""
         return [name for name, other in self.modalities.items() if other == modality]

@@ -15,13 +15,14 @@ from ..fingerprints import describe_model, hash_model, hash_rows
 from ..judging.arguments import JudgeArguments
 from ..judging.continuations import describe_generation, save_audio
 from ..judging.transcription import load_recogniser, transcribe_waveforms
+from ..loading_utils import check_model
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import AudioToAudioPipeline
 from ..processes import get_process_state
 from ..processing_speech_lm import SpeechLMProcessor
 from ..public_names import public_name
 from .arguments import ContinuationArguments, EvaluationArguments
-from .assessments import load_assessment
+from .assessments import check_assessment, load_assessment
 from .journal import Journal
 from .pairs import load_pipeline, own_processor
 from .prompts import Prompt, Prompts, find_prompts
@@ -67,9 +68,8 @@ def evaluate_continuations(
             prompts had to be skipped.
     """
     task = TASKS[args.task]
-    prompts = find_prompts(args.data, task, args.task, continuation_args.num_prompts, continuation_args.prompt_seconds)
+    prompts = check_continuations(args, continuation_args, judge_args)
     # What the judgement needs is loaded before the long work.
-    task.import_metric()
     speak = load_pipeline(args, model, own_processor(args, model, processor))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     assess = load_assessment(args.task, continuation_args, judge_args, prompts, speak, transcribe)
@@ -77,8 +77,7 @@ def evaluate_continuations(
     data_hash = prompts.hash()
     model.to(getattr(torch, args.dtype))
     codec = speak.processor.audio_tokenizer
-    settings = {name: getattr(continuation_args, name) for name in ("prompt_seconds", "batch_size", "seed")}
-    settings |= {
+    settings = continuation_args.settings | {
         "dtype": args.dtype,
         "generation": describe_generation(speak),
         "asr_model": describe_model(transcribe.model),
@@ -111,6 +110,19 @@ def evaluate_continuations(
         codec=describe_codec(codec),
         settings=settings,
     )
+
+
+def check_continuations(
+    args: EvaluationArguments, continuation_args: ContinuationArguments, judge_args: JudgeArguments | None = None
+) -> Prompts:
+    """Check what [`evaluate_continuations`] is asked for, as far as it is known without loading a model or asking an
+    endpoint. It raises what that would. Returns the prompts."""
+    task = TASKS[args.task]
+    prompts = find_prompts(args.data, task, args.task, continuation_args.num_prompts, continuation_args.prompt_seconds)
+    task.import_metric()
+    check_model(continuation_args.asr_model)
+    check_assessment(args.task, continuation_args, judge_args, prompts)
+    return prompts
 
 
 def continue_prompts(

@@ -59,13 +59,10 @@ def evaluate_pairs(
     processor = own_processor(args, model, processor)
     tokenizer, task = processor.tokenizer, TASKS[args.task]
     folder = read_benchmark(args.task, args.data)
+    _check_text(args.task, tokenizer.has_text, args.ban_text)
     if not tokenizer.has_text:
-        _check_speech_only(args.task)
         tokenizer.add_eos_token = True
-    if args.ban_text and not (tokenizer.has_text and task.is_speech):
-        raise ValueError("`ban_text` is for models of speech and text, and for tasks of speech alone.")
-    needs_codec = folder.utterances is None and "speech" in folder.modalities.values()
-    codec = load_pipeline(args, model, processor).processor.audio_tokenizer if needs_codec else None
+    codec = load_pipeline(args, model, processor).processor.audio_tokenizer if folder.needs_codec else None
     utterances = gather_utterances(folder, task, tokenizer, codec, args)
     problems = {pair.names: _missing_parts(pair, utterances) for pair in folder.pairs}
     candidates = {
@@ -99,29 +96,34 @@ def evaluate_pairs(
         model=described,
         data={"name": public_name(args.data), "hash": hash_rows(_contents(pair, utterances) for pair in folder.pairs)},
         codec=codec and describe_codec(codec),
-        settings={"reduction": args.reduction, "dtype": args.dtype} | ({"ban_text": True} if args.ban_text else {}),
+        settings=args.settings,
     )
 
 
-def check_benchmark(task: str, data: str, num_units: int | None, reads_text: bool = False) -> None:
+def check_benchmark(
+    task: str, data: str, num_units: int | None, reads_text: bool = False, ban_text: bool = False
+) -> bool:
     """
     Check that a model of `num_units` units (`None`: not known), and possibly of text, can be scored on a benchmark of
     pairs, without reading its audio. A training that ends with an evaluation calls this at its start. It raises what
-    [`evaluate_pairs`] would, and a `ValueError` if the task is not one of pairs.
+    [`evaluate_pairs`] would, and a `ValueError` if the task is not one of pairs. Returns whether the benchmark needs a
+    codec.
     """
     folder = read_benchmark(task, data)
-    if not reads_text:
-        _check_speech_only(task)
+    _check_text(task, reads_text, ban_text)
     if folder.utterances is not None and num_units is not None:
         check_vocabulary(folder.utterances, num_units)
+    return folder.needs_codec
 
 
-def _check_speech_only(task: str) -> None:
-    if not TASKS[task].is_speech:
+def _check_text(task: str, reads_text: bool, ban_text: bool) -> None:
+    if not reads_text and not TASKS[task].is_speech:
         raise ValueError(
             f"{task} has text, and the model only knows units: evaluate a model of speech and text, or choose a task "
             "of speech."
         )
+    if ban_text and not (reads_text and TASKS[task].is_speech):
+        raise ValueError("`ban_text` is for models of speech and text, and for tasks of speech alone.")
 
 
 def own_processor(

@@ -15,6 +15,9 @@ from ..atomic_write import atomic_write
 from ..encoding.codec_identity import CodecDescription
 from ..encoding.ledger import to_parquet
 from ..fingerprints import hash_code
+from ..public_names import public_name
+from ..setting_changes import list_changes
+from .results_table import read_summary
 from .tasks import CONDITIONAL_SCORES, TASKS
 
 
@@ -53,6 +56,27 @@ def describe_results(evaluation: Evaluation) -> str:
         elif isinstance(value, int):
             lines.append(f"{name}: {value:,}")
     return "\n".join(lines)
+
+
+def check_earlier(
+    output_dir: str | os.PathLike, task: str, model: dict[str, str | None], data: str, settings: dict[str, Any]
+) -> None:
+    """Raise a `ValueError` if a folder has the results of a task with other settings, on other data or of another
+    model, which the new ones would replace. Those of a model that has been trained again since are replaced."""
+    path = Path(output_dir, f"{task}.json")
+    if not path.is_file():
+        return
+    earlier = read_summary(path)
+    before, now = {"data": earlier["data"]["name"]}, {"data": public_name(data)}
+    before |= {"dtype": "float32", "ban_text": False} | earlier["settings"]
+    now |= {"ban_text": False} | settings
+    if earlier["model"]["weights"] != model["weights"]:
+        before, now = before | {"model": earlier["model"]["name"]}, now | {"model": model["name"]}
+    if changes := list_changes(*({name: values[name] for name in before.keys() & now} for values in (before, now))):
+        raise ValueError(
+            f"'{path}' has the results of another evaluation, which would be replaced. Name another `output_dir`, or "
+            "remove it:\n" + "\n".join(changes)
+        )
 
 
 def save_evaluation(

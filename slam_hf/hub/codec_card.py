@@ -7,8 +7,8 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
-from ..checkpoint_files import read_json
 from ..configuration_hubert_unit_codec import HubertUnitCodecConfig, UnitHifiGanConfig
+from ..loading_utils import read_json
 from ..public_names import check_license
 from ..run_record import read_run_records
 from .markdown import TEMPLATES, Markdown, code, count_parameters, front_matter

@@ -8,8 +8,9 @@ from pathlib import Path
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HTTPError
 
-from ..checkpoint_files import read_json, weight_files, write_json
+from ..checkpoint_files import weight_files, write_json
 from ..configuration_hubert_unit_codec import HubertUnitCodecConfig
+from ..loading_utils import read_json
 from ..processing_speech_lm import check_codec, check_codec_reference, load_tokenizer
 from ..public_names import is_local
 from ..quickstart import resolve_path

@@ -14,12 +14,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 from transformers import Trainer
 
-from ..checkpoint_files import read_json
 from ..configuration_speech_lm import SpeechLMConfig
 from ..evaluation.results_table import Score, model_summaries, read_summaries, read_summary, summary_files
 from ..evaluation.slamming_results import PUBLISHED
 from ..evaluation.tasks import CONDITIONAL_SCORES, TASKS
 from ..fingerprints import hash_model
+from ..loading_utils import read_json
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PUBLISHED_MODELS
 from ..processing_speech_lm import load_tokenizer

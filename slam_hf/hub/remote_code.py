@@ -12,7 +12,8 @@ from typing import Any
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import auto
-from ..checkpoint_files import read_json, write_json
+from ..checkpoint_files import write_json
+from ..loading_utils import read_json
 from ..unit_vocabulary import SPEECH_TEXT_TOKENIZER, UNIT_TOKENIZER, holds_text
 
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import yaml
 from huggingface_hub import DatasetCard, metadata_load
 
-from ..checkpoint_files import WEIGHTS_INDEX, check_content, read_json, require_files, weight_names
+from ..checkpoint_files import WEIGHTS_INDEX, check_content, require_files, weight_names
+from ..loading_utils import read_json
 
 
 CODEC_FILES = ("config.json",)

@@ -9,7 +9,7 @@ from transformers.hf_argparser import HfArg
 
 from .endpoint import EndpointJudge
 from .judge import Judge, RatingPrompt
-from .local import PerplexityJudge, RatingJudge, TextLM
+from .local import PerplexityJudge, RatingJudge, TextLM, check_instruct_lm, check_text_lm
 
 
 KEY = "JUDGE_API_KEY"
@@ -90,6 +90,17 @@ class JudgeArguments:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
 
 
+def check_judge(args: JudgeArguments) -> None:
+    """Raise what [`load_judge`] would, as far as it is known without loading a model or asking an endpoint."""
+    if args.judge == "perplexity":
+        check_text_lm(args.judge_model, args.judge_start_token)
+    elif args.judge_url is not None:
+        _make_endpoint(args)
+    else:
+        RatingPrompt(args.judge_prompt)
+        check_instruct_lm(args.judge_model)
+
+
 def load_judge(args: JudgeArguments, device: str | torch.device = "cpu") -> Judge:
     """Load the judge that these arguments name. An endpoint is asked a question first, to see whether it works.
 
@@ -100,17 +111,21 @@ def load_judge(args: JudgeArguments, device: str | torch.device = "cpu") -> Judg
         text_lm = TextLM.from_pretrained(args.judge_model, args.judge_start_token)
         text_lm.model.to(device)
         return PerplexityJudge(text_lm)
-    prompt = RatingPrompt(args.judge_prompt)
     if args.judge_url is None:
+        prompt = RatingPrompt(args.judge_prompt)
         return RatingJudge.from_pretrained(args.judge_model, device, prompt, args.judge_reply_tokens)
-    judge = EndpointJudge(
+    judge = _make_endpoint(args)
+    judge.check()
+    return judge
+
+
+def _make_endpoint(args: JudgeArguments) -> EndpointJudge:
+    return EndpointJudge(
         args.judge_url,
         args.judge_model,
-        prompt,
+        RatingPrompt(args.judge_prompt),
         os.environ.get(KEY),
         args.judge_timeout,
         args.judge_parallel,
         args.judge_reply_tokens,
     )
-    judge.check()
-    return judge

@@ -111,10 +111,7 @@ class RatingJudge(Judge):
         reply_tokens: int = 64,
         batch_size: int = 16,
     ):
-        if tokenizer.chat_template is None:
-            raise ValueError(
-                f"'{tokenizer.name_or_path}' has no chat template: choose an instruct model as the judge."
-            )
+        _check_chat_template(tokenizer)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt or RatingPrompt()
@@ -166,9 +163,29 @@ class RatingJudge(Judge):
         return self.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def check_text_lm(name: str, start_token: str | None = None) -> None:
+    """Raise what [`TextLM.from_pretrained`] would, as far as the tokenizer tells."""
+    negative_log_likelihoods([], None, _load_tokenizer(name), start_token)
+
+
+def check_instruct_lm(name: str) -> None:
+    """Raise what [`RatingJudge.from_pretrained`] would, as far as the tokenizer tells."""
+    _check_chat_template(_load_tokenizer(name))
+
+
+def _check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.chat_template is None:
+        raise ValueError(f"'{tokenizer.name_or_path}' has no chat template: choose an instruct model as the judge.")
+
+
+def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     with naming_damaged_files(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name)
+
+
+def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    tokenizer = _load_tokenizer(name)
+    with naming_damaged_files(name):
         return AutoModelForCausalLM.from_pretrained(name, dtype=dtype).eval(), tokenizer
 
 

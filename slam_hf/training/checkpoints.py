@@ -16,8 +16,8 @@ from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from ..atomic_write import atomic_write
-from ..checkpoint_files import read_json
 from ..evaluation.units import hash_files
+from ..loading_utils import read_json
 from ..sharded_checkpoints import INDEX_NAME, MODEL_SHARDS, OPTIMIZER_SHARDS, check_shards
 from .run_recorder import RunRecorder
 

@@ -16,8 +16,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
 from ..atomic_write import atomic_write
-from ..checkpoint_files import read_json
 from ..folder_lock import lock_folder
+from ..loading_utils import read_json
 from ..setting_changes import list_changes
 from .arguments import PretrainArguments
 from .batches import divide_batch

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, load_dataset_builder
+from datasets import load_dataset_builder
 
-from ...encoding.dataset_source import ROWS_PER_PART, identify_split, load_split
+from ...encoding.dataset_source import DatasetPart, identify_split, load_split
 from ...encoding.reading import PieceRules, read_pieces
 from ...encoding.recordings import Skipped, SkipReason
 from ...encoding.segmentation import Segmentation
@@ -45,23 +45,6 @@ class PromptPart:
         return itertools.islice(self.part.read(start), None if self.num_rows is None else self.num_rows - start)
 
 
-@dataclass(frozen=True)
-class UnitPart:
-    """Rows `first` to `last` (excluded) of a tokenised corpus."""
-
-    corpus: Dataset
-    first: int
-    last: int
-    seconds: float | None = None
-
-    @property
-    def num_rows(self) -> int:
-        return self.last - self.first
-
-    def read(self, start: int) -> Iterator[dict[str, Any]]:
-        return (self.corpus[number] for number in range(self.first + start, self.last))
-
-
 def open_corpus(args: SourceArguments) -> Source:
     r"""
     Make a source of the rows of a tokenised corpus.
@@ -75,9 +58,11 @@ def open_corpus(args: SourceArguments) -> Source:
     if missing := [name for name in UNIT_COLUMNS if name not in corpus.column_names]:
         raise ValueError(f"'{args.source}' is not a tokenised corpus: it has no column {missing[0]!r}.")
     corpus = corpus.select_columns([*UNIT_COLUMNS, *(name for name in TEXT_COLUMNS if name in corpus.column_names)])
-    firsts = range(0, len(corpus), ROWS_PER_PART)
-    parts = [UnitPart(corpus, first, min(first + ROWS_PER_PART, len(corpus))) for first in firsts]
-    return Source(parts, identity)
+    return Source(DatasetPart.divide(corpus, _as_stored), identity)
+
+
+def _as_stored(row: dict[str, Any], position: str) -> dict[str, Any]:
+    return row
 
 
 def select_prompts(source: Source, num_prompts: int | None) -> Source:
