@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import yaml
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
 from training_utils import random_sequences, tiny_speech_lm
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from slam_hf.training.batches import BatchTrainer, StepSampler, divide_batch
 from slam_hf.training.packing import PackingCollator
@@ -58,7 +59,8 @@ def test_each_epoch_has_every_sequence_once_in_the_same_steps(num_places):
     assert (first, second) == (epoch(0, 4), epoch(5, 4))
 
 
-def train(tmp_path, sequences: Dataset | IterableDataset, num_sequences: int, **training_args):
+def train(tmp_path, sequences: Dataset | IterableDataset, num_sequences: int | None, **training_args) -> Trainer:
+    """Train the tiny model: with the stock trainer, where no number of sequences is given."""
     args = {"max_steps": 4, "logging_steps": 1, "learning_rate": 1e-2, "save_strategy": "no", **training_args}
     args = TrainingArguments(
         str(tmp_path),
@@ -68,8 +70,9 @@ def train(tmp_path, sequences: Dataset | IterableDataset, num_sequences: int, **
         remove_unused_columns=False,
         **args,
     )
-    trainer = BatchTrainer(
-        num_sequences, sequences, model=tiny_speech_lm(), args=args, data_collator=PackingCollator(16)
+    trainer_class = Trainer if num_sequences is None else partial(BatchTrainer, num_sequences)
+    trainer = trainer_class(
+        train_dataset=sequences, model=tiny_speech_lm(), args=args, data_collator=PackingCollator(16)
     )
     trainer.train()
     return trainer
@@ -87,6 +90,12 @@ def test_empty_places_change_nothing(tmp_path, streaming):
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     assert full.state.epoch == gaps.state.epoch
     torch.testing.assert_close(full.model.state_dict(), gaps.model.state_dict(), atol=1e-5, rtol=0)
+
+
+def test_one_process_trains_as_the_stock_trainer_does(tmp_path):
+    args = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_steps": 6}
+    ours, stock = (train(tmp_path, random_sequences(20), count, **args) for count in (6, None))
+    torch.testing.assert_close(ours.model.state_dict(), stock.model.state_dict(), atol=1e-5, rtol=0)
 
 
 def test_a_stream_with_gaps_has_its_sequences_in_order(tmp_path):

@@ -169,6 +169,7 @@ def test_a_run_that_saved_only_the_model_is_named(tmp_path):
         {"auto_find_batch_size": True},
         {"train_sampling_strategy": "group_by_length"},
         {"dataloader_drop_last": True},
+        {"average_tokens_across_devices": False},
         {"accelerator_config": {"split_batches": True}},
     ],
 )

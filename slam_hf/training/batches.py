@@ -54,10 +54,11 @@ def _check_arguments(training_args: TrainingArguments) -> None:
     others = {name: getattr(training_args, name) for name in ("auto_find_batch_size", "dataloader_drop_last")}
     others["accelerator_config.split_batches"] = training_args.accelerator_config.split_batches
     others["train_sampling_strategy"] = training_args.train_sampling_strategy != "random"
+    others["average_tokens_across_devices"] = not training_args.average_tokens_across_devices
     if refused := [f"`{name}`" for name, is_set in others.items() if is_set]:
         raise ValueError(
-            f"Leave out {' and '.join(refused)}: the batches of a pretraining depend on the seed and on `batch_size` "
-            "alone. Where they do not fit into memory, lower `per_device_train_batch_size`."
+            f"Leave out {' and '.join(refused)}: the batches of a pretraining, and their loss, depend on the seed and "
+            "on `batch_size` alone. Where they do not fit into memory, lower `per_device_train_batch_size`."
         )
 
 
