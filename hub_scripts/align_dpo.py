@@ -11,6 +11,7 @@ The second command trains on several GPUs. Arguments replace those of the recipe
 
 from pathlib import Path
 
+from datasets import Dataset
 from transformers import pipeline
 from trl import DPOConfig, DPOTrainer, get_peft_config
 
@@ -19,13 +20,24 @@ from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
 from slam_hf.hub.samples import save_samples
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
+from slam_hf.training.batches import StepSampler
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
 from slam_hf.training.final_steps import save_final_model, trained_model
 from slam_hf.training.output_folder import claim_output_dir
+from slam_hf.training.plan import batch_size
 from slam_hf.training.preferences import AlignArguments, load_model, load_pairs, load_processor
 from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
+
+
+class PairTrainer(DPOTrainer):
+    """A `DPOTrainer` whose last batch of an epoch repeats the first pairs on any number of processes: the `DPOTrainer`
+    does on several, and has a smaller batch on one."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> StepSampler:
+        num_pairs = batch_size(self.args)
+        return StepSampler(self, len(self.train_dataset), num_pairs, num_pairs)
 
 
 def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> Publisher:
@@ -41,7 +53,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
     recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
     recorder = RunRecorder.begin("preference alignment", training_args, model_args, [(corpus, train)], recipe)
-    trainer = DPOTrainer(
+    trainer = PairTrainer(
         model=load_model(model_args),
         ref_model=load_model(model_args) if needs_reference else None,
         args=training_args,

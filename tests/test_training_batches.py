@@ -41,14 +41,11 @@ def test_a_batch_is_divided_among_any_number_of_processes(processes, divided, mo
 def test_each_epoch_has_every_sequence_once_in_the_same_steps(num_places):
     def epoch(step, num_places):
         trainer = SimpleNamespace(
-            train_dataset=range(10 + 1),
-            num_sequences=4,
-            num_places=num_places,
-            args=SimpleNamespace(seed=0, data_seed=None),
-            state=SimpleNamespace(global_step=step),
+            args=SimpleNamespace(seed=0, data_seed=None), state=SimpleNamespace(global_step=step)
         )
-        indices = list(StepSampler(trainer))
-        assert len(StepSampler(trainer)) == len(indices) == 3 * num_places
+        sampler = StepSampler(trainer, 10, 4, num_places, empty_row=10)
+        indices = list(sampler)
+        assert len(sampler) == len(indices) == 3 * num_places
         steps = [indices[start : start + num_places] for start in range(0, len(indices), num_places)]
         return [[index for index in step if index < 10] for step in steps]
 
@@ -57,6 +54,16 @@ def test_each_epoch_has_every_sequence_once_in_the_same_steps(num_places):
     assert sorted(np.concatenate(first)) == sorted(np.concatenate(second)) == list(range(10))
     assert first != second
     assert (first, second) == (epoch(0, 4), epoch(5, 4))
+
+
+def test_pairs_fill_the_last_batch_of_an_epoch():
+    state = SimpleNamespace(global_step=0)
+    trainer = SimpleNamespace(args=SimpleNamespace(seed=0, data_seed=None), state=state)
+    indices = list(StepSampler(trainer, 5, 4, 4))
+    assert sorted(indices[:5]) == list(range(5))
+    assert indices[5:] == indices[:3]
+    few = list(StepSampler(trainer, 2, 8, 8))
+    assert few == 4 * few[:2]
 
 
 def train(tmp_path, sequences: Dataset | IterableDataset, num_sequences: int | None, **training_args) -> Trainer:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -27,8 +27,7 @@ def divide_batch(training_args: TrainingArguments, num_sequences: int, with_gaps
         ValueError: there is a remainder, and no place can stay empty; or another argument would change the batches.
     """
     given = batch_size(training_args)
-    if with_gaps:
-        _check_arguments(training_args)
+    _check_arguments(training_args)
     if given == num_sequences:
         return
     devices = training_args.world_size * max(1, training_args.n_gpu)
@@ -57,8 +56,9 @@ def _check_arguments(training_args: TrainingArguments) -> None:
     others["average_tokens_across_devices"] = not training_args.average_tokens_across_devices
     if refused := [f"`{name}`" for name, is_set in others.items() if is_set]:
         raise ValueError(
-            f"Leave out {' and '.join(refused)}: the batches of a pretraining, and their loss, depend on the seed and "
-            "on `batch_size` alone. Where they do not fit into memory, lower `per_device_train_batch_size`."
+            f"Leave out {' and '.join(refused)}: a run keeps its batches, and their loss, on any number of processes. "
+            "Where they do not fit into memory, lower `per_device_train_batch_size` and, by as much, raise "
+            "`gradient_accumulation_steps`."
         )
 
 
@@ -90,29 +90,33 @@ class BatchTrainer(Trainer):
         super().__init__(train_dataset=train_dataset, **trainer_args)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        return StepSampler(self) if isinstance(self.train_dataset, Dataset) else None
+        if not isinstance(self.train_dataset, Dataset):
+            return None
+        empty_row = len(self.train_dataset) - 1
+        return StepSampler(self, empty_row, self.num_sequences, self.num_places, empty_row)
 
 
 class StepSampler(Sampler):
-    """The indices of an epoch, step by step: shuffled sequences, then the last row, which is empty, in each place that
-    they leave. The number of steps so far tells the epoch."""
+    """The indices of an epoch, step by step: a number of rows in the order of the `Trainer` on one process, and in
+    each place that they leave, the empty row, or the first rows again. The number of steps so far tells the epoch."""
 
-    def __init__(self, trainer: BatchTrainer):
-        self.trainer = trainer
-        self.num_rows = len(trainer.train_dataset) - 1
-        self.num_steps = math.ceil(self.num_rows / trainer.num_sequences)
+    def __init__(self, trainer: Trainer, num_rows: int, per_step: int, num_places: int, empty_row: int | None = None):
+        self.trainer, self.num_rows, self.per_step = trainer, num_rows, per_step
+        self.num_places, self.empty_row = num_places, empty_row
+        self.num_steps = math.ceil(num_rows / per_step)
 
     def __len__(self) -> int:
-        return self.num_steps * self.trainer.num_places
+        return self.num_steps * self.num_places
 
     def __iter__(self) -> Iterator[int]:
         args, state = self.trainer.args, self.trainer.state
         seed = args.seed if args.data_seed is None else args.data_seed
         generator = torch.Generator().manual_seed(seed + state.global_step // self.num_steps)
         order = torch.randperm(self.num_rows, generator=generator).tolist()
-        for start in range(0, self.num_rows, self.trainer.num_sequences):
-            step = order[start : start + self.trainer.num_sequences]
-            yield from step + [self.num_rows] * (self.trainer.num_places - len(step))
+        for start in range(0, self.num_rows, self.per_step):
+            step = order[start : start + self.per_step]
+            fill = cycle(order if self.empty_row is None else [self.empty_row])
+            yield from step + list(islice(fill, self.num_places - len(step)))
 
 
 def _filled(stream: IterableDataset, num_sequences: int, num_places: int) -> Iterator[dict[str, list[int]]]:
