@@ -129,6 +129,10 @@ def test_an_interrupted_run_continues_to_the_same_weights_with_any_number_of_wor
         pretrain("--output_dir", tmp_path / "cut", *saving)
     pretrain("--output_dir", tmp_path / "cut", *saving, "--dataloader_num_workers", 2)
     assert changed(tmp_path / "whole", tmp_path / "cut") == set()
+    state = json.loads((tmp_path / "cut" / "checkpoint-6" / "trainer_state.json").read_text())
+    (log,) = [log for log in state["log_history"] if "loss" in log]
+    losses = [log[f"loss_{modality}"] for modality in ("text", "interleaved", "speech")]
+    assert min(losses) < log["loss"] < max(losses)
 
 
 @pytest.mark.slow
