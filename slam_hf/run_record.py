@@ -124,6 +124,8 @@ class RunRecord:
             The model that the run started from. `None` for random weights.
         corpora (`list` of [`CorpusRecord`] or `dict`), hardware ([`Hardware`] or `dict`, *optional*):
             The training data and the hardware.
+        earlier_hardware (`list` of [`Hardware`] or `dict`):
+            Other hardware, of earlier parts of an interrupted run.
         recipe (`dict`):
             Values of the scripts' arguments by name, and `batch_size`, the number of rows per optimizer step.
         num_steps, num_tokens (`int`, or `float` for a rounded number, *optional*):
@@ -147,6 +149,7 @@ class RunRecord:
     corpora: list[CorpusRecord | dict] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     hardware: Hardware | dict | None = None
+    earlier_hardware: list[Hardware | dict] = field(default_factory=list)
     num_steps: int | None = None
     num_tokens: int | float | None = None
     padding: int | float | None = None
@@ -163,6 +166,7 @@ class RunRecord:
         self.base_model = _parse(Reference, self.base_model)
         self.corpora = [_parse(CorpusRecord, corpus) for corpus in self.corpora]
         self.hardware = _parse(Hardware, self.hardware)
+        self.earlier_hardware = [_parse(Hardware, earlier) for earlier in self.earlier_hardware]
         self.emissions = _parse(Emissions, self.emissions)
 
     def validate_measurements(self) -> None:

@@ -10,9 +10,11 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
+from slam_hf.hub.training_runs import describe_hardware
 from slam_hf.run_record import (
     CorpusRecord,
     Emissions,
+    Hardware,
     Reference,
     RunRecord,
     read_run_records,
@@ -86,6 +88,19 @@ def test_the_parts_of_an_interrupted_run_add_up(tmp_path):
     save_records(second, trainer, VALIDATION)
     assert second.started_at == first.started_at
     assert 0.6 < read_run_records(tmp_path)[0].seconds < 60
+
+
+def test_the_hardware_of_all_parts_of_a_run_is_recorded(tmp_path):
+    one, two = Hardware("CPU", 1, on_cpu=True), Hardware("CPU", 2, on_cpu=True)
+    saving = {"save_strategy": "steps", "save_steps": 1, "eval_steps": 5}
+    for step, hardware in enumerate((two, one, two, two), start=1):
+        recorder = RunRecorder([RunRecord("pretraining", hardware=hardware)])
+        train(tmp_path, recorder, resume=step > 1, max_steps=step, **saving)
+    (record,) = recorder.records
+    assert (record.hardware, record.earlier_hardware) == (two, [one])
+    assert describe_hardware(record) == "CPU, 2 processes; in another part of the run CPU, 1 process"
+    save_run_records([record], tmp_path)
+    assert read_run_records(tmp_path) == [record]
 
 
 def test_reporters_know_all_parts_of_a_run_by_one_name(tmp_path):

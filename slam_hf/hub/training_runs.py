@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..run_record import CorpusRecord, RunRecord
+from ..run_record import CorpusRecord, Hardware, RunRecord
 from .markdown import Markdown, code, format_duration, format_number, format_value, link
 
 
@@ -50,8 +50,12 @@ def run_rows(record: RunRecord) -> Iterator[tuple[str, str]]:
 
 
 def describe_hardware(record: RunRecord) -> str:
-    """The GPUs or the processor of a run, and how many."""
-    device, count, cpu = record.hardware.device, record.hardware.count, record.hardware.cpu
-    if record.hardware.on_cpu:
+    """The GPUs or the processor of a run, and how many, in all its parts."""
+    return "; in another part of the run ".join(map(_describe_part, [record.hardware, *record.earlier_hardware]))
+
+
+def _describe_part(hardware: Hardware) -> str:
+    device, count, cpu = hardware.device, hardware.count, hardware.cpu
+    if hardware.on_cpu:
         return f"{device}, {count} process" + ("es" if count > 1 else "")
     return f"{count} × {device}" + ("" if cpu is None else f", {cpu}")

@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..loading_utils import naming_damaged_files
 from ..run_record import (
     CorpusRecord,
     Emissions,
+    Hardware,
     Reference,
     RunRecord,
     describe_hardware,
@@ -119,6 +121,9 @@ class RunRecorder(TrainerCallback, ExportableState):
         self.started_at, self.seconds = saved["started_at"], saved["seconds"]
         if self.records and saved["fingerprints"] != self._fingerprints():
             raise ValueError("The training data is not that of the checkpoint: it has changed. Start a new run.")
+        for record in self.records[-1:]:
+            parts = [Hardware(**part) for part in saved.get("hardware", [])]
+            record.earlier_hardware = [part for part in parts if part != record.hardware]
         begun = datetime.fromtimestamp(self.started_at)
         args.run_name = args.run_name or f"{Path(args.output_dir).name}-{begun:%Y-%m-%d-%H-%M-%S}"
         self._part_started = time.monotonic()
@@ -129,6 +134,9 @@ class RunRecorder(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         attributes = {"started_at": self.started_at, "seconds": self.elapsed, "fingerprints": self._fingerprints()}
         attributes["num_processes"] = PartialState().num_processes
+        for record in self.records[-1:]:
+            parts = [*record.earlier_hardware, record.hardware]
+            attributes["hardware"] = [asdict(part) for part in parts if part is not None]
         return {"args": {}, "attributes": attributes}
 
     def _fingerprints(self) -> list[str | None]:
