@@ -249,6 +249,9 @@ def test_stop_and_a_closed_page_free_the_model_for_others(visit, address):
     assert first.evaluate(f"{TAKES}.every((take) => take.dataset.done === 'true')")
     assert len(heard(first, 0)) > 8_000
     press(first, "Continue")
+    first.wait_for_function(f"{TAKES}.length === 0")  # what was made before is not shown while the prompt is read
+    assert first.locator(".status").inner_text() == "Reading the prompt …"
+    assert not first.locator("#player .empty").is_visible()
     first.wait_for_function("document.querySelector('.status').innerText.startsWith('Making')")
     first.close()
     second.get_by_label("number input for Continuations").fill("1")
@@ -288,12 +291,16 @@ def test_two_recordings_are_compared(visit, address, speak):
     ids = torch.cat([ids, torch.tensor([[speak.tokenizer.eos_token_id]])], dim=1)
     assert forwards == pytest.approx(speak.model.log_likelihood(ids).item(), abs=0.006)
     assert page.locator(".strip").count() == 2 and page.locator(".strip i").count() > 40
+    page.get_by_role("button", name="Which is more natural?").click()
+    page.wait_for_function("!document.querySelector('.verdict')")
+    page.locator(".verdict").wait_for()
 
 
 def test_mistakes_are_answered_with_a_sentence(visit, address, tmp_path):
     page = visit(address, reads_console=False)  # the player of recordings complains there about one that is damaged
     press(page, "Continue")
     assert "There is no recording yet: record something, or choose a file." in error_of(page)
+    assert page.locator(".status").inner_text() == "" and page.locator("#player .empty").is_visible()
     (tmp_path / "notes.wav").write_text("This is a text and not a recording.")
     long = np.random.default_rng(0).uniform(-0.1, 0.1, 61 * 8_000)
     soundfile.write(tmp_path / "long.wav", long, 8_000)

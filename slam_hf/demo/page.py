@@ -28,10 +28,12 @@ MAX_WAITING = 20
 
 FAILED = "This did not work"
 
+BEGIN = """() => ({run: String(Date.now()), takes: [], status: "Reading the prompt …"})"""
 STOP = """(value) => {
     const takes = ((value && value.takes) || []).map((take) => ({...take, done: true}));
     return {...value, takes, stopped: true, status: "Stopped."};
 }"""
+"""What the browser shows at once when a visitor begins, or stops."""
 
 
 def make_page(speak: AudioToAudioPipeline, name: str | None = None) -> gr.Blocks:
@@ -121,26 +123,32 @@ def _continue_tab(speak: AudioToAudioPipeline) -> None:
         max_new_tokens: int,
         seed: int | None,
     ) -> Iterator[dict[str, Any]]:
+        takes, run = [], secrets.token_hex(8)
         with _as_sentences():
-            begin, first, takes, run = time.perf_counter(), None, [], secrets.token_hex(8)
+            begin, first = time.perf_counter(), None
             prompt = [{"text": text}] if text else []
-            if recording or not text:
-                prompt.append(read_recording(recording))
             sampling = Sampling(prompt_duration, max_new_tokens, temperature, top_k, repetition_penalty)
-            prompt = prompt[0] if len(prompt) == 1 else [prompt]
-            for takes in continue_prompt(speak, prompt, sampling, seed or 0, count, modality):
-                first = time.perf_counter() - begin if first is None else first
-                made = sum(take.done for take in takes if take.name != "Prompt")
-                status = f"Making continuation {min(made + 1, count)} of {count} …"
-                if made == count:
-                    some = f"{count} continuations" if count > 1 else "1 continuation"
-                    what = "text" if modality == "text" else "sound"
-                    seconds = time.perf_counter() - begin
-                    status = f"{some} in {seconds:.1f}\u00a0s, the first {what} after {first:.1f}\u00a0s."
-                yield {"run": run, "status": status, "takes": [asdict(take) for take in takes]}
+            try:
+                if recording or not text:
+                    prompt.append(read_recording(recording))
+                prompt = prompt[0] if len(prompt) == 1 else [prompt]
+                for takes in continue_prompt(speak, prompt, sampling, seed or 0, count, modality):
+                    first = time.perf_counter() - begin if first is None else first
+                    made = sum(take.done for take in takes if take.name != "Prompt")
+                    status = f"Making continuation {min(made + 1, count)} of {count} …"
+                    if made == count:
+                        some = f"{count} continuations" if count > 1 else "1 continuation"
+                        what = "text" if modality == "text" else "sound"
+                        seconds = time.perf_counter() - begin
+                        status = f"{some} in {seconds:.1f}\u00a0s, the first {what} after {first:.1f}\u00a0s."
+                    yield {"run": run, "status": status, "takes": [asdict(take) for take in takes]}
+            except Exception:
+                yield {"run": run, "status": "", "takes": [asdict(take) | {"done": True} for take in takes]}
+                raise
 
     inputs = [recording, text, modality, duration, count, temperature, top_k, penalty, length, seed]
     hidden = {"api_visibility": "private"}
+    go.click(None, None, player, js=BEGIN, **hidden)
     making = go.click(speak_on, inputs, player, show_progress="minimal", concurrency_id="model", **hidden)
     stop.click(None, player, player, js=STOP, cancels=making, **hidden)
     example.click(lambda: str(EXAMPLE), None, recording, queue=False, **hidden)
@@ -172,8 +180,10 @@ def _compare_tab(speak: AudioToAudioPipeline) -> None:
         read = read_recording(str(EXAMPLE))
         return str(EXAMPLE), (read["sampling_rate"], (read["array"][::-1] * 32767).astype(np.int16))
 
-    go.click(compare, [first, second], verdict, api_visibility="private", concurrency_id="model")
-    example.click(example_pair, None, [first, second], api_visibility="private", queue=False)
+    hidden = {"api_visibility": "private"}
+    go.click(None, None, verdict, js="() => ''", **hidden)
+    go.click(compare, [first, second], verdict, concurrency_id="model", **hidden)
+    example.click(example_pair, None, [first, second], queue=False, **hidden)
 
 
 def _verdict(names: tuple[str, str], scores: list[tuple[float, np.ndarray]]) -> str:
