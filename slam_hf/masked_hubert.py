@@ -27,15 +27,15 @@ _MODEL_TYPES = {
 
 
 def can_mask(config: PreTrainedConfig) -> bool:
-    """Whether [`hubert_states`] knows a model. Clips of any other one must go through it alone."""
+    """Whether [`layer_states`] knows a model. Clips of any other one must go through it alone."""
     return config.model_type in _MODEL_TYPES
 
 
-def hubert_states(
+def layer_states(
     encoder: PreTrainedModel, inputs: torch.FloatTensor, lengths: torch.LongTensor
-) -> tuple[torch.FloatTensor, torch.LongTensor]:
+) -> tuple[list[torch.FloatTensor], torch.LongTensor]:
     r"""
-    Compute the output of the last transformer layer, before any final layer norm.
+    Compute the output of each transformer layer, from the first to the last, before any final layer norm.
 
     Args:
         encoder ([`~transformers.PreTrainedModel`]):
@@ -46,17 +46,9 @@ def hubert_states(
             Samples, or frames, of each clip.
 
     Returns:
-        `tuple`: the states, of shape `(batch_size, num_frames, hidden_size)`, and the frames of each clip, of shape
-        `(batch_size,)`. The states after a clip's frames mean nothing.
+        `tuple`: the states of each layer, of shape `(batch_size, num_frames, hidden_size)`, and the frames of each
+        clip, of shape `(batch_size,)`. The states after a clip's frames mean nothing.
     """
-    states, num_frames = layer_states(encoder, inputs, lengths)
-    return states[-1], num_frames
-
-
-def layer_states(
-    encoder: PreTrainedModel, inputs: torch.FloatTensor, lengths: torch.LongTensor
-) -> tuple[list[torch.FloatTensor], torch.LongTensor]:
-    """As [`hubert_states`], but the output of each transformer layer, from the first to the last."""
     is_waveform = inputs.ndim == 2
     features, num_frames = _convolve(encoder.feature_extractor, inputs, lengths) if is_waveform else (inputs, lengths)
     states = encoder.feature_projection(features)

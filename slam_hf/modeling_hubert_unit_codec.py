@@ -95,7 +95,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
 
     The units of a clip never depend on what else is in the batch. On a CPU each clip goes through the encoder alone
     and without padding, which is also the faster way there. On an accelerator clips share padded batches, and a masked
-    forward keeps the padding out of their states ([`~masked_hubert.hubert_states`]); an encoder that it does not know
+    forward keeps the padding out of their states ([`~masked_hubert.layer_states`]); an encoder that it does not know
     takes them one by one there too. As rounding may differ between batches of different shapes, the length of a clip
     alone decides the shape of its batch.
 

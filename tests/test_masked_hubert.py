@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel
 
-from slam_hf.masked_hubert import convolve_groups, hubert_states
+from slam_hf.masked_hubert import convolve_groups, layer_states
 
 
 TINY = {
@@ -58,7 +58,7 @@ def test_states_in_a_batch_are_those_of_the_clip_alone(variant):
         batch = torch.full((4, 16_000 + padding), 3.0)
         for row, index in zip(batch, order, strict=True):
             row[: LENGTHS[index]] = clips[index]
-        states, num_frames = hubert_states(model, batch, torch.tensor([LENGTHS[index] for index in order]))
+        (*_, states), num_frames = layer_states(model, batch, torch.tensor([LENGTHS[index] for index in order]))
         for row, length, index in zip(states, num_frames, order, strict=True):
             torch.testing.assert_close(row[:length], expected[index], rtol=0, atol=1e-5)
 
@@ -72,7 +72,7 @@ def test_a_clip_does_not_depend_on_its_neighbours_in_a_batch_of_the_same_shape()
         torch.manual_seed(seed)
         batch, lengths = torch.randn(3, 9_000), torch.randint(1_000, 9_000, (3,))
         batch[position, :7_000], lengths[position] = clip, 7_000
-        hidden_states, num_frames = hubert_states(model, batch, lengths)
+        (*_, hidden_states), num_frames = layer_states(model, batch, lengths)
         states.append(hidden_states[position, : num_frames[position]])
     assert all(torch.equal(states[0], other) for other in states[1:])
 
@@ -84,7 +84,7 @@ def test_a_clip_with_an_offset_has_the_states_of_the_clip_alone():
     clip = 0.5 + 0.002 * torch.randn(6_000)
     expected = model(clip[None], output_hidden_states=True).hidden_states[3][0]
     batch = torch.nn.functional.pad(clip, (0, 3_000)).repeat(2, 1)
-    states, num_frames = hubert_states(model, batch, torch.tensor([6_000, 9_000]))
+    (*_, states), num_frames = layer_states(model, batch, torch.tensor([6_000, 9_000]))
     torch.testing.assert_close(states[0, : num_frames[0]], expected, rtol=0, atol=1e-4)
 
 
