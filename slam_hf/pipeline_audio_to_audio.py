@@ -7,9 +7,10 @@ import os
 import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -141,7 +142,8 @@ class AudioToAudioPipeline(Pipeline):
                 Minimum duration of a chunk of audio, in seconds. A chunk also waits for the units after it, on which
                 it depends: see [`StreamingDecoder`]. Longer chunks cost less.
             batch_size (`int`, *optional*, defaults to 1):
-                Recordings to continue together. On a GPU, batches are decoded with a static cache by a compiled model:
+                Recordings to continue together. On a GPU, they are also encoded together, to the units that each has
+                alone, and batches are decoded with a static cache by a compiled model:
                 compiling takes a while in the first batch. `disable_compile=True` switches it off.
             kwargs:
                 Parameters of `generate()`, such as `max_new_tokens`, `do_sample` or `num_return_sequences`.
@@ -183,12 +185,45 @@ class AudioToAudioPipeline(Pipeline):
         if self._stream_by_default if stream is None else stream:
             duration = self._chunk_duration if chunk_duration is None else chunk_duration
             return self._stream(inputs, duration, **kwargs)
+        if not _is_many(inputs):
+            return super().__call__(inputs, **kwargs)
+        recordings = (_Recording(source, index) for index, source in enumerate(inputs))
+        batch_size = kwargs.get("batch_size") or self._batch_size or 1
+        if batch_size > 1 and self.processor.audio_tokenizer.batch_shape(1)[0] > 1:
+            recordings = self._encoded_together(recordings, batch_size, self._preprocess_params | kwargs)
         if isinstance(inputs, list | tuple):
-            recordings = [_Recording(source, index) for index, source in enumerate(inputs)]
-            return super().__call__(recordings, **kwargs) if recordings else []
-        if _is_many(inputs):
-            inputs = (_Recording(source, index) for index, source in enumerate(inputs))
-        return super().__call__(inputs, **kwargs)
+            return super().__call__(list(recordings), **kwargs) if inputs else []
+        return super().__call__(recordings, **kwargs)
+
+    def _encoded_together(
+        self, recordings: Iterable["_Recording"], batch_size: int, params: Mapping[str, Any]
+    ) -> Iterator["_Recording"]:
+        """Recordings with their prompts, whose units a GPU makes in batches. What cannot be read or encoded is left to
+        [`preprocess`], which names it."""
+        options = _given(**{name: params.get(name) for name in ("prompt_duration", "trim_silence")})
+        recordings = iter(recordings)
+        while batch := list(islice(recordings, batch_size)):
+            for row, recording in enumerate(batch):
+                with suppress(OSError, TypeError, ValueError):
+                    prompt = [self._read_part(part, **options) for part in _parts(recording.source)]
+                    batch[row] = replace(recording, prompt=prompt)
+            with suppress(ValueError):
+                prompts = [recording.prompt for recording in batch]
+                prompts = self.processor.encode_audio(prompts, self.processor.audio_tokenizer.sampling_rate)
+                batch = [replace(recording, prompt=prompt) for recording, prompt in zip(batch, prompts, strict=True)]
+            yield from batch
+
+    def _read_part(
+        self, part: Any, prompt_duration: float | None = None, trim_silence: bool = True
+    ) -> np.ndarray | str:
+        """The text of a part of a prompt, or its waveform, as far as it belongs to the prompt."""
+        if _is_text(part):
+            return part["text"]
+        codec = self.processor.audio_tokenizer
+        waveform = load_audio(part, codec.sampling_rate)
+        if prompt_duration is not None and prompt_duration * codec.sampling_rate < len(waveform):
+            return waveform[: round(prompt_duration * codec.sampling_rate)]
+        return _without_silent_end(waveform, codec.config.hop_length) if trim_silence else waveform
 
     def _stream(
         self,
@@ -273,25 +308,18 @@ class AudioToAudioPipeline(Pipeline):
         speaker_id: int | str | list[int | str] | None = None,
         style_id: int | str | list[int | str] | None = None,
     ) -> dict[str, torch.Tensor]:
-        place = ""
+        place, prompt = "", []
         if isinstance(source, _Recording):
-            place, index, source = f"Recording {source.index}: ", source.index, source.source
+            place, index, prompt = f"Recording {source.index}: ", source.index, list(source.prompt)
+            source = source.source
             speaker_id, style_id = (
                 voice[index] if isinstance(voice, list | tuple) else voice for voice in (speaker_id, style_id)
             )
         sampling_rate = self.processor.audio_tokenizer.sampling_rate
-        parts, prompt = source if isinstance(source, list | tuple) else [source], []
+        parts = _parts(source) if not prompt else []
         try:
             for source in parts:
-                if _is_text(source):
-                    prompt.append(source["text"])
-                    continue
-                waveform = load_audio(source, sampling_rate)
-                if prompt_duration is not None and prompt_duration * sampling_rate < len(waveform):
-                    waveform = waveform[: round(prompt_duration * sampling_rate)]
-                elif trim_silence:
-                    waveform = _without_silent_end(waveform, self.processor.audio_tokenizer.config.hop_length)
-                prompt.append(waveform)
+                prompt.append(self._read_part(source, prompt_duration, trim_silence))
             if output_modality is None and prompt and isinstance(prompt[-1], str):
                 output_modality = "speech"
             voices = {}
@@ -444,10 +472,11 @@ class AudioToAudioPipeline(Pipeline):
 
 @dataclass(frozen=True)
 class _Recording:
-    """One of several recordings, and its index."""
+    """One of several recordings, its index, and its prompt if that was read before."""
 
     source: Any
     index: int
+    prompt: Sequence[np.ndarray | torch.LongTensor | str] = ()
 
 
 class _DrawWithSeeds(LogitsProcessor):
@@ -542,6 +571,10 @@ def _end_ids(settings: Mapping[str, Any]) -> set[int]:
     """The tokens that end a sequence, of generation parameters."""
     eos = settings.get("eos_token_id")
     return set(eos if isinstance(eos, list) else [eos])
+
+
+def _parts(source: Any) -> Sequence[Any]:
+    return source if isinstance(source, list | tuple) else [source]
 
 
 def _is_text(part: Any) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -210,22 +211,30 @@ class SpeechLMProcessor(ProcessorMixin):
             raise ValueError("Pass prompts as `audio`, or texts as `text`: one of the two.")
         prompts = audio if text is None else text
         prompts = [[prompts]] if _is_part(prompts) else [[one] if _is_part(one) else one for one in prompts]
-        waveforms = [part for prompt in prompts for part in prompt if not isinstance(part, str)]
+        if not self.tokenizer.has_text and (
+            output_modality == "text" or any(len(p) != 1 or isinstance(p[0], str) for p in prompts)
+        ):
+            raise ValueError(
+                "The model has a vocabulary of units alone: it takes and gives speech, one recording a prompt. Text "
+                "needs a model of text and speech, such as slprl/SIMS-Llama3.2-3B."
+            )
+        parts = self.encode_audio(prompts, sampling_rate)
         if not self.tokenizer.has_text:
-            if output_modality == "text" or any(len(p) != 1 or isinstance(p[0], str) for p in prompts):
-                raise ValueError(
-                    "The model has a vocabulary of units alone: it takes and gives speech, one recording a prompt. "
-                    "Text needs a model of text and speech, such as slprl/SIMS-Llama3.2-3B."
-                )
-            units = self._encode_audio(waveforms, sampling_rate)
+            units = [prompt[0] for prompt in parts]
             return self.tokenizer.encode_units(units, padding=padding, return_tensors=return_tensors)
-        units = iter(self._encode_audio(waveforms, sampling_rate) if waveforms else [])
-        parts = [[part if isinstance(part, str) else next(units) for part in prompt] for prompt in prompts]
         input_ids = [self.tokenizer.encode_prompt(prompt, output_modality) for prompt in parts]
         return self.tokenizer.pad({"input_ids": input_ids}, padding=padding, return_tensors=return_tensors)
 
-    def _encode_audio(self, waveforms: list[np.ndarray], sampling_rate: int | None) -> list[torch.LongTensor]:
-        """The deduplicated units of waveforms."""
+    def encode_audio(
+        self, prompts: Sequence[Sequence[np.ndarray | torch.LongTensor | str]], sampling_rate: int | None
+    ) -> list[list[torch.LongTensor | str]]:
+        """Prompts with the deduplicated units of each waveform in its place. All are encoded together. Texts, and what
+        has been encoded before, stay as they are."""
+        waveforms = [part for prompt in prompts for part in prompt if not _is_encoded(part)]
+        units = iter(self._encode(waveforms, sampling_rate) if waveforms else [])
+        return [[part if _is_encoded(part) else next(units) for part in prompt] for prompt in prompts]
+
+    def _encode(self, waveforms: list[np.ndarray], sampling_rate: int | None) -> list[torch.LongTensor]:
         codec = self.require_codec()
         if sampling_rate is None:
             raise ValueError("Pass `sampling_rate`, that of the waveforms in Hz.")
@@ -304,6 +313,11 @@ class SpeechLMProcessor(ProcessorMixin):
                 f"codec to {codec.sampling_rate} Hz: correct `sampling_rate` in processor_config.json."
             )
         return codec
+
+
+def _is_encoded(part: Any) -> bool:
+    """Whether a part of a prompt is a text or units, and not a waveform."""
+    return isinstance(part, str) or (isinstance(part, torch.Tensor) and not part.is_floating_point())
 
 
 def _is_part(prompt: Any) -> bool:

@@ -82,6 +82,36 @@ def test_batching_does_not_change_greedy_continuations(speak, recordings):
         assert np.array_equal(one["audio"], other["audio"])
 
 
+@pytest.fixture
+def encoded(tiny_codec, monkeypatch) -> list[int]:
+    """As on a GPU, where clips share batches; the clips of each call of `encode`."""
+    calls, encode = [], type(tiny_codec).encode
+    monkeypatch.setattr(type(tiny_codec), "_is_batched", lambda codec, batched: True)
+    monkeypatch.setattr(
+        type(tiny_codec), "encode", lambda codec, clips, *args: calls.append(len(clips)) or encode(codec, clips, *args)
+    )
+    return calls
+
+
+def test_prompts_are_encoded_together_on_a_gpu(speak, recordings, encoded):
+    sources = [
+        {"array": load_audio(recordings[0], 16_000)[:n], "sampling_rate": 16_000} for n in (9_000, 40_000, 700) * 2
+    ]
+    options = {**GREEDY, "max_new_tokens": 4, "prompt_duration": 2.0, "trim_silence": False}
+    alone = [speak(source, **options) for source in sources]
+    assert encoded == [1] * 6
+    for many in (sources, iter(sources)):
+        encoded.clear()
+        together = list(speak(many, batch_size=4, **options))
+        assert encoded == [4, 2]
+        for one, other in zip(alone, together, strict=True):
+            assert all(np.array_equal(one[name], other[name]) for name in one)
+    with pytest.raises(ValueError, match="^Recording 2: <dict>: .*99 samples"):
+        speak([*sources[:2], {"array": np.zeros(99, np.float32), "sampling_rate": 16_000}], batch_size=3, **options)
+    with pytest.raises(FileNotFoundError, match=r"^Recording 1: .*missing\.wav"):
+        speak([sources[0], "missing.wav"], batch_size=2, **options)
+
+
 def test_a_batch_is_vocoded_at_once(speak, tiny_codec, recordings, monkeypatch):
     shapes = []
     decode = tiny_codec.decode.__func__
@@ -678,8 +708,12 @@ def test_speech_alone_is_continued_without_a_modality_token(speak_and_write, rec
     assert len(result["units"]) == 12
 
 
-@pytest.mark.parametrize("output", [None, "speech", "text"])
-def test_a_batch_of_prompts_of_both_modalities_gives_what_each_gives_alone(speak_and_write, recordings, output):
+@pytest.mark.parametrize("output", [None, "speech", "text", "speech on a GPU"])
+def test_a_batch_of_prompts_of_both_modalities_gives_what_each_gives_alone(
+    speak_and_write, recordings, output, request
+):
+    if output == "speech on a GPU":
+        output, _ = "speech", request.getfixturevalue("encoded")
     prompts = [
         {"text": "i!"},
         recordings[0],
