@@ -62,6 +62,20 @@ def test_the_best_size_is_that_of_the_closed_form_and_of_the_lowest_loss(flops):
     assert (others > LAW.loss(parameters, tokens)).all()
 
 
+def test_one_corpus_is_best_used_by_a_larger_model_on_fewer_tokens():
+    flops, tokens_per_pass = 1e15, 2e6
+    parameters, tokens = LAW.optimum_of_corpus(flops, tokens_per_pass)
+    assert 6 * parameters * tokens == pytest.approx(flops)
+    assert parameters > 1.1 * LAW.optimum(flops)[0]
+
+    def loss(size: float) -> float:
+        return float(LAW.loss(size, effective_tokens(flops / 6 / size, tokens_per_pass)))
+
+    assert loss(parameters) < min(loss(0.95 * parameters), loss(1.05 * parameters))
+    # A corpus that is large enough is not repeated.
+    assert LAW.optimum_of_corpus(flops, 1e12) == pytest.approx(LAW.optimum(flops), rel=1e-4)
+
+
 def test_tokens_of_further_passes_are_worth_less():
     tokens = effective_tokens([50, 100, 200, 400, 1e9], 100)
     expected = [50, 100, 100 + 2500 * (1 - np.exp(-1 / 25)), 100 + 2500 * (1 - np.exp(-3 / 25)), 2600]
@@ -168,6 +182,10 @@ def test_the_report_says_how_large_the_next_model_should_be(trainings, tmp_path,
     assert [following["parameters"], following["tokens"]] == pytest.approx(LAW.optimum(following["flops"]), rel=1e-2)
     assert following["extrapolation"]["flops"] == pytest.approx(10)
     assert following["passes"] == pytest.approx(following["tokens"] / TOKENS_PER_PASS)
+    corpus = report["next_with_this_corpus"]
+    best = LAW.optimum_of_corpus(following["flops"], TOKENS_PER_PASS)
+    assert [corpus["parameters"], corpus["tokens"]] == pytest.approx(best, rel=1e-2)
+    assert corpus["loss"] > following["loss"]
     assert report["cuervo_and_marxer"]["a"] == pytest.approx(0.24 / 0.49)
     printed = capsys.readouterr().out
     assert "| 467,072 | 64,256 | 8,007 | 7.85 | 2.2e+10 |" in printed

@@ -164,14 +164,19 @@ def predicted(law: ScalingLaw, run: Run) -> float:
     return float(law.loss(run.parameters, effective_tokens(run.tokens, run.tokens_per_pass)))
 
 
-def recommend(scaling: Scaling, flops: float) -> dict[str, Any]:
-    """The best use of a training compute, with intervals of the resampled laws, and how far it is from the runs."""
+def recommend(scaling: Scaling, flops: float, one_corpus: bool = False) -> dict[str, Any]:
+    """The best use of a training compute with new tokens, or with those of the runs' corpus alone: with intervals of
+    the resampled laws, and how far it is from the runs."""
+    runs, tokens_per_pass = scaling.runs, scaling.runs[0].tokens_per_pass
 
     def best(law: ScalingLaw) -> tuple[float, float, float]:
+        if one_corpus:
+            parameters, tokens = law.optimum_of_corpus(flops, tokens_per_pass)
+            return parameters, tokens, float(law.loss(parameters, effective_tokens(tokens, tokens_per_pass)))
         parameters, tokens = law.optimum(flops)
         return parameters, tokens, float(law.loss(parameters, tokens))
 
-    runs, (parameters, tokens, loss) = scaling.runs, best(scaling.law)
+    parameters, tokens, loss = best(scaling.law)
     intervals = [interval(values) for values in zip(*map(best, scaling.laws), strict=True)]
     return {
         "flops": flops,
@@ -179,7 +184,7 @@ def recommend(scaling: Scaling, flops: float) -> dict[str, Any]:
         "tokens": tokens,
         "loss": loss,
         "intervals": dict(zip(("parameters", "tokens", "loss"), intervals, strict=True)),
-        "passes": tokens / runs[0].tokens_per_pass,
+        "passes": tokens / tokens_per_pass,
         "extrapolation": {
             "flops": flops / max(run.flops for run in runs),
             "parameters": parameters / max(run.parameters for run in runs),
@@ -190,7 +195,7 @@ def recommend(scaling: Scaling, flops: float) -> dict[str, Any]:
 
 def save_scaling(output_dir: Path, scaling: Scaling, next_flops: float) -> None:
     """Write `scale.md`, `scale.json` and `scale.png`."""
-    recommended = recommend(scaling, next_flops)
+    recommended, repeated = recommend(scaling, next_flops), recommend(scaling, next_flops, one_corpus=True)
     laws = list(map(constants, scaling.laws))
     content = {
         "runs": [
@@ -202,13 +207,19 @@ def save_scaling(output_dir: Path, scaling: Scaling, next_flops: float) -> None:
         "cuervo_and_marxer": constants(CUERVO_AND_MARXER),
         "held_out": scaling.held_out and dict(zip(("loss", "predicted_loss"), scaling.held_out, strict=True)),
         "next": recommended,
+        "next_with_this_corpus": repeated,
     }
     (output_dir / "scale.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    (output_dir / "scale.md").write_text(_markdown(scaling, content["intervals"], recommended), "utf-8")
+    (output_dir / "scale.md").write_text(_markdown(scaling, content["intervals"], recommended, repeated), "utf-8")
     _picture(scaling, recommended).savefig(output_dir / "scale.png", dpi=120)
 
 
-def _markdown(scaling: Scaling, intervals: dict[str, tuple[float, float]], recommended: dict[str, Any]) -> str:
+def _markdown(
+    scaling: Scaling,
+    intervals: dict[str, tuple[float, float]],
+    recommended: dict[str, Any],
+    repeated: dict[str, Any],
+) -> str:
     lines = ["| parameters | of them embedding | tokens | passes | FLOPs | loss | law | error |", "|---|" + "---|" * 7]
     errors = []
     for run in scaling.runs:
@@ -241,6 +252,8 @@ def _markdown(scaling: Scaling, intervals: dict[str, tuple[float, float]], recom
         f"{np.abs(errors).max():.1f} %. {_about_held_out(scaling)}{_about_floor(len(scaling.runs), *intervals['E'])}",
         "",
         _sentence(scaling.runs, recommended),
+        "",
+        _about_corpus(repeated),
     ]
     return "\n".join(lines) + "\n"
 
@@ -276,6 +289,15 @@ def _sentence(runs: Sequence[Run], recommended: dict[str, Any]) -> str:
         text += " No run has a size like this: make some with other widths before you trust it."
     text += f" The tokens are {recommended['passes']:.1f} passes over this corpus"
     return f"{text}, too many for it: collect more speech." if recommended["passes"] > MANY_PASSES else f"{text}."
+
+
+def _about_corpus(repeated: dict[str, Any]) -> str:
+    (small, large), _, (good, bad) = repeated["intervals"].values()
+    return (
+        f"With this corpus alone, whose further passes are worth less: {_short(repeated['parameters'])} parameters "
+        f"({_short(small)} to {_short(large)}), {_short(repeated['tokens'])} tokens in {repeated['passes']:.1f} "
+        f"passes, a loss of {repeated['loss']:.2f} ({good:.2f} to {bad:.2f})."
+    )
 
 
 def _short(number: float) -> str:

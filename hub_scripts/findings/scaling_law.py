@@ -62,6 +62,20 @@ class ScalingLaw:
         parameters = ratio * (flops / flops_per_token(1)) ** self.size_exponent
         return parameters, flops / flops_per_token(1) / parameters
 
+    def optimum_of_corpus(self, flops: float, tokens_per_pass: float) -> tuple[float, float]:
+        """The same if all tokens come from one corpus, whose further passes are worth less: more parameters then."""
+        from scipy.optimize import minimize_scalar
+
+        products = flops / flops_per_token(1)
+
+        def loss(log_parameters: float) -> float:
+            parameters = math.exp(log_parameters)
+            return float(self.loss(parameters, effective_tokens(products / parameters, tokens_per_pass)))
+
+        bounds = math.log(self.optimum(flops)[0]), math.log(products)
+        found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+        return math.exp(found.x), products / math.exp(found.x)
+
 
 CUERVO_AND_MARXER = ScalingLaw(E=1.73, A=13.9, alpha=0.25, B=39.8, beta=0.24)
 """Of speech language models of 20 M to 823 M parameters (arXiv 2404.00685, table 5)."""
