@@ -77,8 +77,10 @@ def parse_arguments(
     # The parser takes `--config` out of the command line before the other arguments.
     parser.add_argument("--config", default=argparse.SUPPRESS, help="A recipe: a YAML file with these arguments.")
     if libraries:
-        # Where trackio is installed, runs report to it. What a recipe or the command line names must be installed.
-        parser.set_defaults(project="slam-hf", report_to="trackio" if is_trackio_available() else "none")
+        # Where trackio is installed, runs report to it, on this machine: without the last default, transformers makes
+        # a public Space of the logs of a model that is pushed. What a user names must be installed.
+        reporter = "trackio" if is_trackio_available() else "none"
+        parser.set_defaults(project="slam-hf", report_to=reporter, trackio_static_space_id=False)
         parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
     check_options(parser, args, launches=True)
     return parser.parse_args_and_config(args)

@@ -59,7 +59,7 @@ def test_runs_report_to_trackio_where_it_is_installed(tmp_path, monkeypatch, is_
 
     def report_to(*args: str) -> list[str]:
         (arguments,) = parse_arguments("A script.", (), (TrainingArguments,), ["--config", str(recipe), *args])
-        assert arguments.project == "slam-hf"
+        assert (arguments.project, arguments.trackio_static_space_id) == ("slam-hf", False)
         return arguments.report_to
 
     recipe.write_text("seed: 1")
