@@ -10,9 +10,11 @@ The second command trains on several GPUs. Arguments replace those of the recipe
 """
 
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
-from transformers import pipeline
+from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel, pipeline
 from trl import DPOConfig, DPOTrainer, get_peft_config
 
 from slam_hf.command_line import parse_arguments, run
@@ -27,7 +29,7 @@ from slam_hf.training.final_steps import save_final_model, trained_model
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.plan import batch_size
 from slam_hf.training.preferences import AlignArguments, load_model, load_pairs, load_processor
-from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
+from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar, uses_fsdp
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
 
@@ -39,6 +41,14 @@ class PairTrainer(DPOTrainer):
         num_pairs = batch_size(self.args)
         return StepSampler(self, len(self.train_dataset), num_pairs, num_pairs)
 
+    def compute_loss(self, model: PreTrainedModel, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        # TRL multiplies with the weights of the head itself. From FSDP's shards, it gathers them in a way that does
+        # not add up their gradients over the processes. Gathered by FSDP, they have the right gradients.
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        if isinstance(head, FSDPModule):
+            head.unshard()
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
 
 def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArguments) -> Publisher:
     training_args.include_num_input_tokens_seen = "non_padding"
@@ -49,8 +59,10 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     with training_args.main_process_first(desc="preparing pairs"):
         train, test = load_pairs(args, processor.tokenizer.num_units)
 
-    # Else the model itself is the reference, before it is trained or without its adapters.
-    needs_reference = not (training_args.precompute_ref_log_probs or model_args.use_peft)
+    # Else the model itself is the reference, before it is trained or without its adapters. With FSDP, TRL takes a
+    # second one for what it computes before the training, when the model is not sharded yet.
+    is_own_reference = training_args.precompute_ref_log_probs and not uses_fsdp(training_args)
+    needs_reference = not (is_own_reference or model_args.use_peft)
     recipe = {"beta": training_args.beta, "max_auto_bleu": args.max_auto_bleu}
     recorder = RunRecorder.begin("preference alignment", training_args, model_args, [(corpus, train)], recipe)
     trainer = PairTrainer(

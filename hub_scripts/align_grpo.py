@@ -28,7 +28,7 @@ from slam_hf.training.data import check_codecs
 from slam_hf.training.final_steps import save_final_model, trained_model
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import load_model, load_processor, load_rows
-from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
+from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar, uses_fsdp
 from slam_hf.training.rewards import OnlineAlignArguments, SpokenReward, make_prompts
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
@@ -84,6 +84,11 @@ def align(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: Mod
 
 def main(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: ModelArguments) -> None:
     prepare_process(training_args)
+    if uses_fsdp(training_args):
+        raise ValueError(
+            "Online alignment is not possible with FSDP, where TRL does not add up the gradients of the head over the "
+            "processes: use `hub_scripts/accelerate_configs/ddp.yaml`."
+        )
     with claim_output_dir(args, training_args, model_args):
         publisher = align(args, training_args, model_args)
     publisher.publish(Path(training_args.output_dir), training_args, "End of training")

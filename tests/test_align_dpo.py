@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import align_dpo
@@ -8,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
+from test_pretrain import SHARDED
 from training_utils import tiny_speech_lm
 from transformers import AutoProcessor, EncodecFeatureExtractor
 from trl import DPOConfig, DPOTrainer
@@ -63,12 +66,12 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def align(checkpoint, tmp_path_factory):
-    """Calls the script in this process, on separable pairs."""
+    """Calls the script in this process, on separable pairs. `command` makes its arguments."""
     folder = tmp_path_factory.mktemp("pairs")
     separable_pairs(128, seed=0).to_parquet(folder / "train.parquet")
     separable_pairs(32, seed=1).to_parquet(folder / "test.parquet")
 
-    def run(output_dir: Path, **arguments):
+    def command(output_dir: Path, **arguments) -> list[str]:
         arguments = {
             "model_name_or_path": checkpoint,
             "dataset_name": folder,
@@ -82,11 +85,15 @@ def align(checkpoint, tmp_path_factory):
             **SETTINGS,
             **arguments,
         }
-        command = [text for name, value in arguments.items() for text in (f"--{name}", *str(value).split())]
+        return [text for name, value in arguments.items() for text in (f"--{name}", *str(value).split())]
+
+    def run(output_dir: Path, **arguments):
+        args = command(output_dir, **arguments)
         libraries = (align_dpo.DPOConfig, align_dpo.ModelArguments)
-        align_dpo.main(*parse_arguments(align_dpo.__doc__, (align_dpo.AlignArguments,), libraries, command))
+        align_dpo.main(*parse_arguments(align_dpo.__doc__, (align_dpo.AlignArguments,), libraries, args))
         return load_file(output_dir / "model.safetensors")
 
+    run.command = command
     return run
 
 
@@ -188,3 +195,23 @@ def test_the_aligned_model_continues_a_recording_for_its_card(align, checkpoint,
     samples = read_samples(tmp_path / "aligned")
     assert [sample.continuation for sample in samples] == ["1-seed-3.flac", "1-seed-4.flac"]
     assert "samples/1-seed-3.flac" in (tmp_path / "aligned" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"precompute_ref_log_probs": False}, {"use_peft": True, "lora_target_modules": "q_proj v_proj", "lora_r": 4}],
+    ids=["reference before training", "reference beside it", "LoRA"],
+)
+def test_two_processes_with_fsdp_align_as_one(align, tmp_path, arguments):
+    one = align(tmp_path / "one", max_steps=4, **arguments)
+    (tmp_path / "program.py").write_text(SHARDED)
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
+    command += ["--config_file", str(ROOT / "hub_scripts" / "accelerate_configs" / "fsdp.yaml")]
+    command += ["--main_process_port", "0", str(tmp_path / "program.py"), align_dpo.__file__]
+    half = {"max_steps": 4, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2}
+    subprocess.run([*command, *align.command(tmp_path / "two", **half, **arguments)], check=True, timeout=280)
+    two = load_file(tmp_path / "two" / "model.safetensors")
+    assert two.keys() == one.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=0)

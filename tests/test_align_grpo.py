@@ -151,3 +151,9 @@ def test_a_model_without_a_codec_cannot_speak(align, workplace, tmp_path):
     tiny_speech_lm().save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="model' names no codec, which makes speech of its units"):
         align(tmp_path / "out", model_name_or_path=tmp_path / "model")
+
+
+def test_fsdp_is_refused(align, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="Online alignment is not possible with FSDP"):
+        align(tmp_path / "out")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
@@ -24,6 +24,7 @@ from .batches import divide_batch
 from .checkpoints import wants_latest
 from .plan import batch_size
 from .preferences import AlignArguments, AlignmentData
+from .process_setup import uses_fsdp
 
 
 SETTINGS_NAME = "training_settings.json"
@@ -117,7 +118,7 @@ def _check_machines(training_args: TrainingArguments) -> None:
     is_shared = all(gather_object([(folder / mark).exists()]))
     if is_main:
         (folder / mark).unlink()
-    if not is_shared and (parse_flag_from_env("ACCELERATE_USE_FSDP") or training_args.fsdp):
+    if not is_shared and uses_fsdp(training_args):
         raise ValueError(f"FSDP needs an `output_dir` that all machines share, and some do not see '{folder}'.")
     if not is_shared and not training_args.save_on_each_node:
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate.utils import parse_flag_from_env
 from tqdm.auto import tqdm
 from transformers import (
     ProgressCallback,
@@ -40,6 +41,11 @@ def prepare_process(args: TrainingArguments) -> None:
     # transformers gives `ddp_timeout` to processes on GPUs only, and torch before 2.14 cannot change it later.
     if args.device.type == "cpu" and torch.distributed.is_initialized() and hasattr(torch.distributed, "set_timeout"):
         torch.distributed.set_timeout(args.ddp_timeout_delta)
+
+
+def uses_fsdp(args: TrainingArguments) -> bool:
+    """Whether the arguments, or the configuration of `accelerate launch`, ask for FSDP."""
+    return bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def show_one_bar(trainer: Trainer) -> None:
