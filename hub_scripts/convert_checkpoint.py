@@ -13,9 +13,9 @@ With `--to_text_lm`, it writes the plain causal LM (`Qwen2ForCausalLM`, ...) wit
 this package, and engines such as vLLM serve them.
 
 Supported models are those in the format of `slprl/slam` and `slprl/SIMS-7B`, including incomplete ones of this
-package; those of TWIST (OPT and Llama checkpoints with an `offset` in `config.json`; unpack the zip first);
-`tiagoCuervo/gslm-scaling-*` (`"model_type": "slm"`); and those of SpiritLM (a Llama whose tokenizer holds `[Hu0]`,
-...). No pickle is executed.
+package and checkpoints in shards, as FSDP writes them; those of TWIST (OPT and Llama checkpoints with an `offset` in
+`config.json`; unpack the zip first); `tiagoCuervo/gslm-scaling-*` (`"model_type": "slm"`); and those of SpiritLM (a
+Llama whose tokenizer holds `[Hu0]`, ...). No pickle is executed.
 """
 
 import os
