@@ -1,6 +1,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -248,7 +249,12 @@ def test_a_law_of_few_runs_is_not_checked_on_the_last_one(monkeypatch):
     scaling = scale.analyse(few)
     assert scaling.held_out is None and scale._about_held_out(scaling) == ""
     assert scaling.law.alpha == pytest.approx(LAW.alpha, rel=1e-3)
-    assert scale.analyse([*few, scale.Run(9000, 100, 800, 10_000, 5.0)]).held_out[0] == 5.0
+    last = scale.Run(9000, 100, 800, 10_000, float(LAW.loss(9000, 800)))
+    assert scale._about_held_out(scale.analyse([*few, last])).endswith(f"of the last one, which has {last.loss:.3f}. ")
+    better = replace(last, loss=last.loss / 1.05)
+    assert scale._about_held_out(scale.analyse([*few, better])).endswith(
+        f"which has {better.loss:.3f}: with an error of +5.0 %, it cannot be trusted beyond the runs. "
+    )
 
 
 def test_the_scaling_law_is_reproduced_alone(tmp_path, monkeypatch, capsys):

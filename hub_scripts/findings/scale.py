@@ -41,6 +41,9 @@ NUM_RESAMPLES = 500
 MANY_PASSES = 4
 """Passes over a corpus that are worth almost as much as new data (arXiv 2305.16264)."""
 
+MAX_HELD_OUT_ERROR = 0.03
+"""Error of the predicted loss of the largest run above which a law is not trusted."""
+
 PINNED = 1.5
 """The loss of an ideal model is known if the ends of its interval differ by less than this factor."""
 
@@ -262,7 +265,11 @@ def _about_held_out(scaling: Scaling) -> str:
     if scaling.held_out is None:
         return ""
     loss, predicted_loss = scaling.held_out
-    return f"The law of the other runs says {predicted_loss:.3f} of the last one, which has {loss:.3f}. "
+    error = predicted_loss / loss - 1
+    text = f"The law of the other runs says {predicted_loss:.3f} of the last one, which has {loss:.3f}"
+    if abs(error) > MAX_HELD_OUT_ERROR:
+        return f"{text}: with an error of {100 * error:+.1f} %, it cannot be trusted beyond the runs. "
+    return f"{text}. "
 
 
 def _about_floor(number: int, low: float, high: float) -> str:
