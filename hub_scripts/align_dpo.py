@@ -24,7 +24,7 @@ from slam_hf.hub.samples import save_samples
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.batches import StepSampler
 from slam_hf.training.checkpoints import train_or_resume
-from slam_hf.training.data import check_codecs
+from slam_hf.training.data import check_codecs, check_same_rows
 from slam_hf.training.final_steps import save_final_model, trained_model
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.plan import batch_size
@@ -59,6 +59,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
     with training_args.main_process_first(desc="preparing pairs"):
         train, test = load_pairs(args, processor.tokenizer.num_units)
 
+    check_same_rows(train)
     # Else the model itself is the reference, before it is trained or without its adapters. With FSDP, TRL takes a
     # second one for what it computes before the training, when the model is not sharded yet.
     is_own_reference = training_args.precompute_ref_log_probs and not uses_fsdp(training_args)

@@ -26,7 +26,14 @@ from slam_hf.training.budget import set_budget
 from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.continuation_samples import ContinuationSamples, check_samples, choose_prompt
 from slam_hf.training.corpus_losses import CorpusLossTrainer, name_losses, number_corpora
-from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
+from slam_hf.training.data import (
+    check_codecs,
+    check_same_rows,
+    load_corpora,
+    make_interleaving,
+    mix_corpora,
+    pack_corpus,
+)
 from slam_hf.training.energy import EnergyCallback
 from slam_hf.training.final_steps import check_final_steps, describe_continuation, save_final_model, trained_model
 from slam_hf.training.initialization import initial_model, make_processor
@@ -73,6 +80,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
         if len(held_out) == 1:
             (held_out,), losses = held_out.values(), {"validation loss (nats per unit)": "eval_loss"}
 
+    check_same_rows(sequences)
     names = ["batch_size", "context_length", "packing", "cut_documents", "rope_theta", "max_train_hours"]
     if interleaving is not None:
         names += ["interleaving", "interleaving_span", "interleaving_share"]

@@ -12,8 +12,16 @@ from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, SpeechTextTokenizer
 from slam_hf.encoding.codec_identity import describe_codec
 from slam_hf.processing_speech_lm import load_codec
 from slam_hf.quickstart import QUICKSTART_CORPUS, resolve_path
+from slam_hf.training import data
 from slam_hf.training.arguments import CorpusConfig, PretrainArguments
-from slam_hf.training.data import check_codecs, load_corpora, make_interleaving, mix_corpora, pack_corpus
+from slam_hf.training.data import (
+    check_codecs,
+    check_same_rows,
+    load_corpora,
+    make_interleaving,
+    mix_corpora,
+    pack_corpus,
+)
 from slam_hf.training.documents import Interleaving
 
 
@@ -324,3 +332,21 @@ def test_a_codec_that_cannot_be_loaded_is_reported(carded_corpus, tmp_path, caps
     reference = {"name_or_path": str(tmp_path / "gone"), "revision": None}
     check_codecs([carded_corpus("a", codec_sha256="f" * 64)], processor(reference=reference))
     assert "The corpora are not compared with it" in capsys.readouterr().out
+
+
+def test_machines_with_other_copies_of_a_corpus_are_refused(monkeypatch):
+    rows = Dataset.from_dict({"input_ids": [[n] for n in range(250)]}).with_format("numpy")
+    others = {"as it is": rows, "shorter": rows.select(range(249)), "changed": rows.select([1, *range(1, 250)])}
+    check_same_rows(rows)
+    for kind, other in others.items():
+        own = []
+        with monkeypatch.context() as patch:
+            patch.setattr(data, "gather_object", lambda digest, own=own: own.append(digest[0]) or digest)
+            check_same_rows(other)
+            patch.setattr(data, "gather_object", lambda digest, own=own: [*digest, *own])
+            if kind == "as it is":
+                check_same_rows(rows)
+            else:
+                with pytest.raises(ValueError, match="The machines have different data"):
+                    check_same_rows(rows)
+    check_same_rows(IterableDataset.from_generator(lambda: iter([])))

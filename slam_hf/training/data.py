@@ -1,5 +1,6 @@
 """The data of a run: compares the codecs of corpora, holds documents out, and packs and mixes the rest."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
@@ -7,6 +8,7 @@ from itertools import count
 import numpy as np
 import pyarrow.compute as pc
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import (
     Dataset,
     IterableDataset,
@@ -18,6 +20,7 @@ from datasets import (
 
 from ..corpora.dataset_card import read_card
 from ..encoding.codec_identity import describe_codec
+from ..fingerprints import hash_rows
 from ..processing_speech_lm import SpeechLMProcessor
 from ..tokenization_hubert_unit import UnitTokenizer
 from .arguments import CorpusConfig, PretrainArguments
@@ -27,6 +30,9 @@ from .packing import AnyDataset, pack_documents, separate_documents
 
 MAX_HELD_OUT = 100
 """Maximum number of rows that are held out by default."""
+
+SAMPLED_ROWS = 100
+"""Rows that processes compare with each other."""
 
 SHUFFLE_BUFFER = 1000
 """Packed sequences of a stream that are shuffled together."""
@@ -191,6 +197,18 @@ def _mean_length(sequences: Dataset | IterableDataset) -> float:
     if isinstance(sequences, IterableDataset):
         return np.mean([len(row["input_ids"]) for row in sequences.take(SHUFFLE_BUFFER)])
     return np.mean(pc.list_value_length(sequences.with_format("arrow")[:]["input_ids"]))
+
+
+def check_same_rows(rows: AnyDataset) -> None:
+    """Check that all processes have as many rows, and the same ones in a sample: machines may have different copies of
+    the corpora. A stream is not checked. A `ValueError` says that they differ."""
+    if isinstance(rows, Dataset):
+        sample = rows.with_format(None)[:: math.ceil(len(rows) / SAMPLED_ROWS) or 1]
+        if len(set(gather_object([hash_rows([len(rows), sample])]))) > 1:
+            raise ValueError(
+                "The machines have different data: give each the same files of the corpora, and the same versions of "
+                "this package and of datasets."
+            )
 
 
 def _rows(stream: IterableDataset) -> Iterator[dict[str, list[int]]]:
