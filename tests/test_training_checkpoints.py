@@ -7,10 +7,12 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_sharded_checkpoints import Malicious, save_shards
 from training_utils import make_trainer, tiny_speech_lm
 from transformers import TrainerCallback, TrainingArguments
 
+from slam_hf import SpeechLMForCausalLM
 from slam_hf.training import checkpoints
 from slam_hf.training.checkpoints import (
     CHECKSUMS_NAME,
@@ -155,6 +157,23 @@ def test_a_machine_that_keeps_its_own_checkpoints_has_the_states_of_its_processe
     args.resume_from_checkpoint = str(checkpoint)
     with pytest.raises(ValueError, match="rng_state_1.pth' is missing on .* in the same order"):
         checkpoint_to_resume(args)
+
+
+def test_another_machine_keeps_the_weights_too(tmp_path, monkeypatch):
+    args = TrainingArguments(output_dir=str(tmp_path), save_on_each_node=True)
+    model = tiny_speech_lm(tie_word_embeddings=True)
+    checkpoints.save_on_other_machine(model, args, tmp_path)
+    assert list(tmp_path.iterdir()) == []  # the first machine, where the Trainer saves them
+    monkeypatch.setattr(TrainingArguments, "process_index", 2)
+    checkpoints.save_on_other_machine(model, args, tmp_path)
+    loaded = SpeechLMForCausalLM.from_pretrained(tmp_path)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+    model.save_pretrained(tmp_path / "by transformers")
+    assert (
+        load_file(tmp_path / "model.safetensors").keys()
+        == load_file(tmp_path / "by transformers" / "model.safetensors").keys()
+    )
 
 
 def test_a_renamed_checkpoint_is_passed_over(two_checkpoints, capsys):

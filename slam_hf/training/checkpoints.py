@@ -10,10 +10,13 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from safetensors.torch import save_file
+from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..atomic_write import atomic_write
 from ..evaluation.units import hash_files
@@ -35,13 +38,26 @@ class CutShortError(ValueError):
 class ChecksumCallback(TrainerCallback):
     """Adds the SHA-256 of its files to each checkpoint, after all processes have written them."""
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs
+    ) -> None:
         PartialState().wait_for_everyone()
         if args.should_save:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            save_on_other_machine(model, args, folder)
             names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
             checksums = hash_files({name: folder / name for name in names})
             atomic_write(folder / CHECKSUMS_NAME, json.dumps(checksums, indent=2).encode())
+
+
+def save_on_other_machine(model: nn.Module, args: TrainingArguments, folder: Path) -> None:
+    """Save the model on the machines other than the first one, if each keeps its own files (`save_on_each_node`).
+    transformers saves it on the first one alone."""
+    if args.should_save and args.process_index > 0 and isinstance(model, PreTrainedModel):
+        tied = model.all_tied_weights_keys
+        weights = {name: weight for name, weight in model.state_dict().items() if name not in tied}
+        save_file(weights, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+        model.config.save_pretrained(folder)
 
 
 class StopCallback(TrainerCallback):

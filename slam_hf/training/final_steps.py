@@ -23,6 +23,7 @@ from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PAPER_SAMPLING
 from ..processing_speech_lm import SpeechLMProcessor
 from .arguments import PretrainArguments
+from .checkpoints import save_on_other_machine
 
 
 PROMPT_UNITS = 60
@@ -57,6 +58,7 @@ def save_final_model(trainer: Trainer) -> None:
         trainer.model._keys_to_ignore_on_save.update(trainer.model.all_tied_weights_keys)
         type(trainer.model)._auto_class = None  # FSDP has changed the class, and its code would be saved
     trainer.save_model()
+    save_on_other_machine(trainer.model, trainer.args, Path(trainer.args.output_dir))
     if trainer.is_fsdp_enabled and trainer.is_world_process_zero():
         export_remote_code(trainer.args.output_dir)
 
