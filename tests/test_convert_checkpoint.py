@@ -13,7 +13,8 @@ from test_sharded_checkpoints import save_shards
 from training_utils import tiny_speech_lm
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, OPTConfig, OPTForCausalLM
 
-from slam_hf import HubertUnitCodec, SpeechTextTokenizer
+from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMProcessor, SpeechTextTokenizer
+from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
 from slam_hf.hub.repository_files import publishable_files
 from slam_hf.sharded_checkpoints import MODEL_SHARDS
 
@@ -64,6 +65,12 @@ def test_a_sharded_checkpoint_becomes_complete(convert, tmp_path):
     model = tiny_speech_lm()
     save_shards(tmp_path / "checkpoint-2" / MODEL_SHARDS, "model", model.state_dict())
     model.config.save_pretrained(tmp_path / "checkpoint-2")
+    SpeechLMProcessor(make_feature_extractor(16_000), HubertUnitTokenizer(50)).save_pretrained(
+        tmp_path / "checkpoint-2"
+    )
+    model.generation_config.save_pretrained(tmp_path / "checkpoint-2")
+    with pytest.raises(ValueError, match="in shards: `slam-hf convert --source .*/checkpoint-2` makes a whole one"):
+        publishable_files(tmp_path / "checkpoint-2")
     folder = convert(source=tmp_path / "checkpoint-2")
     for name, weight in AutoModelForCausalLM.from_pretrained(folder).state_dict().items():
         assert torch.equal(weight, model.state_dict()[name])

@@ -15,6 +15,7 @@ from huggingface_hub import DatasetCard, metadata_load
 
 from ..checkpoint_files import WEIGHTS_INDEX, check_content, require_files, weight_names
 from ..loading_utils import read_json
+from ..sharded_checkpoints import is_sharded
 
 
 CODEC_FILES = ("config.json",)
@@ -50,7 +51,7 @@ def publishable_files(folder: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: files are missing; the message names them.
-        ValueError: the folder holds another type of model.
+        ValueError: the folder holds another type of model, or a model in shards.
     """
     require_files(folder, ["config.json"], "Name the folder of a model or of a codec.")
     model_type = read_json(folder / "config.json").get("model_type")
@@ -60,6 +61,11 @@ def publishable_files(folder: Path) -> list[Path]:
             f"'{folder}' holds a model of type {model_type!r} (in config.json), neither a SpeechLM nor a unit codec."
         )
     require_files(folder, required, "`slam-hf convert` completes such a folder.")
+    if is_sharded(folder):
+        raise ValueError(
+            f"'{folder}' holds its model in shards: `slam-hf convert --source {folder}` makes a whole one, with "
+            "`--output_dir` for its folder."
+        )
     weights = weight_names(folder)
     require_files(folder, weights, "`save_pretrained` of the model writes safetensors.")
     optional = [name for name in (*OPTIONAL_FILES, CODEBOOK, WEIGHTS_INDEX) if os.path.lexists(folder / name)]
