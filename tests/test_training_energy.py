@@ -89,6 +89,15 @@ def test_the_energy_of_all_parts_of_a_run_is_logged_and_nothing_that_is_not_meas
     assert not any("energy_kwh_nvml" in log for log in trainer.state.log_history)
 
 
+def test_a_run_of_an_earlier_version_is_measured_from_where_it_continues(tmp_path, powercap):
+    write(powercap / "intel-rapl:1", energy_uj=0)
+    make_trainer(tmp_path / "run", save_strategy="steps", save_steps=4, max_steps=4).train()
+    trainer = train(tmp_path / "run", powercap, max_steps=8)
+    trainer.train(resume_from_checkpoint=True)
+    assert logged(trainer, "energy_kwh_rapl")[-1] == pytest.approx(4 * 720e-6 / 3.6e6)
+    assert (tmp_path / "run" / "checkpoint-8").is_dir()
+
+
 def test_without_counters_there_is_no_energy(tmp_path, monkeypatch):
     monkeypatch.setattr(energy, "POWERCAP", tmp_path / "nothing")
     trainer = make_trainer(tmp_path, [EnergyCallback()], max_steps=2)

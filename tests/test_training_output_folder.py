@@ -119,6 +119,28 @@ def test_a_run_continues_with_its_batch(tmp_path, monkeypatch):
         interrupt(tmp_path, per_device_train_batch_size=16, seed=7, **LATEST)
 
 
+@pytest.mark.parametrize("with_default", [True, False])
+def test_a_run_of_an_earlier_version_had_the_defaults_of_later_settings(tmp_path, monkeypatch, with_default):
+    args, size = PretrainArguments(dataset_num_proc=2), {"per_device_train_batch_size": 4}
+    interrupt(tmp_path, args=args, **LATEST, **size)
+    noted = json.loads((tmp_path / SETTINGS_NAME).read_text())
+    for name in ("cut_documents", "batch_size", "dataset_num_proc"):
+        del noted["settings"][name]
+    # It noted what a batch was made of, and ran on two processes.
+    noted["settings"] |= {"gradient_accumulation_steps": 3, "price_per_hour": 1.0, **size}
+    (tmp_path / SETTINGS_NAME).write_text(json.dumps(noted))
+    (tmp_path / "checkpoint-4").mkdir()
+    for number in range(2):
+        (tmp_path / "checkpoint-4" / f"rng_state_{number}.pth").write_text("")
+    args = replace(args, cut_documents=with_default)
+    expected = nullcontext() if with_default else pytest.raises(ValueError, match="cut_documents: was True, is now F")
+    with expected:
+        interrupt(tmp_path, args=args, overwrite=with_default, **LATEST, **size)
+        assert (tmp_path / "checkpoint-4").is_dir()
+        noted = json.loads((tmp_path / SETTINGS_NAME).read_text())["settings"]
+        assert (noted["cut_documents"], noted["batch_size"], noted["dataset_num_proc"]) == (True, 24, 2)
+
+
 def test_an_alignment_continues_with_its_batch_where_processes_divide_it(tmp_path, monkeypatch):
     args = AlignArguments(dataset_name="user/pairs")
     interrupt(tmp_path, args=args, per_device_train_batch_size=10, gradient_accumulation_steps=2, **LATEST)

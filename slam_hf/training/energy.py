@@ -71,7 +71,9 @@ class EnergyCallback(TrainerCallback, ExportableState):
         self.kwh = {"energy_kwh_nvml": 0.0, "energy_kwh_rapl": 0.0}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self.kwh = dict(state.stateful_callbacks[type(self).__name__]["attributes"]["kwh"])
+        # A checkpoint of an earlier version has none.
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.kwh = dict(saved["attributes"]["kwh"])
         self.joules = [0.0, 0.0]
         self.counters: list[NvmlCounter | RaplCounter | None] = [None, None]
         if args.device.type == "cuda":

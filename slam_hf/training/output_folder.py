@@ -3,9 +3,10 @@
 import json
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ generated together, which are settings."""
 DIVIDED = (PretrainArguments, AlignArguments)
 """The trainings whose batch is divided anew among another number of processes."""
 
+NOTED_LATER = ("batch_size", "dataset_num_proc")
+"""Settings that earlier versions did not note, whatever they were."""
+
 AFTER_PRETRAINING = ("asr_model", "benchmarks", "prompt")
 """Arguments of a pretraining that are used after it."""
 
@@ -72,6 +76,19 @@ def make_settings(
         settings = {name: value for name, value in settings.items() if name not in AFTER_PRETRAINING}
     settings = {name: value for name, value in settings.items() if not name.startswith(INCIDENTAL)}
     return json.loads(json.dumps(settings, default=str))
+
+
+def make_defaults(
+    settings: dict[str, Any], args: PretrainArguments | AlignmentData, *libraries: TrainingArguments | ModelConfig
+) -> dict[str, Any]:
+    """What a run of an earlier version, which did not have a setting, is taken to have: the default of the setting."""
+    defaults = {
+        argument.name: argument.default if argument.default_factory is MISSING else argument.default_factory()
+        for part in (args, *libraries)
+        for argument in fields(part)
+    }
+    defaults = {name: settings[name] if name in NOTED_LATER else defaults.get(name) for name in settings}
+    return json.loads(json.dumps(defaults, default=str))
 
 
 @contextmanager
@@ -98,7 +115,8 @@ def claim_output_dir(
     with lock_folder(training_args.output_dir):
         settings = make_settings(args, training_args, model_args)
         keeps_batch = isinstance(args, DIVIDED) and getattr(args, "batch_size", None) is None
-        _note_settings(settings, training_args, args.overwrite_output_dir, keeps_batch)
+        defaults = make_defaults(settings, args, training_args, model_args)
+        _note_settings(settings, defaults, training_args, args.overwrite_output_dir, keeps_batch)
         _set_batch(args, training_args, settings["batch_size"])
         yield
         _write(Path(training_args.output_dir), settings, finished=True)
@@ -141,13 +159,17 @@ def _set_batch(
 
 
 def _note_settings(
-    settings: dict[str, Any], training_args: TrainingArguments, overwrite: bool, keeps_batch: bool
+    settings: dict[str, Any],
+    defaults: dict[str, Any],
+    training_args: TrainingArguments,
+    overwrite: bool,
+    keeps_batch: bool,
 ) -> None:
     folder = Path(training_args.output_dir)
     resumes = training_args.resume_from_checkpoint
     checkpoint = None if not resumes or wants_latest(training_args) else Path(resumes)
-    noted = _read(folder)
-    begun = noted if checkpoint is None else _read(checkpoint.parent)
+    noted = _read(folder, defaults)
+    begun = noted if checkpoint is None else _read(checkpoint.parent, defaults)
     if keeps_batch and resumes and begun is not None:
         # The number of processes may have changed, and with it what the arguments of the trainer give.
         kept = settings | {"batch_size": begun["settings"].get("batch_size")}
@@ -189,13 +211,19 @@ def _results(folder: Path) -> list[Path]:
     return [path for name in RESULTS for path in sorted(folder.glob(name))]
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def _read(folder: Path, defaults: dict[str, Any]) -> dict[str, Any] | None:
     path = folder / SETTINGS_NAME
     if not path.is_file():
         return None
     try:
         noted = read_json(path)
-        return {"settings": dict(noted["settings"]), "finished": bool(noted["finished"])}
+        settings = dict(noted["settings"])
+        if "batch_size" not in settings and "per_device_train_batch_size" in settings:  # of an earlier version
+            states = Counter(state.parent for state in folder.glob(f"{CHECKPOINTS}/rng_state*"))
+            per_process = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+            settings["batch_size"] = per_process * max(states.values(), default=1)
+        settings = {name: value for name, value in settings.items() if not name.startswith(INCIDENTAL)}
+        return {"settings": defaults | settings, "finished": bool(noted["finished"])}
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"'{path}' is damaged. Give another `output_dir`.") from None
 
