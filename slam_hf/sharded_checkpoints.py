@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from accelerate.utils.constants import FSDP_MODEL_NAME, OPTIMIZER_NAME
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex, TensorStorageMetadata
 
 from .checkpoint_files import require_files
 from .configuration_speech_lm import SpeechLMConfig
@@ -65,6 +65,11 @@ def check_shards(folder: Path) -> Metadata:
             index = _IndexReader(file).load()
         if not isinstance(index, Metadata):
             raise ValueError(f"it holds a {type(index).__name__}")
+        for table in (index.state_dict_metadata, index.storage_data):
+            if type(table) is not dict:
+                raise ValueError(f"one of its tables is a {type(table).__name__}")
+        for name, stored in index.state_dict_metadata.items():
+            _check_entry(name, stored, index)
         if any(not re.fullmatch(r"__\d+_\d+\.distcp", info.relative_path) for info in index.storage_data.values()):
             raise ValueError("it names a file that is not a shard")
         if any(info.transform_descriptors for info in index.storage_data.values()):
@@ -72,10 +77,26 @@ def check_shards(folder: Path) -> Metadata:
     except Exception as error:  # a damaged pickle raises errors of any kind
         raise ValueError(f"'{path}' is not an index of shards: {error}.") from error
     require_files(folder, sorted({info.relative_path for info in index.storage_data.values()}), "It is incomplete.")
+    for info in index.storage_data.values():
+        if info.offset + info.length > (folder / info.relative_path).stat().st_size:
+            raise ValueError(f"'{folder / info.relative_path}' is cut short.")
     for name, stored in index.state_dict_metadata.items():
         if isinstance(stored, BytesStorageMetadata):
             _check_value(folder, name, index)
     return index
+
+
+def _check_entry(name: str, stored: Any, index: Metadata) -> None:
+    """Check that the parts of a tensor, or a value, are all stored somewhere."""
+    parts = [MetadataIndex(name)]
+    if isinstance(stored, TensorStorageMetadata):
+        parts = [MetadataIndex(name, chunk.offsets) for chunk in stored.chunks if chunk.sizes.numel()]
+        if sum(chunk.sizes.numel() for chunk in stored.chunks) != stored.size.numel():
+            raise ValueError(f"a part of {name} is missing")
+    elif not isinstance(stored, BytesStorageMetadata):
+        raise ValueError(f"{name} is a {type(stored).__name__}")
+    if any(min(index.storage_data[part].offset, index.storage_data[part].length) < 0 for part in parts):
+        raise ValueError(f"{name} is nowhere in a file")
 
 
 def _check_value(folder: Path, name: str, index: Metadata) -> None:
@@ -114,8 +135,14 @@ def load_sharded_model(checkpoint: Path) -> SpeechLMForCausalLM:
             )
         if getattr(stored[f"model.{name}"], "size", None) != tensor.size():
             raise ValueError(f"'{checkpoint / MODEL_SHARDS}' has {name} in another shape than config.json says.")
+    for name in sorted(stored.keys() - {f"model.{name}" for name in state}):
+        raise ValueError(f"'{checkpoint / MODEL_SHARDS}' has {name}, which the model of config.json lacks.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-        dcp.load({"model": state}, storage_reader=ShardReader(checkpoint / MODEL_SHARDS), no_dist=True)
+        try:
+            dcp.load({"model": state}, storage_reader=ShardReader(checkpoint / MODEL_SHARDS), no_dist=True)
+        except dcp.CheckpointException as error:
+            (reason, _), *_ = error.failures.values()
+            raise ValueError(f"'{checkpoint / MODEL_SHARDS}' is damaged: {reason}") from error
     model.tie_weights()
     return model

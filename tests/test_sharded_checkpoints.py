@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from evaluate_model import load_model
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from training_utils import tiny_speech_lm
 
 from slam_hf.sharded_checkpoints import MODEL_SHARDS, check_shards, is_sharded, load_sharded_model
@@ -80,6 +81,45 @@ def test_missing_shards_are_named(checkpoint, file):
         load_sharded_model(checkpoint)
 
 
+def test_shards_that_are_cut_short_or_damaged_are_named(checkpoint):
+    path = checkpoint / MODEL_SHARDS / "__0_0.distcp"
+    content = path.read_bytes()
+    path.write_bytes(content[:-5])
+    for load in (load_sharded_model, lambda folder: check_shards(folder / MODEL_SHARDS)):
+        with pytest.raises(ValueError, match=f"'{path}' is cut short"):
+            load(checkpoint)
+    path.write_bytes(content[: len(content) // 2].ljust(len(content)))
+    with pytest.raises(ValueError, match=f"{MODEL_SHARDS}' is damaged: PytorchStreamReader failed"):
+        load_sharded_model(checkpoint)
+
+
+HEAD = "model.lm.model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        # Its loops see nothing in this table, while lookups find what they like.
+        (lambda index: setattr(index, "storage_data", Metadata({})), "one of its tables is a Metadata"),
+        (lambda index: setattr(index, "state_dict_metadata", None), "one of its tables is a NoneType"),
+        (lambda index: index.state_dict_metadata.update({HEAD: None}), f"{HEAD} is a NoneType"),
+        (lambda index: index.state_dict_metadata[HEAD].chunks.clear(), f"a part of {HEAD} is missing"),
+        (lambda index: index.storage_data.pop(MetadataIndex(HEAD, (0, 0))), f"MetadataIndex.*{HEAD}"),
+        (
+            lambda index: setattr(index.storage_data[MetadataIndex(HEAD, (0, 0))], "length", -1),
+            f"{HEAD} is nowhere in a file",
+        ),
+    ],
+)
+def test_an_index_that_is_not_whole_is_named(checkpoint, spoil, problem):
+    path = checkpoint / MODEL_SHARDS / ".metadata"
+    index = check_shards(path.parent)
+    spoil(index)
+    path.write_bytes(pickle.dumps(index))
+    with pytest.raises(ValueError, match=f".metadata' is not an index of shards: {problem}"):
+        load_sharded_model(checkpoint)
+
+
 def test_an_index_names_no_file_outside_its_folder(checkpoint):
     path = checkpoint / MODEL_SHARDS / ".metadata"
     index = check_shards(path.parent)
@@ -94,6 +134,14 @@ def test_shards_of_another_model_are_refused(checkpoint, model):
     tiny_speech_lm(hidden_size=32).config.save_pretrained(checkpoint)
     with pytest.raises(ValueError, match="in another shape than config.json says"):
         load_sharded_model(checkpoint)
+    tiny_speech_lm(tie_word_embeddings=model.config.tie_word_embeddings, num_hidden_layers=0).config.save_pretrained(
+        checkpoint
+    )
+    with pytest.raises(
+        ValueError, match="has model.lm.model.layers.0.input_l.*, which the model of config.json lacks"
+    ):
+        load_sharded_model(checkpoint)
+    model.config.save_pretrained(checkpoint)
     weights = {name: weight for name, weight in model.state_dict().items() if "norm" in name}
     save_shards(checkpoint / MODEL_SHARDS, "model", weights)
     with pytest.raises(ValueError, match="it does not hold the whole model"):
