@@ -77,6 +77,26 @@ def test_one_corpus_is_best_used_by_a_larger_model_on_fewer_tokens():
     assert LAW.optimum_of_corpus(flops, 1e12) == pytest.approx(LAW.optimum(flops), rel=1e-4)
 
 
+@pytest.mark.parametrize("times", [2, 1 / 2])
+def test_a_law_of_noise_has_an_optimum(times):
+    """Where the loss depends on nothing, the fit may end at exponents for which the best size is no number."""
+    law = ScalingLaw(E=3.0, A=times * 1e-9, alpha=0.001, B=1e-9, beta=0.001)
+    wide = ScalingLaw(E=3.0, A=5.0 * times**9, alpha=0.001, B=5.0, beta=0.001)
+    expected = (1e12, 1.0) if times > 1 else (1.0, 1e12)
+    for one in (law, wide):
+        assert one.optimum(6e12) == pytest.approx(expected, rel=1e-9)
+        assert 1 <= one.optimum_of_corpus(6e12, 1e6)[0] <= 1.001e12
+
+
+def test_a_run_that_diverged_is_named(tmp_path):
+    record = RunRecord("pretraining", corpora=[CorpusRecord(Reference("corpus"), num_rows=10, num_units=1000)])
+    record.validation, record.validation_steps = {"validation loss": [6.2, float("nan")]}, [0, 9]
+    (tmp_path / "64-400-0").mkdir()
+    save_run_records([record], tmp_path / "64-400-0")
+    with pytest.raises(ValueError, match=r"64-400-0' has diverged, with a loss of nan: leave out its width \(64\)"):
+        scale._read_run(runs.Sized(64, 400), tmp_path / "64-400-0")
+
+
 def test_tokens_of_further_passes_are_worth_less():
     tokens = effective_tokens([50, 100, 200, 400, 1e9], 100)
     expected = [50, 100, 100 + 2500 * (1 - np.exp(-1 / 25)), 100 + 2500 * (1 - np.exp(-3 / 25)), 2600]

@@ -1,6 +1,7 @@
 """Measures how the loss falls with parameters and tokens, and says what to train with more compute."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -139,6 +140,11 @@ def _read_run(run: Sized, folder: Path) -> Run:
     # `<S>` stands in front of each document and behind it.
     tokens_per_pass = sum(corpus.num_units + 2 * corpus.num_rows for corpus in record.corpora)
     ((_, loss),) = record.validation.values()
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"The run in '{folder}' has diverged, with a loss of {loss}: leave out its width ({run.width}) or its "
+            f"tokens ({run.tokens})."
+        )
     return Run(run.num_parameters, run.num_embedding_parameters, record.num_tokens, tokens_per_pass, loss)
 
 

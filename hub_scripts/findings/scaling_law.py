@@ -57,10 +57,12 @@ class ScalingLaw:
 
     def optimum(self, flops: float) -> tuple[float, float]:
         """The parameters and the tokens of the lowest loss with a training compute of `flops`, 6 for each parameter
-        and token."""
-        ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
-        parameters = ratio * (flops / flops_per_token(1)) ** self.size_exponent
-        return parameters, flops / flops_per_token(1) / parameters
+        and token. There is at least one of both: a law of noise may be lowest beyond."""
+        products = math.log(flops / flops_per_token(1))
+        log_ratio = math.log(self.alpha * self.A) - math.log(self.beta * self.B)
+        log_parameters = log_ratio / (self.alpha + self.beta) + self.size_exponent * products
+        log_parameters = min(max(log_parameters, 0.0), products)
+        return math.exp(log_parameters), math.exp(products - log_parameters)
 
     def optimum_of_corpus(self, flops: float, tokens_per_pass: float) -> tuple[float, float]:
         """The same if all tokens come from one corpus, whose further passes are worth less: more parameters then."""
@@ -72,7 +74,8 @@ class ScalingLaw:
             parameters = math.exp(log_parameters)
             return float(self.loss(parameters, effective_tokens(products / parameters, tokens_per_pass)))
 
-        bounds = math.log(self.optimum(flops)[0]), math.log(products)
+        # Equal ends are those of a law whose best model sees one token.
+        bounds = sorted((math.log(self.optimum(flops)[0]), math.log(products)))
         found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
         return math.exp(found.x), products / math.exp(found.x)
 
