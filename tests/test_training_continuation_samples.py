@@ -8,7 +8,7 @@ import soundfile
 import torch
 from datasets import Dataset
 from training_utils import logged, make_trainer, tiny_speech_lm
-from transformers import EncodecFeatureExtractor
+from transformers import EncodecFeatureExtractor, TrainerState
 
 from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.training.arguments import PretrainArguments
@@ -54,6 +54,24 @@ def test_training_is_the_same_with_samples(tmp_path, processor):
     assert {rate for _, rate in audio.values()} == {rate}
     # At least fifty units follow the forty of the prompt, each one frame or more.
     assert all(len(samples) >= 90 / 25 * rate for samples, _ in audio.values())
+
+
+def test_training_goes_on_where_samples_cannot_be_written(tmp_path, processor, capsys):
+    (tmp_path / "continuations").write_text("in the way")
+    trainer = train(tmp_path, processor)
+    assert trainer.state.global_step == 6 and trainer.model.training
+    path = tmp_path / "continuations" / "step-3.wav"
+    assert f"There is no continuation of step 3: Error opening {str(path)!r}" in capsys.readouterr().out
+
+
+def test_one_process_writes_what_all_make_of_parts_of_a_model(tmp_path, processor, monkeypatch):
+    trainer = make_trainer(tmp_path)
+    samples = ContinuationSamples(trainer, processor, np.arange(40), every=3, pause=lambda: None)
+    trainer.is_fsdp_enabled, generated, generate = True, [], trainer.model.generate
+    monkeypatch.setattr(trainer.model, "generate", lambda **kwargs: generated.append(1) or generate(**kwargs))
+    state = TrainerState(global_step=3, is_world_process_zero=False)
+    samples.on_step_end(trainer.args, state, trainer.control, trainer.model)
+    assert generated == [1] and list(tmp_path.iterdir()) == []
 
 
 def test_trackio_has_the_samples_and_the_logs(tmp_path, processor):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ class ContinuationSamples(TrainerCallback):
     `continuations/step-{step}.wav` in the output folder. If the run is reported to trackio, W&B or TensorBoard, they
     get the audio as `samples/continuation`. Training does not change.
 
-    Only the main process does it, except with FSDP, where each process has a part of the model.
+    Only the main process does it, except with FSDP, where each process has a part of the model. Training goes on if
+    the audio cannot be written.
 
     Args:
         trainer ([`~transformers.Trainer`]):
@@ -88,15 +90,21 @@ class ContinuationSamples(TrainerCallback):
         self.pause()
         if not (state.is_world_process_zero or self.trainer.is_fsdp_enabled):
             return
-        path = Path(args.output_dir) / "continuations" / f"step-{state.global_step}.wav"
-        path.parent.mkdir(exist_ok=True)
+        path = None
+        if state.is_world_process_zero:
+            path = Path(args.output_dir) / "continuations" / f"step-{state.global_step}.wav"
+            with suppress(OSError):  # which the file will have too
+                path.parent.mkdir(exist_ok=True)
         was_training = model.training
         model.eval()
-        with torch.random.fork_rng([args.device] if args.device.type == "cuda" else []):
-            continue_document(model, self.processor, self.prompt, args.seed, path, MIN_NEW_UNITS)
+        try:
+            with torch.random.fork_rng([args.device] if args.device.type == "cuda" else []):
+                continue_document(model, self.processor, self.prompt, args.seed, path, MIN_NEW_UNITS)
+            if path is not None:
+                self._report(path, state.global_step)
+        except soundfile.LibsndfileError as error:
+            print(f"There is no continuation of step {state.global_step}: {error}")
         model.train(was_training)
-        if state.is_world_process_zero:
-            self._report(path, state.global_step)
 
     def _report(self, path: Path, step: int) -> None:
         # As 16-bit integers: trackio makes floats as loud as they can be.

@@ -99,11 +99,11 @@ def continue_document(
     processor: SpeechLMProcessor,
     units: np.ndarray,
     seed: int,
-    path: Path,
+    path: Path | None,
     min_new_units: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The units of the beginning of a document and of its continuation, with the sampling of
-    [`AudioToAudioPipeline`]."""
+    [`AudioToAudioPipeline`]. Their audio is written to `path`, if there is one and a codec with a vocoder."""
     prompt = processor.tokenizer.encode_units(units[:PROMPT_UNITS], return_tensors="pt").to(model.device)
     settings = copy.deepcopy(PAPER_SAMPLING)
     settings.min_new_tokens = min_new_units
@@ -112,7 +112,7 @@ def continue_document(
     torch.manual_seed(seed)
     sequence = model.generate(**prompt, generation_config=settings)[0]
     codec = processor.audio_tokenizer
-    if codec is not None and codec.vocoder is not None:
+    if path is not None and codec is not None and codec.vocoder is not None:
         soundfile.write(path, processor.decode(sequence.to(codec.device)), codec.sampling_rate)
     prompt_length = prompt["input_ids"].shape[1]
     return units[:PROMPT_UNITS], processor.tokenizer.decode_units(sequence[prompt_length:])
