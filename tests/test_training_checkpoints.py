@@ -224,6 +224,8 @@ def test_a_checkpoint_that_lacks_random_states_is_passed_over(tmp_path):
         if rank < 2:
             assert resume(tmp_path) is None
     assert resume(tmp_path) == str(checkpoint)
+    (checkpoint / "rng_state.pth").write_text("")  # of one process that was killed while it wrote this step
+    assert check_checkpoint(checkpoint) == 3
 
 
 def test_without_a_checkpoint_a_run_begins(tmp_path):

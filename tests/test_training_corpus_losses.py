@@ -28,6 +28,8 @@ def test_corpora_are_called_by_their_configuration_or_the_end_of_their_path():
     assert names(("user/books",)) == [[]]
     assert names(("user/books",), ("user/stories", "long")) == [["loss_books"], ["loss_long"]]
     assert names(("user/books",), ("other/books",)) == [["loss_books"], ["loss_books_2"]]
+    namesakes = names(("user/books",), ("other/books",), ("user/books_2",))
+    assert namesakes == [["loss_books"], ["loss_books_2"], ["loss_books_2_2"]]
 
 
 def test_speech_text_and_both_in_turn_have_losses_of_their_own():

@@ -61,8 +61,9 @@ def test_a_gpu_is_read_by_its_own_number(pynvml):
         raise pynvml.NVMLError("Not Supported")
 
     pynvml.nvmlDeviceGetTotalEnergyConsumption = refuse
-    with pytest.raises(OSError, match="NVML: Not Supported"):
-        NvmlCounter(torch.device("cuda"))
+    for read in (counter.since_last, lambda: NvmlCounter(torch.device("cuda"))):
+        with pytest.raises(OSError, match="NVML: Not Supported"):
+            read()
 
 
 def train(output_dir, powercap, **settings):
@@ -96,6 +97,20 @@ def test_a_run_of_an_earlier_version_is_measured_from_where_it_continues(tmp_pat
     trainer.train(resume_from_checkpoint=True)
     assert logged(trainer, "energy_kwh_rapl")[-1] == pytest.approx(4 * 720e-6 / 3.6e6)
     assert (tmp_path / "run" / "checkpoint-8").is_dir()
+
+
+def test_training_goes_on_where_a_counter_is_lost(tmp_path, powercap, capsys):
+    class Lose(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                (powercap / "intel-rapl:1" / "energy_uj").unlink()
+
+    measured = EnergyCallback()
+    trainer = make_trainer(tmp_path / "run", [measured], max_steps=4, logging_steps=2)
+    put_before_reporters(trainer, Lose(), measured)
+    trainer.train()
+    assert [log["step"] for log in trainer.state.log_history if "energy_kwh_rapl" in log] == [2]
+    assert "The energy is no longer measured: [Errno 2]" in capsys.readouterr().out
 
 
 def test_without_counters_there_is_no_energy(tmp_path, monkeypatch):

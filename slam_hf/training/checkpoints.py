@@ -234,7 +234,7 @@ def check_checkpoint(checkpoint: Path, on_each_node: bool = False) -> int:
     written_by = recorder.get("attributes", {}).get("num_processes", processes)
     if processes < written_by:
         raise CutShortError(f"'{checkpoint}' has the random states of {processes} of {written_by} processes.")
-    return processes
+    return written_by
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Logs the training loss of each corpus of a mixture, and of speech, text and both in turn."""
 
 from collections import Counter
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,18 @@ def name_losses(corpora: list[CorpusConfig]) -> list[list[str]]:
     by_modality = Counter(corpus.modality for corpus in corpora)
     if len(corpora) == 1:
         return [[]]
-    names, seen = [], Counter()
+    names, taken = [], set()
     for corpus in corpora:
         parts = [corpus.name or Path(corpus.path).name]
         if len(by_modality) > 1:
             parts.insert(0, corpus.modality)
-        seen[tuple(parts)] += 1
-        if seen[tuple(parts)] > 1:
-            parts.append(str(seen[tuple(parts)]))
+        name = "_".join(["loss", *parts])
+        numbered = (f"{name}_{number}" for number in count(2))
+        name = next(one for one in chain([name], numbered) if one not in taken)
+        taken.add(name)
         losses = [] if len(by_modality) == 1 else [f"loss_{corpus.modality}"]
         if len(by_modality) == 1 or by_modality[corpus.modality] > 1:
-            losses.append("_".join(["loss", *parts]))
+            losses.append(name)
         names.append(losses)
     return names
 

@@ -1,7 +1,7 @@
 """Measures the energy of a run by the counters of its hardware."""
 
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,22 @@ class NvmlCounter:
     def __init__(self, device: torch.device):
         import pynvml
 
-        try:
+        self.nvml = pynvml
+        with self._errors():
             pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-            self._read = partial(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
-            self.last = self._read()
-        except pynvml.NVMLError as error:
+            self.gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        self.last = self._read()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self.nvml.NVMLError as error:
             raise OSError(f"NVML: {error}") from error
+
+    def _read(self) -> int:
+        with self._errors():
+            return self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.gpu)
 
     def since_last(self) -> float:
         """Joules since the last call."""
@@ -88,7 +97,11 @@ class EnergyCallback(TrainerCallback, ExportableState):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         for index, counter in enumerate(self.counters):
             if counter is not None:
-                self.joules[index] += counter.since_last()
+                try:
+                    self.joules[index] += counter.since_last()
+                except OSError as error:  # a driver or a container may lose it, and training goes on
+                    print(f"The energy is no longer measured: {error}")
+                    self.counters[index], self.is_missing[index] = None, True
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs
