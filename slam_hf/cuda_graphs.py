@@ -47,13 +47,13 @@ def replay_layer_states(
         return compute(inputs, lengths)
     key = (inputs.shape, inputs.dtype, tuple(layers), encoder.config._attn_implementation)
     with _lock:  # the inputs of a recording are in one place
-        recordings = _find_recordings(encoder)
+        recordings = _find_recordings(encoder, inputs.device)
         if key not in recordings.graphs:
             recordings.graphs[key] = None
         elif recordings.graphs[key] is None and recordings.are_possible:
             try:
                 with torch.inference_mode(False), torch.no_grad():
-                    recordings.graphs[key] = _Graph(compute, inputs, lengths, recordings.pool)
+                    recordings.graphs[key] = _Graph(compute, inputs, lengths, recordings)
             except RuntimeError as error:
                 recordings.are_possible = False
                 warnings.warn(f"The encoder runs without CUDA graphs, and slower: {error}", stacklevel=2)
@@ -64,9 +64,10 @@ def replay_layer_states(
 class _Graph:
     """The recorded computation of a batch."""
 
-    def __init__(self, compute, inputs: torch.FloatTensor, lengths: torch.LongTensor, pool: tuple[int, int]):
+    def __init__(self, compute, inputs: torch.FloatTensor, lengths: torch.LongTensor, recordings: "_Recordings"):
         self.inputs, self.lengths, self.graph = inputs.clone(), lengths.clone(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+        place = {"pool": recordings.pool, "stream": recordings.stream}
+        with torch.cuda.graph(self.graph, **place, capture_error_mode="thread_local"):
             self.states = compute(self.inputs, self.lengths)
 
     def replay(self, inputs: torch.FloatTensor, lengths: torch.LongTensor) -> list[torch.FloatTensor]:
@@ -78,9 +79,11 @@ class _Graph:
 
 @dataclass
 class _Recordings:
-    """The graphs of an encoder, by shape. `None` stands for a shape that has been seen once."""
+    """The graphs of an encoder, by shape. `None` stands for a shape that has been seen once. They are recorded by a
+    stream of its GPU, which need not be the current one: a stream records nothing of another GPU."""
 
     weights: tuple[int, ...]
+    stream: torch.cuda.Stream
     pool: tuple[int, int] = field(default_factory=lambda: torch.cuda.graph_pool_handle())
     graphs: dict[tuple, _Graph | None] = field(default_factory=dict)
     are_possible: bool = True
@@ -90,11 +93,11 @@ _lock = threading.Lock()
 _recordings: WeakKeyDictionary[PreTrainedModel, _Recordings] = WeakKeyDictionary()
 
 
-def _find_recordings(encoder: PreTrainedModel) -> _Recordings:
+def _find_recordings(encoder: PreTrainedModel, device: torch.device) -> _Recordings:
     """The recordings of an encoder, none if its weights are in another place than before: a graph reads addresses."""
     weights = tuple(tensor.data_ptr() for tensor in (*encoder.parameters(), *encoder.buffers()))
     if encoder not in _recordings or _recordings[encoder].weights != weights:
-        _recordings[encoder] = _Recordings(weights)
+        _recordings[encoder] = _Recordings(weights, torch.cuda.Stream(device))
     return _recordings[encoder]
 
 

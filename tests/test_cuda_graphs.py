@@ -1,3 +1,6 @@
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -31,3 +34,26 @@ def test_on_a_cpu_nothing_is_recorded():
             (states,) = replay_layer_states(encoder, inputs, lengths, [2])
         expected, _ = layer_states(encoder, inputs, lengths)
     assert torch.equal(states, expected[1]) and encoder not in cuda_graphs._recordings
+
+
+def test_a_gpu_records_its_own_kernels(monkeypatch):
+    """The second GPU while the first is the current one, of which PyTorch would take a stream."""
+    made = SimpleNamespace(streams=[])
+
+    @contextmanager
+    def graph(graph, pool, stream, capture_error_mode):
+        made.streams.append(stream)
+        yield
+
+    for name, stand_in in {
+        "Stream": lambda device: device,
+        "graph_pool_handle": lambda: (0, 1),
+        "CUDAGraph": object,
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    encoder, second = HubertUnitCodec.from_pretrained("quickstart:codec").encoder, torch.device("cuda:1")
+    recordings = cuda_graphs._find_recordings(encoder, second)
+    for _ in range(2):
+        cuda_graphs._Graph(lambda *inputs: inputs, torch.zeros(1, 400), torch.tensor([400]), recordings)
+    assert made.streams == [second, second]
