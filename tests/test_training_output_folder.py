@@ -42,8 +42,9 @@ def test_a_run_claims_an_empty_folder_and_continues_with_the_same_settings(tmp_p
     (tmp_path / "run" / "checkpoint-4").mkdir()
     (tmp_path / "run" / "checkpoint-4" / "rng_state.pth").write_text("")
     interrupt(tmp_path / "run", learning_rate=1e-3, logging_steps=7, save_steps=3, report_to="none", **LATEST)
-    with pytest.raises(ValueError, match="interrupted run: continue it with `resume_from_checkpoint: latest`"):
-        interrupt(tmp_path / "run", learning_rate=1e-3)
+    for nothing in (None, False, "False", "none"):
+        with pytest.raises(ValueError, match="interrupted run: continue it with `resume_from_checkpoint: latest`"):
+            interrupt(tmp_path / "run", learning_rate=1e-3, resume_from_checkpoint=nothing)
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,8 @@ def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
     Raises:
         ValueError: every checkpoint is damaged or holds only the model.
     """
-    wanted = training_args.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() == "false":
+    wanted = wanted_checkpoint(training_args)
+    if wanted is None:
         return None
     if not wants_latest(training_args):
         if Path(wanted).is_dir() and (problem := _find_problem(Path(wanted), training_args)):
@@ -172,6 +172,12 @@ def _find_problem(checkpoint: Path, training_args: TrainingArguments) -> ValueEr
     except ValueError as error:
         problem = error
     return next((problem for problem in gather_object([problem]) if problem is not None), None)
+
+
+def wanted_checkpoint(training_args: TrainingArguments) -> str | None:
+    """What `resume_from_checkpoint` says. `false`, which replaces the value of a recipe, is `None`."""
+    wanted = training_args.resume_from_checkpoint
+    return None if str(wanted).lower() in ("none", "false", "") else wanted
 
 
 def wants_latest(training_args: TrainingArguments) -> bool:

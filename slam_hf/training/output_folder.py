@@ -22,7 +22,7 @@ from ..loading_utils import read_json
 from ..setting_changes import list_changes
 from .arguments import PretrainArguments
 from .batches import divide_batch
-from .checkpoints import wants_latest
+from .checkpoints import wanted_checkpoint, wants_latest
 from .plan import batch_size
 from .preferences import AlignArguments, AlignmentData
 from .process_setup import uses_fsdp
@@ -166,8 +166,8 @@ def _note_settings(
     keeps_batch: bool,
 ) -> None:
     folder = Path(training_args.output_dir)
-    resumes = training_args.resume_from_checkpoint
-    checkpoint = None if not resumes or wants_latest(training_args) else Path(resumes)
+    resumes = wanted_checkpoint(training_args)
+    checkpoint = None if resumes is None or wants_latest(training_args) else Path(resumes)
     noted = _read(folder, defaults)
     begun = noted if checkpoint is None else _read(checkpoint.parent, defaults)
     if keeps_batch and resumes and begun is not None:
