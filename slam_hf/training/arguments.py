@@ -238,9 +238,9 @@ class PretrainArguments:
             raise ValueError("`rope_theta` is for a text LM: give it in `base_config` instead.")
         if self.price_per_hour is not None and not 0 < self.price_per_hour < math.inf:
             raise ValueError(f"`price_per_hour` must be positive, got {self.price_per_hour}.")
-        for name, least in (("num_units", 1), ("context_length", 2), ("batch_size", 1), ("validation_documents", 1)):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= least):
+        for name in ("num_units", "context_length", "batch_size", "validation_documents", "sample_steps"):
+            value, least = getattr(self, name), 2 if name == "context_length" else 1
+            if value is not None and not (type(value) is int and value >= least):  # a boolean is an `int`, too
                 raise ValueError(f"`{name}` must be a whole number and at least {least}, got {value}.")
         if self.interleaving not in METHODS:
             raise ValueError(f"`interleaving` can be {', '.join(METHODS)}, got '{self.interleaving}'.")
