@@ -10,7 +10,7 @@ from slam_hf.loading_utils import naming_damaged_files
 @pytest.fixture
 def asked(monkeypatch):
     """A process that fails without a network. What `asked[0]` says is sent, or raised, and every request is kept."""
-    asked, client = [httpx2.ConnectError("no route")], type(get_session())
+    asked = [httpx2.ConnectError("no route")]
 
     def send(self, request, **options):
         asked.append(f"{request.method} {request.url.path}")
@@ -18,12 +18,12 @@ def asked(monkeypatch):
             raise asked[0]
         return httpx2.Response(asked[0], request=request, json={"id": "user/a"})
 
-    monkeypatch.setattr(client, "send", send)
+    monkeypatch.setattr(httpx2.Client, "send", send)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("time.sleep", asked.append)
     fail_without_network(pause=0.25)
     yield asked
-    set_client_factory(client)
+    set_client_factory(httpx2.Client)
 
 
 def download(name, cache_dir):

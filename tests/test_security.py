@@ -123,7 +123,7 @@ def test_ids_of_recordings_are_not_paths(tiny_codec, tmp_path, id):
 def test_an_index_of_weights_names_no_files_elsewhere(tiny_codec, tmp_path, name):
     tiny_codec.config.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"codebook": name}}))
-    with pytest.raises(ValueError, match="which is no file of this folder"):
+    with pytest.raises(ValueError, match="weights must be safetensors in the folder of their index"):
         publishable_files(tmp_path)
 
 

@@ -159,8 +159,7 @@ def test_the_help_of_a_script_has_the_name_of_the_command(monkeypatch, capsys):
     assert (
         "\nslam-hf results-table outputs/evaluation outputs/my-model --plot results.png\n" in capsys.readouterr().out
     )
-    assert run(monkeypatch, "results-table", "--plt", "x") == 2
-    assert capsys.readouterr().err == "slam-hf results-table: error: unrecognized arguments: --plt\n"
+    assert run(monkeypatch, "results-table", "--plt", "x") == "Error: There is no option --plt. Did you mean --plot?"
 
 
 @pytest.fixture(scope="module")
