@@ -60,6 +60,17 @@ def test_a_damaged_chunk_is_removed_and_pending(tmp_path, caplog, damage):
     assert not damaged.exists()
 
 
+def test_a_chunk_that_is_removed_while_the_folder_is_read_is_not_called_damaged(tmp_path, caplog, monkeypatch):
+    Ledger(tmp_path).add(ChunkKey(0, 0), make_rows("a"), make_record(1, is_last=True))
+    (path,) = tmp_path.iterdir()
+    listed = Ledger(tmp_path)._list()
+    path.unlink()
+    ledger = Ledger(tmp_path)
+    monkeypatch.setattr(ledger, "_list", lambda: listed)
+    ledger.refresh()
+    assert ledger.pending(parts=[None]) == [PendingPart(ChunkKey(0, 0), first_row=0)] and not caplog.messages
+
+
 @pytest.mark.attack
 def test_every_flipped_bit_is_noticed(tmp_path, record_property):
     Ledger(tmp_path).add(ChunkKey(0, 0), make_rows("a"), make_record(1, is_last=True))

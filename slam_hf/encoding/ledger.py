@@ -9,6 +9,7 @@ from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -106,13 +107,13 @@ class Ledger:
             key = ChunkKey(int(match[1]), int(match[2]))
             if key not in self.records and (parts is None or key.part in parts):
                 names[match[0]] = key
+        damaged: list[str] = []
         with ThreadPoolExecutor() as pool:
-            records = list(pool.map(self._read_record, names, names.values()))
-        damaged = [name for name, record in zip(names, records, strict=True) if record is None]
+            records = list(pool.map(partial(self._read_record, damaged=damaged), names, names.values()))
         if damaged:
             logger.warning(
                 f"{len(damaged)} damaged {'chunks are' if len(damaged) > 1 else 'chunk is'} encoded again, the first "
-                f"of which was '{self._path(damaged[0])}'."
+                f"of which was '{self._path(min(damaged))}'."
             )
         for (name, key), record in zip(names.items(), records, strict=True):
             if record is not None and key not in self.records:
@@ -175,14 +176,15 @@ class Ledger:
         except FileNotFoundError:
             return []
 
-    def _read_record(self, name: str, key: ChunkKey) -> ChunkRecord | None:
-        """The record of a chunk, or `None` if the file is damaged or of another chunk. Then it is removed at once,
-        because another task may be about to write it again."""
+    def _read_record(self, name: str, key: ChunkKey, damaged: list[str]) -> ChunkRecord | None:
+        """The record of a chunk, or `None` if the file is gone, or damaged, or of another chunk. Then its name is
+        added to `damaged`, and it is removed at once, because another task may be about to write it again."""
         record = None
-        with suppress(FileNotFoundError):  # another process has removed a damaged chunk
+        with suppress(FileNotFoundError):  # another process has removed it: damaged, or at the end of the job
             record = self._parse(self._files.cat_file(name), name, key)
             if record is None:
                 self._files.rm_file(name)
+                damaged.append(name)
         return record
 
     def _parse(self, content: bytes, name: str, key: ChunkKey) -> ChunkRecord | None:
