@@ -79,7 +79,7 @@ def test_every_flipped_bit_is_noticed(tmp_path, record_property):
     flipped = range(0, len(content), 7)
     for byte in flipped:
         path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << byte % 8]) + content[byte + 1 :])
-        assert Ledger(tmp_path)._read_record(path.name, ChunkKey(0, 0)) is None
+        assert Ledger(tmp_path)._read_record(path.name, ChunkKey(0, 0), []) is None
     record_property("attack", f"chunks: {len(flipped)} flipped bits in one, all noticed")
 
 
