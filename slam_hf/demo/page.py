@@ -28,12 +28,15 @@ MAX_WAITING = 20
 
 FAILED = "This did not work"
 
-BEGIN = """() => ({run: String(Date.now()), takes: [], status: "Reading the prompt …"})"""
-STOP = """(value) => {
-    const takes = ((value && value.takes) || []).map((take) => ({...take, done: true}));
-    return {...value, takes, stopped: true, status: "Stopped."};
+# What the browser shows at once when a visitor begins or stops, and when the model is free again. As long as it works,
+# the status ends with an ellipsis, and gradio ignores another press.
+BEGIN = """(value) => value && value.status && value.status.endsWith("…") ? value :
+    ({run: String(Date.now()), takes: [], status: "Reading the prompt …"})"""
+STOPPED = """(value) => {
+    if (!value || !value.status || !value.status.endsWith("…")) return value;
+    return {...value, takes: value.takes.map((take) => ({...take, done: true})), stopped: true, status: "STATUS"};
 }"""
-"""What the browser shows at once when a visitor begins, or stops."""
+STOP, END = STOPPED.replace("STATUS", "Stopping …"), STOPPED.replace("STATUS", "Stopped.")
 
 
 def make_page(speak: AudioToAudioPipeline, name: str | None = None) -> gr.Blocks:
@@ -148,8 +151,9 @@ def _continue_tab(speak: AudioToAudioPipeline) -> None:
 
     inputs = [recording, text, modality, duration, count, temperature, top_k, penalty, length, seed]
     hidden = {"api_visibility": "private"}
-    go.click(None, None, player, js=BEGIN, **hidden)
+    go.click(None, player, player, js=BEGIN, **hidden)
     making = go.click(speak_on, inputs, player, show_progress="minimal", concurrency_id="model", **hidden)
+    making.then(None, player, player, js=END, **hidden)
     stop.click(None, player, player, js=STOP, cancels=making, **hidden)
     example.click(lambda: str(EXAMPLE), None, recording, queue=False, **hidden)
 
