@@ -558,10 +558,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 yield [index], [states[layer] for layer in layers]
             return
         for shape, indices in _group(self.batch_shape(len(clip), batched=True) for clip in clips):
-            yield (
-                indices,
-                replay_layer_states(self.encoder, *self._inputs([clips[index] for index in indices], shape), layers),
-            )
+            inputs, lengths = self._inputs([clips[index] for index in indices], shape)
+            yield indices, replay_layer_states(self.encoder, inputs, lengths, layers)
 
     def _inputs(self, clips: list[torch.Tensor], shape: tuple[int, int]) -> tuple[torch.Tensor, torch.LongTensor]:
         """What the encoder takes of a batch of clips, padded to a shape, and how much of it belongs to each."""

@@ -152,10 +152,8 @@ def _find_problem(checkpoint: Path, training_args: TrainingArguments) -> ValueEr
     problem = None
     try:
         if training_args.should_save:
-            processes, world_size = (
-                check_checkpoint(checkpoint, training_args.save_on_each_node),
-                training_args.world_size,
-            )
+            processes = check_checkpoint(checkpoint, training_args.save_on_each_node)
+            world_size = training_args.world_size
             if processes != world_size and not training_args.save_on_each_node:
                 print(
                     f"'{checkpoint}' is of {processes} process(es), and this run has {world_size}. It continues with "

@@ -185,7 +185,6 @@ def _note_settings(
     otherwise = "Give another `output_dir`, or `overwrite_output_dir: true` to delete what is there"
     if noted is None and (results := _results(folder)):
         raise ValueError(f"'{folder}' already holds '{results[0].name}', which is not of this run. {otherwise}.")
-    begun = noted if checkpoint is None else begun
     is_finished = noted is not None and noted["finished"]
     has_checkpoints = any(folder.glob(CHECKPOINTS))
     changes = [] if begun is None else list_changes(begun["settings"], settings)
