@@ -366,8 +366,9 @@ def test_the_keyboard_alone_is_enough(visit, address):
                 return
         raise AssertionError(f"Tab does not lead to {name}.")
 
-    tab_to("Drop an audio file here to upload")
+    # Playwright does not wait until Chromium hands it the dialog of files: it has the time of the way there.
     with page.expect_file_chooser() as chooser:
+        tab_to("Drop an audio file here to upload")
         page.keyboard.press("Enter")
     chooser.value.set_files(SPOKEN)
     page.locator("#recording [aria-label=Clear]:visible").wait_for()
