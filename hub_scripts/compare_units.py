@@ -8,7 +8,6 @@ python hub_scripts/compare_units.py tests/fixtures/librispeech-clips slam_hf/qui
 units of that corpus.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,10 @@ from datasets import load_dataset
 from speed_comparisons.encode import encode_clips
 
 from slam_hf import HubertUnitCodec, load_audio
-from slam_hf.command_line import check_options, help_options, run
+from slam_hf.command_line import run
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.recordings import Recording
+from slam_hf.option_parser import OptionParser
 from slam_hf.processing_speech_lm import load_codec
 
 
@@ -44,11 +44,10 @@ def vocode_corpus(codec: HubertUnitCodec, num_frames: int) -> list[torch.Tensor]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(**help_options(__doc__))
+    parser = OptionParser(doc=__doc__)
     parser.add_argument("audio", nargs="*", type=Path, help="Recordings, or folders of them.")
     parser.add_argument("--codec", default="quickstart:codec", help="Default: the one that comes with the package.")
     parser.add_argument("--vocoded_frames", type=int, default=0, help="Frames of speech of the vocoder. Default: 0.")
-    check_options(parser)
     args = parser.parse_args()
     if not args.audio and not args.vocoded_frames:
         raise ValueError("Name recordings, or give `--vocoded_frames`.")

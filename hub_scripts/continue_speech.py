@@ -9,7 +9,6 @@ The output begins with the recording, as the model's codec says it. The default 
 no network. Like `cp`, this replaces a file of the output's name, but never a recording that it reads.
 """
 
-import argparse
 import io
 import sys
 from collections import Counter
@@ -20,8 +19,9 @@ from transformers import pipeline
 
 from slam_hf.atomic_write import atomic_write
 from slam_hf.auto import DEFAULT_MODEL
-from slam_hf.command_line import check_options, help_options, run
+from slam_hf.command_line import run
 from slam_hf.loading_utils import naming_damaged_files
+from slam_hf.option_parser import OptionParser
 from slam_hf.quickstart import resolve_path
 
 
@@ -63,7 +63,7 @@ def voice(text: str) -> int | str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(**help_options(__doc__))
+    parser = OptionParser(doc=__doc__)
     parser.add_argument("recordings", nargs="+", help="Recordings to continue: paths or URLs.")
     parser.add_argument("-o", "--output", required=True, help="File for the audio, in the format of its suffix.")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="A Hub id or a folder.")
@@ -75,7 +75,6 @@ def main() -> None:
     parser.add_argument("--speaker_id", type=voice, help="A speaker of the codec: a number, or a name of its card.")
     parser.add_argument("--style_id", type=voice, help="A style of the codec: a number, or a name of its card.")
     parser.add_argument("--only_new", action="store_true", help="Leave the recording out of the output.")
-    check_options(parser)
     args = parser.parse_args()
     paths = output_paths(args.recordings, args.output)
     with naming_damaged_files(args.model):

@@ -17,21 +17,21 @@ python hub_scripts/model_card.py model_cards/slam_family.yaml --output model_car
 ```
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
 from transformers import pipeline
 
-from slam_hf.command_line import check_options, help_options, run
+from slam_hf.command_line import run
 from slam_hf.hub.model_card import CURVE, describe_published, make_model_card, render_model_card
 from slam_hf.hub.repository_files import read_license
 from slam_hf.hub.samples import save_samples
 from slam_hf.loading_utils import naming_damaged_files
+from slam_hf.option_parser import OptionParser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(**help_options(__doc__))
+    parser = OptionParser(doc=__doc__)
     parser.add_argument("model", type=Path, help="Folder of the model, or a YAML file that describes published ones.")
     parser.add_argument(
         "--repo_id", help="Repository that the model is published to. Default: the name of the folder."
@@ -50,7 +50,6 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, help="File of the card, or folder of the cards. Default: in the folder of the model."
     )
-    check_options(parser)
     args = parser.parse_args()
     if args.model.suffix == ".yaml":
         folder = args.output or args.model.parent

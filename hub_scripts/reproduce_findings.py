@@ -40,8 +40,8 @@ from findings.report import save_report
 from findings.runs import Alignment, Judged, Judges, Pretraining, complete_run
 from findings.scale import MAX_RUN_FLOPS, TOKENS, WIDTHS, analyse, grid, measure, save_scaling
 
-from slam_hf.command_line import help_options
 from slam_hf.command_line import run as run_script
+from slam_hf.option_parser import OptionParser
 
 
 FLOPS = 3e13
@@ -96,7 +96,7 @@ def with_compute(run: Pretraining | Alignment | Judged, flops: float) -> Pretrai
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(**help_options(__doc__))
+    parser = OptionParser(doc=__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/findings"), help="Folder of runs and report.")
     parser.add_argument(
         "--findings",

@@ -7,21 +7,20 @@ python hub_scripts/results_table.py outputs/evaluation outputs/my-model --plot r
 ```
 """
 
-import argparse
 import sys
 
-from slam_hf.command_line import check_options, help_options, run
+from slam_hf.command_line import run
 from slam_hf.evaluation.results_table import conditional_to_markdown, read_summaries, save_plot, to_markdown
 from slam_hf.evaluation.sims_results import COLUMNS, CROSS_MODAL
 from slam_hf.evaluation.slamming_results import PUBLISHED
 from slam_hf.evaluation.tasks import TASKS
+from slam_hf.option_parser import OptionParser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(**help_options(__doc__))
+    parser = OptionParser(doc=__doc__)
     parser.add_argument("summaries", nargs="*", help="Summaries of evaluations, or folders with them at any depth.")
     parser.add_argument("--plot", metavar="PNG", help="Draw the accuracies against the number of training tokens.")
-    check_options(parser)
     args = parser.parse_args()
     measured = read_summaries(args.summaries)
     rows = [*PUBLISHED, *measured]

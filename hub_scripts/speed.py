@@ -10,14 +10,14 @@ speed. The table shows the median of the rounds and their range. `--output` also
 On a CPU, leave the machine idle: other processes distort wall time. The ratio of processor time is more robust.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 from speed_comparisons import encode, generate, score, stream, tokenize, train
 from speed_comparisons.report import print_comparison, save_comparisons
 
-from slam_hf.command_line import help_options, run
+from slam_hf.command_line import run
+from slam_hf.option_parser import OptionParser
 
 
 COMPARISONS = {
@@ -31,7 +31,7 @@ COMPARISONS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(**help_options(__doc__))
+    parser = OptionParser(doc=__doc__)
     descriptions = "; ".join(f"{name}: {module.__doc__.splitlines()[0]}" for name, module in COMPARISONS.items())
     parser.add_argument(
         "comparisons", nargs="+", choices=[*COMPARISONS, "all"], metavar="comparison", help=descriptions

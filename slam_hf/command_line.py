@@ -1,25 +1,19 @@
 """How the scripts read their arguments, and how they end: with a sentence where a user can mend what went wrong."""
 
 import argparse
-import inspect
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
-from transformers import HfArgumentParser
 from transformers.integrations import is_trackio_available
 from transformers.utils import logging
 
 from .atomic_write import DiskFullError
 from .hub_client import fail_without_network
-
-
-LAUNCHES = "With options of `accelerate launch`, such as --num_processes 2, several processes run it."
+from .option_parser import OptionParser
 
 
 def parse_arguments(
@@ -47,7 +41,6 @@ def parse_arguments(
             Whether several processes can run the script, as for those with `libraries`. With options of
             `accelerate launch` among its own, such as `--num_processes 2`, it is started again by accelerate, and this
             process ends with it.
-
         recipes (`bool`, *optional*, defaults to `False`):
             Whether the script takes recipes without `libraries` too.
 
@@ -57,23 +50,13 @@ def parse_arguments(
     Raises:
         ValueError: an option is not known, or the recipe or a value is wrong.
     """
-    args = list(sys.argv[1:] if args is None else args)
-    options = help_options(doc)
     if not libraries and not recipes:
-        if launches:
-            options["epilog"] = LAUNCHES
-        parser = HfArgumentParser(dataclasses, **options)
-        check_options(parser, args, launches)
-        return parser.parse_args_into_dataclasses(args)
+        return OptionParser(dataclasses, doc, launches).parse_args_into_dataclasses(args)
     from .recipe_parser import RecipeParser
 
-    if "--help" in args or "-h" in args:
-        names = " and ".join(f"{library.__module__.split('.')[0]}.{library.__name__}" for library in libraries)
-        accepted = f"All arguments of {names} are accepted too: --help_all lists them. " if libraries else ""
-        options["epilog"] = accepted + LAUNCHES
-        parser = HfArgumentParser(dataclasses, **options)
-    else:
-        parser = RecipeParser([*dataclasses, *libraries], **options)
+    args = list(sys.argv[1:] if args is None else args)
+    asks_for_help = bool({"-h", "--help"} & set(args))
+    parser = RecipeParser(dataclasses if asks_for_help else [*dataclasses, *libraries], doc, launches=True)
     # The parser takes `--config` out of the command line before the other arguments.
     parser.add_argument("--config", default=argparse.SUPPRESS, help="A recipe: a YAML file with these arguments.")
     if libraries:
@@ -82,88 +65,9 @@ def parse_arguments(
         reporter = "trackio" if is_trackio_available() else "none"
         parser.set_defaults(project="slam-hf", report_to=reporter, trackio_static_space_id=False)
         parser.add_argument("--help_all", action="help", help="List the arguments of transformers and TRL too.")
-    check_options(parser, args, launches=True)
+        names = " and ".join(f"{library.__module__.split('.')[0]}.{library.__name__}" for library in libraries)
+        parser.epilog = f"All arguments of {names} are accepted too: --help_all lists them. {parser.epilog}"
     return parser.parse_args_and_config(args)
-
-
-def help_options(doc: str) -> dict[str, Any]:
-    """Options of an `argparse.ArgumentParser` whose help begins with a docstring, and whose errors are one line."""
-    text = "\n".join(line for line in inspect.cleandoc(doc).splitlines() if line != "```")
-    return {
-        "description": text,
-        "formatter_class": _HelpFormatter,
-        "usage": argparse.SUPPRESS,
-        "allow_abbrev": False,
-        "prog": os.environ.get("SLAM_HF_PROG"),  # of the command that started the script
-    }
-
-
-def check_options(parser: argparse.ArgumentParser, args: Sequence[str] | None = None, launches: bool = False) -> None:
-    r"""
-    Check the options of a command line before it is parsed: a mistyped one is unknown, and not another one missing.
-
-    Args:
-        parser (`argparse.ArgumentParser`):
-            The parser of the script.
-        args (sequence of `str`, *optional*):
-            The command line. Defaults to that of the process.
-        launches (`bool`, *optional*, defaults to `False`):
-            Whether options of `accelerate launch` start the script again, as in [`parse_arguments`].
-
-    Raises:
-        ValueError: an option is not known. The message names the one that is most like it.
-    """
-    args = list(sys.argv[1:] if args is None else args)
-    if {"-h", "--help", "--help_all"} & set(args):
-        parser.parse_args(args)  # which shows what is required, and ends the process
-    required = [action for action in parser._actions if action.required]
-    for action in required:
-        action.required = False
-    namespace, unknown = parser.parse_known_args(args)
-    for action in required:
-        action.required = True
-    if unknown and launches:
-        unknown = _launch(parser, args, unknown)
-    if not unknown:
-        return
-    name = unknown[0].partition("=")[0]
-    if not name.startswith("-"):
-        raise ValueError(f"'{name}' does not belong to an option.")
-    nearest = get_close_matches(name, [f"--{known}" for known in vars(namespace)], n=1)
-    hint = f"Did you mean {nearest[0]}?" if nearest else "See --help."
-    raise ValueError(f"There is no option {name}. {hint}")
-
-
-def _launch(parser: argparse.ArgumentParser, args: Sequence[str], unknown: Sequence[str]) -> list[str]:
-    """
-    Run the script by `accelerate launch` with the options that the script does not know, and end the process as the
-    script ends. If accelerate does not know an option either, the rest is returned.
-    """
-    from accelerate.commands.launch import launch_command, launch_command_parser
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    script = getattr(sys.modules["__main__"], "__file__", "")  # none in a worker of pytest-xdist
-    launcher = launch_command_parser()
-    options, others = launcher.parse_known_args([*unknown, script])
-    if others or options.training_script != script:
-        return others or [options.training_script]
-    parser.parse_known_args(args)  # which ends the process if a required option is missing
-    ways = ("cpu", "multi_gpu", "tpu", "use_deepspeed", "use_fsdp", "use_megatron_lm")
-    is_open = options.config_file is None and not any(getattr(options, way) for way in ways)
-    # Without a GPU, accelerate starts one process, unless this switch asks for several.
-    several = ["--multi_gpu"] if is_open and (options.num_processes or 1) > 1 else []
-    left, own = iter(unknown), []
-    option = next(left, None)
-    for arg in args:  # `unknown` is a part of `args`, in the same order
-        if arg == option:
-            option = next(left, None)
-        else:
-            own.append(arg)
-    try:
-        launch_command(launcher.parse_args(["--quiet", *several, *unknown, script, *own]))
-    except ChildFailedError as error:  # the script has said why
-        raise SystemExit(error.get_first_failure()[1].exitcode) from None
-    raise SystemExit
 
 
 def run(main: Callable[[], None], hint: str = "") -> None:
@@ -216,28 +120,3 @@ def _lost_process(error: Exception) -> bool:
         return False
     is_of_gloo = re.search(r"gloo.*(by peer|[Cc]onnect|Timed out|Broken pipe)", str(error))
     return isinstance(error, distributed.DistError) or is_of_gloo is not None
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows choices, what is required, and defaults, but no path of this machine's user."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.help is None or "default" in action.help.lower():
-            return action.help
-        if action.required and action.option_strings:
-            return f"{action.help} (required)"
-        if action.default in (False, "", argparse.SUPPRESS) or not isinstance(
-            action.default, str | int | float | Path
-        ):
-            return action.help
-        default = str(action.default).replace(str(Path.home()), "~").replace("%", "%%")
-        return f"{action.help} (default: {default})"
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings:
-            return super()._format_action_invocation(action)
-        # HfArgumentParser takes each name with hyphens too, and a flag with or without a value.
-        names = ", ".join(name for name in action.option_strings if "-" not in name.strip("-"))
-        if action.nargs in (0, "?"):
-            return names
-        return f"{names} {self._format_args(action, action.dest.upper())}"

@@ -1,13 +1,15 @@
 """Reads recipes: YAML files with the arguments of a script."""
 
-import sys
-from collections.abc import Iterable
+import argparse
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
 import yaml
 from trl import TrlParser
+
+from .option_parser import OptionParser
 
 
 ALTERNATIVES = (
@@ -20,22 +22,24 @@ ALTERNATIVES = (
 """Arguments that exclude each other. One on the command line replaces those of its group in the recipe."""
 
 
-class RecipeParser(TrlParser):
+class RecipeParser(OptionParser, TrlParser):
     """TRL's parser, but it refuses unknown keys in a recipe, and an argument on the command line also replaces its
     alternatives in the recipe: `--model_name_or_path` replaces `base_config`."""
 
     _given: frozenset[str] = frozenset()
 
-    def parse_args_and_config(self, args: Iterable[str] | None = None, **options: bool) -> tuple:
-        args = sys.argv[1:] if args is None else list(args)
-        args = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
-        names = (arg.partition("=")[0].strip("-").replace("-", "_") for arg in args if arg.startswith("--"))
-        self._given = frozenset(names)
+    def parse_args_and_config(self, args: Sequence[str], **options: bool) -> tuple:
+        # TRL takes `--config` out of the command line, and does not know `--config=`.
+        finder = argparse.ArgumentParser(self.prog, argparse.SUPPRESS, add_help=False, allow_abbrev=False)
+        finder.add_argument("--config")
+        found, others = finder.parse_known_args(args)
+        recipe = [] if found.config is None else ["--config", found.config]
+        names = (arg.partition("=")[0].strip("-").replace("-", "_") for arg in others if arg.startswith("--"))
+        self.command, self._given = args, frozenset(names)
         try:
-            return super().parse_args_and_config(args, **options)
+            return super().parse_args_and_config([*recipe, *others], **options)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            recipe = args[args.index("--config") + 1]
-            raise ValueError(f"The recipe '{recipe}' is not YAML: {' '.join(str(error).split())}.") from error
+            raise ValueError(f"The recipe '{found.config}' is not YAML: {' '.join(str(error).split())}.") from error
 
     def set_defaults_with_config(self, **recipe: Any) -> list[str]:
         known = {argument.name for group in self.dataclass_types for argument in fields(group)}

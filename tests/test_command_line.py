@@ -1,7 +1,5 @@
-import argparse
 import io
 import os
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from slam_hf import command_line
-from slam_hf.command_line import check_options, help_options, parse_arguments, run
+from slam_hf.command_line import parse_arguments, run
 
 
 @dataclass
@@ -108,47 +106,6 @@ def test_help_shows_groups_choices_flags_and_what_is_required(capsys):
     ]
 
 
-def test_positional_arguments_are_in_the_same_help(capsys):
-    parser = argparse.ArgumentParser(**help_options(DOC))
-    parser.add_argument("folder", help="A folder.")
-    with pytest.raises(SystemExit):
-        parser.parse_args([])
-    assert capsys.readouterr().err.splitlines() == [
-        f"{parser.prog}: error: the following arguments are required: folder"
-    ]
-    assert parser.format_help().startswith("Do something.\n\npython do.py --name b\n\npositional arguments:\n  folder")
-
-
-@pytest.mark.parametrize("libraries", [[], [TrainingArguments]])
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--nmae", "b"], "There is no option --nmae. Did you mean --name?"),
-        (["--nam=b"], "There is no option --nam. Did you mean --name?"),
-        (["--wholly_unlike", "b"], "There is no option --wholly_unlike. See --help."),
-        (["--name", "b", "c"], "'c' does not belong to an option."),
-    ],
-)
-def test_an_unknown_option_is_named(args, message, libraries):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        parse_arguments(DOC, [Arguments], libraries, args)
-
-
-@pytest.mark.parametrize("libraries", [[], [TrainingArguments]])
-def test_a_mistyped_option_is_unknown_and_not_missing(libraries, capsys):
-    message = r"^There is no option --foldr\. Did you mean --folder\?$"
-    with pytest.raises(ValueError, match=message):
-        parse_arguments(DOC, [MoreArguments], libraries, ["--foldr", "b"])
-    parser = argparse.ArgumentParser(**help_options(DOC))
-    parser.add_argument("recordings", nargs="+")
-    parser.add_argument("-f", "--folder", required=True)
-    with pytest.raises(ValueError, match=message):
-        check_options(parser, ["a.wav", "--foldr", "b"])
-    with pytest.raises(SystemExit):  # what is missing is said after it
-        parse_arguments(DOC, [MoreArguments], libraries, ["--way", "far"])
-    assert capsys.readouterr().err.endswith("error: the following arguments are required: --folder\n")
-
-
 def test_a_recipe_is_given_with_an_equals_sign_too(tmp_path):
     (tmp_path / "recipe.yaml").write_text("name: c\n")
     command = [f"--config={tmp_path / 'recipe.yaml'}", "--output_dir", str(tmp_path)]
@@ -241,55 +198,3 @@ def test_a_console_that_lacks_a_character_gets_another(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="cp1252"))
     run(lambda: print("sBLIMP ↑", flush=True))
     assert shown.getvalue().split() == [b"sBLIMP", b"?"]
-
-
-@pytest.fixture
-def launched(monkeypatch, tmp_path):
-    """What `accelerate launch` is called with. The script is `train.py`."""
-    calls = []
-    monkeypatch.setattr("accelerate.commands.launch.launch_command", calls.append)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "train.py"), raising=False)
-    return calls
-
-
-@pytest.mark.parametrize(
-    ("launch_options", "expected"),
-    [
-        (["--num_processes", "2"], {"num_processes": 2, "multi_gpu": True}),
-        (["--num_processes=1"], {"num_processes": 1, "multi_gpu": False}),
-        (["--use_fsdp", "--num-processes", "4"], {"num_processes": 4, "multi_gpu": False, "use_fsdp": True}),
-        (["--config_file", "ddp.yaml", "--num_processes", "2"], {"config_file": "ddp.yaml", "multi_gpu": False}),
-    ],
-)
-@pytest.mark.parametrize("is_last", [True, False])
-def test_options_of_accelerate_launch_the_script(launched, launch_options, expected, is_last, tmp_path):
-    own = ["--name", "2", "--max_steps", "7", "--output_dir", str(tmp_path)]
-    args = [*own, *launch_options] if is_last else [*launch_options, *own]
-    with pytest.raises(SystemExit) as stopped:
-        parse_arguments(DOC, [Arguments], [TrainingArguments], args)
-    assert stopped.value.code is None
-    (options,) = launched
-    assert (options.training_script, options.training_script_args) == (str(tmp_path / "train.py"), own)
-    assert {name: getattr(options, name) for name in expected} == expected
-
-
-def test_a_script_for_one_process_is_not_launched(launched):
-    with pytest.raises(ValueError, match="There is no option --num_processes"):
-        parse_arguments(DOC, [Arguments], args=["--num_processes", "2"])
-    with pytest.raises(SystemExit):
-        parse_arguments(DOC, [Arguments], args=["--num_processes", "2"], launches=True)
-    assert len(launched) == 1
-
-
-def test_a_mistyped_option_is_not_launched(launched):
-    args = ["--num_processes", "2", "--nmae", "b"]
-    with pytest.raises(ValueError, match="There is no option --nmae. Did you mean --name"):
-        parse_arguments(DOC, [Arguments], [TrainingArguments], args)
-    assert not launched
-
-
-def test_a_script_that_lacks_an_option_is_not_launched(launched, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        parse_arguments(DOC, [MoreArguments], [TrainingArguments], ["--num_processes", "2"])
-    assert stopped.value.code == 2 and not launched
-    assert "required: --folder" in capsys.readouterr().err
