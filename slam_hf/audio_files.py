@@ -1,5 +1,6 @@
 """Opens audio files, wherever they are, and decodes them block by block."""
 
+import hashlib
 import io
 import math
 import os
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -173,14 +174,13 @@ def open_audio(source: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[AudioFil
         yield AudioFile(_open_decoder(file, name, stack), name)
 
 
-@dataclass(frozen=True)
-class AudioProbe:
-    """What is known of an audio file without decoding it: its size in bytes, the first 4,096 of them, and its length
-    in seconds, which is `None` where the header does not say it."""
+class AudioProbe(NamedTuple):
+    """What is known of an audio file without decoding it: its size in bytes, its length in seconds, which is 0 where
+    the header does not say it, and a hash of its first 4,096 bytes."""
 
-    num_bytes: int
-    head: bytes
-    seconds: float | None
+    num_bytes: int | None = None
+    seconds: float = 0.0
+    head: str | None = None
 
 
 def probe_audio(source: Any) -> AudioProbe:
@@ -189,12 +189,12 @@ def probe_audio(source: Any) -> AudioProbe:
     with ExitStack() as stack, open_file(source, PROBE_BLOCK_BYTES) as file:
         num_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
-        head, seconds = file.read(4096), None
+        head, seconds = hashlib.sha256(file.read(4096)).hexdigest()[:16], 0.0
         file.seek(0)
         with suppress(AudioError):  # reported when its turn comes
             audio = AudioFile(_open_decoder(file, name, stack), name)
-            seconds = None if audio.num_samples is None else audio.num_samples / audio.sampling_rate
-        return AudioProbe(num_bytes, head, seconds)
+            seconds = (audio.num_samples or 0) / audio.sampling_rate
+        return AudioProbe(num_bytes, seconds, head)
 
 
 @contextmanager

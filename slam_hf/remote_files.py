@@ -5,7 +5,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from huggingface_hub import HfApi, HfFileSystem, constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers, get_session
+from tqdm import tqdm
 
 
 MAX_DOWNLOAD_BYTES = 2**33
@@ -36,6 +38,10 @@ MAX_BLOCK_BYTES = 2**22
 NUM_THREADS = 32
 """Files that are looked at in parallel. Each takes one request or several."""
 
+FILES_AT_ONCE = 1024
+"""Files that wait for a thread: each takes memory, and a corpus has hundreds of thousands."""
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -106,6 +112,15 @@ def with_retries(action: Callable[[], Result], name: str, failure: str = "could 
                 message = f"{name}: {failure} in {1 + len(DOWNLOAD_WAITS)} tries ({detail})."
                 raise AudioDownloadError(f"{message} Start again to continue.") from error
         time.sleep(wait)
+
+
+def look_at_files(look: Callable[[Item], Result], files: Sequence[Item], desc: str) -> Iterator[Result]:
+    """What a function finds out about each file, in order. After two seconds, a bar shows the progress."""
+    with ThreadPoolExecutor(NUM_THREADS) as pool, tqdm(desc=desc, total=len(files), delay=2.0) as bar:
+        for first in range(0, len(files), FILES_AT_ONCE):
+            for result in pool.map(look, files[first : first + FILES_AT_ONCE]):
+                bar.update()
+                yield result
 
 
 def _refusal(error: FileNotFoundError) -> ConnectionError | None:

@@ -35,7 +35,7 @@ def add_chunks(tmp_path):
             record = ChunkRecord(1, True, seconds, num_rows, num_rows, 2 * num_rows, skipped)
             table = pa.Table.from_pylist(rows, schema=UNIT_ROW_SCHEMA)
             ledger.add(ChunkKey(number, 0), table, record)
-        return ledger, [FilePart((None,), 3600.0)] * len(nums_rows)
+        return ledger, [FilePart(None, 0, 1, 3600.0)] * len(nums_rows)
 
     return add_chunks
 
@@ -114,7 +114,7 @@ def test_a_split_is_not_finished_while_chunks_are_missing(tmp_path, add_chunks):
     ledger, parts = add_chunks("train", 1, 2)
 
     with pytest.raises(ValueError, match="1 of 3 parts of the input are not encoded"):
-        finish_split(tmp_path, "train", ledger, [*parts, FilePart((None,), 1.0)])
+        finish_split(tmp_path, "train", ledger, [*parts, FilePart(None, 0, 1, 1.0)])
 
     assert [path.name for path in tmp_path.iterdir()] == [".tokenization"]
 

@@ -139,7 +139,7 @@ def test_a_folder_that_was_moved_away_is_not_written_to(tmp_path):
     ],
 )
 def test_a_job_is_finished_when_every_row_is_accounted_for(tmp_path, chunks, message):
-    parts = [FilePart((None, None), 2.0), FilePart((None,), 1.0)]
+    parts = [FilePart(None, 0, 2, 2.0), FilePart(None, 2, 1, 1.0)]
     ledger = Ledger(tmp_path)
     for part, chunk, next_row, is_last in chunks:
         skipped = [Skipped("b", SkipReason.SILENT, "all zeros")]

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from datasets import Dataset
 
-from slam_hf.encoding import source_file, sources
+from slam_hf.encoding import sources
 from slam_hf.encoding.dataset_source import open_dataset
 from slam_hf.encoding.listing import list_audio_folder
 from slam_hf.encoding.recordings import Recording, Skipped, SkipReason
@@ -104,7 +104,7 @@ def test_parts_are_sent_to_another_process_with_one_table(tmp_path, path):
     pickled = pickle.dumps(parts)
 
     assert len(parts) == 300
-    assert len(pickled) < 2 * len(pickle.dumps(parts[0].table))
+    assert len(pickled) < 2 * len(pickle.dumps(parts[0].listing))
     assert [list(part.read(0)) for part in pickle.loads(pickled)] == [list(part.read(0)) for part in parts]
 
 
@@ -255,7 +255,7 @@ def test_a_missing_input_leaves_no_file(tmp_path, path):
 
 
 def test_rows_are_written_in_groups(folder, path, monkeypatch):
-    monkeypatch.setattr(source_file, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(sources, "ROWS_AT_ONCE", 2)
     args = SourceArguments(str(folder), chunk_seconds=4.0)
 
     assert describe(prepare_source(path, args)) == describe(file_source(list_audio_folder(folder), 4.0))

@@ -21,7 +21,8 @@ def test_parts_take_recordings_until_they_have_enough(record):
 
     source = file_source(recordings, chunk_seconds=5.0)
 
-    assert [part.recordings for part in source.parts] == [(*recordings[:2],), (recordings[2],), (recordings[3],)]
+    rows = [[recording] for recording in recordings]
+    assert [list(part.read(0)) for part in source.parts] == [rows[:2], rows[2:3], rows[3:]]
     assert [part.seconds for part in source.parts] == [6.0, 6.0, 1.0]
     assert [part.num_rows for part in source.parts] == [2, 1, 1]
 
@@ -57,7 +58,8 @@ def test_an_id_is_given_once(record):
 
     (part,) = file_source([first, second]).parts
 
-    assert part.recordings == (first, Skipped("a", SkipReason.WRONGLY_NAMED, "an earlier recording has this id"))
+    skipped = Skipped("a", SkipReason.WRONGLY_NAMED, "an earlier recording has this id")
+    assert list(part.read(0)) == [[first], [skipped]]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_every_recording_counts_at_least_a_second(seconds, expected):
     ],
 )
 def test_parts_are_shared_by_seconds(seconds, expected):
-    parts = [FilePart((None,), length) for length in seconds]
+    parts = [FilePart(None, 0, 1, length) for length in seconds]
 
     assert [list(share_parts(parts, rank, world_size=2)) for rank in range(2)] == expected
 
@@ -110,7 +112,7 @@ def test_parts_are_shared_by_seconds(seconds, expected):
 def test_every_part_is_in_one_share(world_size):
     generator = np.random.default_rng(0)
     for num_parts in range(30):
-        parts = [FilePart((None,), seconds) for seconds in generator.choice([0.0, 1.0, 300.0, 9e3], num_parts)]
+        parts = [FilePart(None, 0, 1, seconds) for seconds in generator.choice([0.0, 1.0, 300.0, 9e3], num_parts)]
         shares = [part for rank in range(world_size) for part in share_parts(parts, rank, world_size)]
 
         assert shares == list(range(num_parts))

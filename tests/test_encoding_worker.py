@@ -58,7 +58,7 @@ def test_ranks_may_run_in_any_order(tiny_codec, source, tmp_path, ranks):
 
 
 def test_rows_may_keep_their_audio(tiny_codec, source, tmp_path):
-    recordings = [replace(part.recordings[0], speaker="ann", style="calm") for part in source.parts]
+    recordings = [replace(next(part.read(0))[0], speaker="ann", style="calm") for part in source.parts]
     source = file_source(recordings, chunk_seconds=1.0)
     ledger, plain = Ledger(tmp_path / "audio"), Ledger(tmp_path / "plain")
     rules = PieceRules(Segmentation(max_seconds=1.0, cut="fixed"))

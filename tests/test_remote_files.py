@@ -1,3 +1,4 @@
+import hashlib
 import io
 import threading
 from contextlib import ExitStack
@@ -160,7 +161,7 @@ def test_the_length_is_in_the_first_block(server):
 
     probe = probe_audio(f"{server.url}/long.wav")
 
-    assert (probe.num_bytes, probe.seconds, probe.head) == (len(content), 60.0, content[:4096])
+    assert tuple(probe) == (len(content), 60.0, hashlib.sha256(content[:4096]).hexdigest()[:16])
     assert server.requests == [(0, 2**16)]
 
 

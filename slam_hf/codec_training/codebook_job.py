@@ -180,8 +180,6 @@ class CodebookJob(ResumableJob):
     def gather(self, source: Source) -> None:
         """Fit and measure the codebooks, and write the codecs."""
         plan, frames, held_out = self._plan(source), self.ledger(), self.ledger("held-out")
-        frames.refresh()
-        held_out.refresh()
         keys = frames.finished(plan.training(source).parts)
         held_out_keys = held_out.finished(plan.held_out(source).parts)
         skipped = [item for key in keys for item in frames.records[key].skipped]

@@ -152,11 +152,7 @@ def prepare_recordings(
 
 def _write_recordings(folder: Path, source: Source, ledgers: list[Ledger]) -> None:
     """Put the chunks together in one file, and remove them."""
-    for ledger in ledgers:
-        ledger.refresh()
-    keys = ledgers[0].finished(source.parts)
-    for ledger in ledgers[1:]:
-        ledger.finished(source.parts)
+    keys, *_ = (ledger.finished(source.parts) for ledger in ledgers)
     skipped: list[Skipped] = [item for key in keys for item in ledgers[0].records[key].skipped]
     atomic_write(folder / SKIPPED, skip_report(skipped))
     if not any(ledgers[0].records[key].num_rows for key in keys):

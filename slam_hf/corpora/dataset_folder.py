@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -65,7 +65,6 @@ def write_split(
     """Write the shards, the skip report and the summary of a split whose chunks are all there. Every step gives the
     same files when it is repeated, so it may be interrupted too. A `ValueError` says that chunks are missing, or that
     there is not a single row."""
-    ledger.refresh()
     keys = ledger.finished(parts)
     records = [ledger.records[key] for key in keys]
     filled, skipped, num_rows = [], [], 0
@@ -87,7 +86,15 @@ def write_split(
         raise ValueError("There are no recordings in the source.")
     if not filled:
         raise ValueError(f"Nothing could be tokenised: {list_reasons(reasons)}. '{report}' has the details.")
-    num_bytes, shards = _write_shards(output_dir, split, ledger, filled, has_pairs)
+    schema = (PREFERENCE_FEATURES if has_pairs else UNIT_CORPUS_FEATURES).arrow_schema
+    groups = list(group_chunks(ledger, filled))
+    shards = (
+        pa.concat_tables(
+            (_read_pairs(ledger, key)[0] if has_pairs else ledger.read_rows(key)).cast(schema) for key in group
+        )
+        for group in groups
+    )
+    num_bytes, hashes = write_shards(output_dir, f"data/{split}", shards, len(groups))
     summary = SplitSummary(
         split=split,
         num_rows=num_rows,
@@ -97,7 +104,7 @@ def write_split(
         num_bytes=num_bytes,
         has_pairs=has_pairs,
         skipped=reasons,
-        files={f"skipped/{split}.jsonl": hash_content(lines), **shards},
+        files={f"skipped/{split}.jsonl": hash_content(lines), **hashes},
     )
     save_summary(job_folder(output_dir, split), summary)
     return summary
@@ -110,9 +117,7 @@ def publish_split(output_dir: str | os.PathLike, split: str, codec: CodecDescrip
     state, written = f"{job_folder(output_dir, split)}/summary.json", read_summary(output_dir, split).files
     # The summary of an earlier version names no files.
     check_files(output_dir, {name: None for name in files.glob(f"data/{split}-*.parquet") if written} | written, state)
-    names = sorted(path.split("/")[1] for path in files.glob(".tokenization/*/summary.json"))
-    card = make_card(codec, [read_summary(output_dir, name) for name in names])
-    atomic_write(f"{output_dir}/README.md", card.content.encode())
+    write_card(output_dir, ".tokenization", codec)
     with suppress(OSError):  # there are none, or a task that came too late still writes one
         files.rm(f".tokenization/{split}/chunks", recursive=True)
     remove_unfinished(f"{output_dir}/data", f"{split}-")
@@ -128,19 +133,23 @@ def _read_pairs(ledger: Ledger, key: ChunkKey) -> tuple[pa.Table, list[Skipped]]
     return pa.Table.from_pylist(pairs, schema=PREFERENCE_FEATURES.arrow_schema), [*skipped, *incomplete]
 
 
-def _write_shards(
-    output_dir: str, split: str, ledger: Ledger, keys: list[ChunkKey], has_pairs: bool
+def write_card(output_dir: str, state: str, codec: CodecDescription) -> None:
+    """Write the card of all finished splits. `state` is the folder that jobs of this kind keep their state in."""
+    paths = sorted(open_folder(output_dir).glob(f"{state}/*/summary.json"))
+    splits = [load_summary(f"{output_dir}/{os.path.dirname(path)}", SplitSummary) for path in paths]
+    atomic_write(f"{output_dir}/README.md", make_card(codec, splits).content.encode())
+
+
+def write_shards(
+    output_dir: str, prefix: str, tables: Iterable[pa.Table], num_shards: int
 ) -> tuple[int, dict[str, str]]:
-    """Write the rows of chunks. Returns their size in memory, in bytes, and the hash of each shard by its path."""
-    groups = list(group_chunks(ledger, keys))
+    """Write tables as `<prefix>-00000-of-00001.parquet` and so on. Returns their size in memory, in bytes, and the
+    hash of each shard by its path."""
     num_bytes, hashes = 0, {}
-    for number, group in enumerate(groups):
-        chunks = (_read_pairs(ledger, key)[0] if has_pairs else ledger.read_rows(key) for key in group)
-        features = PREFERENCE_FEATURES if has_pairs else UNIT_CORPUS_FEATURES
-        rows = pa.concat_tables(chunk.cast(features.arrow_schema) for chunk in chunks)
+    for number, rows in enumerate(tables):
         num_bytes += rows.nbytes
         content = to_parquet(rows)
-        name = f"data/{split}-{number:05d}-of-{len(groups):05d}.parquet"
+        name = f"{prefix}-{number:05d}-of-{num_shards:05d}.parquet"
         atomic_write(f"{output_dir}/{name}", content)
         hashes[name] = hash_content(content)
     return num_bytes, hashes

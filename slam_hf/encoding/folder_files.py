@@ -3,14 +3,11 @@
 import os
 import stat
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from ..audio_files import open_file
-from ..remote_files import NUM_THREADS, RemoteFileError, local_path, open_filesystem, with_retries
+from ..remote_files import RemoteFileError, local_path, look_at_files, open_filesystem, with_retries
 from .recordings import Skipped, SkipReason
 
 
@@ -85,9 +82,7 @@ def read_text(path: str) -> str:
 def read_versions(paths: Iterable[str]) -> dict[str, str | None]:
     """What tells the present version of each local or remote file from others, or `None` where that is not known."""
     paths = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        versions = tqdm(pool.map(_read_version, paths), desc="Looking at files", total=len(paths), delay=2.0)
-        return dict(zip(paths, versions, strict=True))
+    return dict(zip(paths, look_at_files(_read_version, paths, "Looking at files"), strict=True))
 
 
 def _read_version(path: str) -> str | None:

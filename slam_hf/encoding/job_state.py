@@ -32,9 +32,10 @@ def make_settings(source: Source, codec: CodecDescription, rules: PieceRules) ->
 
 
 def check_unclaimed(output_dir: str | os.PathLike, state: str, results: Collection[str]) -> None:
-    """Raise `FileExistsError` if a folder without the state of a job holds files that the job would replace."""
+    """Raise `FileExistsError` if a folder without the state of a job holds files that the job would replace, or be
+    mixed up with: `results`, names or patterns."""
     files = open_folder(os.fspath(output_dir))
-    foreign = [name for name in results if files.exists(name)]
+    foreign = [path for name in results for path in files.glob(name)]
     if foreign and not files.exists(state):
         raise FileExistsError(
             f"'{output_dir}' holds {foreign[0]}, which this job has not written and would replace. Choose another "

@@ -130,8 +130,9 @@ class Ledger:
         return pending
 
     def finished(self, parts: Sequence[Part]) -> list[ChunkKey]:
-        """The chunks of a job that is done, in order. A `ValueError` says that chunks are missing, or that rows are
-        neither in a chunk nor among what it skipped."""
+        """The chunks of a job that is done, in order, as the folder has them now. A `ValueError` says that chunks are
+        missing, or that rows are neither in a chunk nor among what it skipped."""
+        self.refresh()
         if pending := self.pending(parts):
             raise ValueError(
                 f"{len(pending)} of {len(parts)} parts of the input are not encoded, or not completely, in "

@@ -5,13 +5,12 @@ import mimetypes
 import os
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import soundfile
 
 from ..audio_files import AudioError
-from ..remote_files import NUM_THREADS, AudioDownloadError
+from ..remote_files import AudioDownloadError, look_at_files
 from .folder_files import FolderFiles, list_files, printable, read_text
 from .recordings import Recording, Skipped, SkipReason
 
@@ -76,12 +75,12 @@ def list_librispeech(root: str | os.PathLike | FolderFiles) -> list[Recording | 
     recordings = _skipped(folder)
     texts: dict[str, dict[str, str]] = {}
     transcripts = [path for path in folder.versions if path.endswith(".trans.txt")]
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        for path, read in zip(transcripts, pool.map(_read_transcript, map(folder.locate, transcripts)), strict=True):
-            if isinstance(read, str):
-                recordings.append(Skipped(printable(path), SkipReason.UNREADABLE, f"the transcript: {read}"))
-            else:
-                texts[str(PurePosixPath(path).parent)] = read
+    contents = look_at_files(_read_transcript, list(map(folder.locate, transcripts)), "Reading transcripts")
+    for path, read in zip(transcripts, contents, strict=True):
+        if isinstance(read, str):
+            recordings.append(Skipped(printable(path), SkipReason.UNREADABLE, f"the transcript: {read}"))
+        else:
+            texts[str(PurePosixPath(path).parent)] = read
     for path in filter(may_be_audio, folder.versions):
         chapter, name = PurePosixPath(path).parent, PurePosixPath(path).stem
         match = LIBRISPEECH_NAME.fullmatch(name)

@@ -1,50 +1,31 @@
 """The input of a job, listed and probed once: a file that all its tasks read."""
 
 import hashlib
-import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic_write import atomic_write
-from ..audio_files import AudioError, ByteRange, open_file
+from ..audio_files import AudioError, open_file
 from ..remote_files import local_path, pin_revision
 from ..setting_changes import list_changes
 from .dataset_source import open_dataset
 from .folder_files import list_files, read_versions
+from .ledger import to_parquet
 from .listing import list_audio_folder, list_librilight, list_librispeech
 from .manifest import read_manifest
-from .recordings import Recording, Skipped, SkipReason
+from .recordings import Recording, Skipped
 from .source_arguments import SourceArguments, VoiceSourceArguments
-from .sources import FilePart, Row, Source, file_source
+from .sources import LISTING_SCHEMA, Source, divide_listing, file_source
 from .tar_shards import list_tar_files, list_tar_shards
-from .unit_rows import UNIT_ROW_SCHEMA
 
 
-_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "path": pa.binary(),  # names of files need not be UTF-8
-        "start": pa.int64(),
-        "size": pa.int64(),
-        "offset": pa.float64(),
-        "duration": pa.float64(),
-        "text": pa.string(),
-        "aligned_text": UNIT_ROW_SCHEMA.field("aligned_text").type,
-        "speaker": pa.string(),
-        "style": pa.string(),
-        "reason": pa.string(),
-        "detail": pa.string(),
-    }
-)
 _STATE_KEY = b"slam_hf.source"
-_ROWS_AT_ONCE = 10_000
 
 
 def prepare_source(path: str | os.PathLike, args: SourceArguments) -> Source:
@@ -79,17 +60,19 @@ def prepare_source(path: str | os.PathLike, args: SourceArguments) -> Source:
         return _open(*stored)
     if list_recordings is None:
         source, state = open_dataset(args), {"dataset": asdict(args), "parts": []}
+        listing = LISTING_SCHEMA.empty_table()
     else:
         recordings = list_recordings()
         _check_any(recordings, args)
         source = file_source(recordings, args.chunk_seconds)
         state = {"dataset": None, "parts": [[part.num_rows, part.seconds] for part in source.parts]}
+        listing = source.parts[0].listing
     state |= {"survey": survey, "identity": source.identity, "chunk_seconds": source.chunk_seconds}
     state = json.loads(json.dumps(state))
     if stored is not None:
         _check_same(path, stored[0], state)
-    _write(path, state, [] if list_recordings is None else source.parts)
-    return _open(*_read(path))
+    atomic_write(path, to_parquet(listing.replace_schema_metadata({_STATE_KEY: json.dumps(state).encode()})))
+    return source
 
 
 def open_source(path: str | os.PathLike) -> Source:
@@ -185,56 +168,7 @@ def _open(state: dict[str, Any], table: pa.Table) -> Source:
             name = state["dataset"]["source"]
             raise ValueError(f"The dataset '{name}' has changed since the job began. Write to another folder.")
         return source
-    parts, first = [], 0
-    for num_rows, seconds in state["parts"]:
-        parts.append(_TablePart(table, first, num_rows, seconds))
-        first += num_rows
-    return Source(parts, state["identity"], state["chunk_seconds"])
-
-
-@dataclass(frozen=True)
-class _TablePart:
-    """Rows of a table as recordings, which are made when they are read: a hundred times as many rows fit in memory.
-    All parts share the table, which goes to another process once. Each slice of it would take all of it along."""
-
-    table: pa.Table
-    first: int
-    num_rows: int
-    seconds: float
-
-    def read(self, start: int) -> Iterator[Row]:
-        rows = self.table.slice(self.first + start, max(0, self.num_rows - start))
-        return ([_from_row(row)] for row in rows.to_pylist())
-
-
-def _to_row(item: Recording | Skipped) -> dict[str, Any]:
-    if isinstance(item, Skipped):
-        return item.as_texts()
-    row = {"id": item.id, "offset": item.offset, "duration": item.duration}
-    row |= {"text": item.text, "aligned_text": item.aligned_text, "speaker": item.speaker, "style": item.style}
-    if isinstance(item.audio, ByteRange):
-        return row | {"path": os.fsencode(item.audio.path), "start": item.audio.start, "size": item.audio.size}
-    return row | {"path": os.fsencode(item.audio)}
-
-
-def _from_row(row: dict[str, Any]) -> Recording | Skipped:
-    if row["reason"] is not None:
-        return Skipped(row["id"], SkipReason(row["reason"]), row["detail"])
-    audio = os.fsdecode(row["path"])
-    if row["start"] is not None:
-        audio = ByteRange(audio, row["start"], row["size"])
-    names = ("id", "offset", "duration", "text", "aligned_text", "speaker", "style")
-    return Recording(audio=audio, **{name: row[name] for name in names})
-
-
-def _write(path: str | os.PathLike, state: dict[str, Any], parts: Sequence[FilePart]) -> None:
-    rows = (_to_row(item) for part in parts for item in part.recordings)
-    content = io.BytesIO()
-    schema = _SCHEMA.with_metadata({_STATE_KEY: json.dumps(state).encode()})
-    with pq.ParquetWriter(content, schema, write_page_checksum=True) as writer:
-        while batch := list(islice(rows, _ROWS_AT_ONCE)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-    atomic_write(path, content.getvalue())
+    return Source(divide_listing(table, state["parts"]), state["identity"], state["chunk_seconds"])
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, Any], pa.Table] | None:

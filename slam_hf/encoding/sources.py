@@ -3,23 +3,28 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from itertools import accumulate
+from typing import Any, Protocol
 
 import numpy as np
-from tqdm import tqdm
+import pyarrow as pa
 
-from ..audio_files import probe_audio
-from ..remote_files import NUM_THREADS, AudioDownloadError
+from ..audio_files import AudioProbe, ByteRange, probe_audio
+from ..remote_files import AudioDownloadError, look_at_files
 from .recordings import Recording, Skipped, SkipReason
+from .unit_rows import UNIT_ROW_SCHEMA
 
 
 CHUNK_SECONDS = 300.0
 """What a killed job loses for each process that decodes: seconds of work on a CPU. 60,000 hours are 720,000 chunks."""
 
-PROBES_AT_ONCE = 1024
+ROWS_AT_ONCE = 10_000
+"""Recordings that become rows of a table together. Each takes much memory meanwhile."""
+
+RECORDING_COLUMNS = ("id", "offset", "duration", "text", "aligned_text", "speaker", "style")
 
 Row = list[Recording | Skipped]
 """The recordings of one row of the input, which stay together: one, or the three clips of a preference pair."""
@@ -57,19 +62,44 @@ class Source:
     has_pairs: bool = False
 
 
+LISTING_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "path": pa.binary(),  # names of files need not be UTF-8
+        "start": pa.int64(),
+        "size": pa.int64(),
+        "offset": pa.float64(),
+        "duration": pa.float64(),
+        "text": pa.string(),
+        "aligned_text": UNIT_ROW_SCHEMA.field("aligned_text").type,
+        "speaker": pa.string(),
+        "style": pa.string(),
+        "reason": pa.string(),
+        "detail": pa.string(),
+    }
+)
+"""A recording in a file or in a part of one, or what was skipped."""
+
+
 @dataclass(frozen=True)
 class FilePart:
-    """Recordings in files."""
+    """Rows of a listing as recordings, which are made when they are read: a hundred times as many rows fit in memory.
+    All parts share the table, which goes to another process once. Each slice of it would take all of it along."""
 
-    recordings: Sequence[Recording | Skipped]
+    listing: pa.Table
+    first: int
+    num_rows: int
     seconds: float
 
-    @property
-    def num_rows(self) -> int:
-        return len(self.recordings)
-
     def read(self, start: int) -> Iterator[Row]:
-        return ([recording] for recording in self.recordings[start:])
+        rows = self.listing.slice(self.first + start, max(0, self.num_rows - start))
+        return ([_from_row(row)] for row in rows.to_pylist())
+
+
+def divide_listing(listing: pa.Table, sizes: Sequence[tuple[int, float]]) -> list[FilePart]:
+    """The parts of a listing, by the number of rows and the seconds of each."""
+    firsts = accumulate((num_rows for num_rows, _ in sizes), initial=0)
+    return [FilePart(listing, first, *size) for first, size in zip(firsts, sizes, strict=False)]
 
 
 def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float = CHUNK_SECONDS) -> Source:
@@ -78,8 +108,8 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
 
     Args:
         recordings (sequence of [`Recording`] or [`Skipped`]):
-            A listing, such as those of [`list_audio_folder`] and [`read_manifest`]. A recording with the id of an
-            earlier one is skipped.
+            A listing, such as those of [`list_audio_folder`] and [`read_manifest`], of audio in files or in parts of
+            files. A recording with the id of an earlier one is skipped.
         chunk_seconds (`float`, *optional*, defaults to 300.0):
             A part takes recordings until it has this many seconds of audio, by the headers of the files.
 
@@ -91,28 +121,35 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
         AudioDownloadError: a server could not be reached, or refused a file, in several tries.
     """
     recordings = _skip_duplicates(recordings)
-    probes = _probe_files(recordings)
+    # Several excerpts of a file need one probe.
+    files = list(dict.fromkeys(item.audio for item in recordings if isinstance(item, Recording)))
+    probes = dict(zip(files, look_at_files(_probe, files, "Probing files"), strict=True))
     listing = hashlib.sha256()
-    parts, rows, seconds, load = [], [], 0.0, 0.0
+    sizes, num_rows, seconds, load = [], 0, 0.0, 0.0
     for recording in recordings:
         length = 0.0
         if isinstance(recording, Skipped):
             line = [recording.id, recording.reason]
         else:
-            probe = probes[_file(recording)]
+            probe = probes[recording.audio]
             excerpt = (recording.offset, recording.duration)
             line = [recording.id, *excerpt, recording.text, recording.aligned_text, *probe]
             line += [label for label in (recording.speaker, recording.style) if label is not None]
             length = min(max(0.0, probe.seconds - recording.offset), recording.duration or math.inf)
         listing.update(json.dumps(line).encode() + b"\n")
-        rows.append(recording)
+        num_rows += 1
         seconds += length
         load += load_seconds(length)
         if load >= chunk_seconds:
-            parts.append(FilePart(tuple(rows), seconds))
-            rows, seconds, load = [], 0.0, 0.0
-    if rows:
-        parts.append(FilePart(tuple(rows), seconds))
+            sizes.append((num_rows, seconds))
+            num_rows, seconds, load = 0, 0.0, 0.0
+    if num_rows:
+        sizes.append((num_rows, seconds))
+    tables = [
+        pa.Table.from_pylist([_to_row(item) for item in recordings[first : first + ROWS_AT_ONCE]], LISTING_SCHEMA)
+        for first in range(0, len(recordings), ROWS_AT_ONCE)
+    ]
+    parts = divide_listing(pa.concat_tables([LISTING_SCHEMA.empty_table(), *tables]), sizes)
     return Source(parts, {"files": len(recordings), "listing": listing.hexdigest()}, chunk_seconds)
 
 
@@ -135,39 +172,31 @@ def share_parts(parts: Sequence[Part], rank: int, world_size: int) -> range:
     return range(first, last)
 
 
-class _Probe(NamedTuple):
-    """What a file is known by without decoding it; what cannot be read is reported when its turn comes."""
-
-    num_bytes: int | None = None
-    seconds: float = 0.0
-    head: str | None = None
-
-
-def _probe_files(recordings: Sequence[Recording | Skipped]) -> dict[Any, _Probe]:
-    files = {_file(item): item.audio for item in recordings if isinstance(item, Recording)}
-    probes: dict[Any, _Probe] = {}
-    with ThreadPoolExecutor(NUM_THREADS) as pool, tqdm(desc="Probing files", total=len(files), delay=2.0) as bar:
-        names = list(files)
-        for first in range(0, len(names), PROBES_AT_ONCE):
-            some = names[first : first + PROBES_AT_ONCE]
-            probes |= zip(some, pool.map(_probe, map(files.__getitem__, some)), strict=True)
-            bar.update(len(some))
-    return probes
-
-
-def _file(recording: Recording) -> Any:
-    """The file of a recording, as a key: several excerpts of it need one probe."""
-    return id(recording.audio) if isinstance(recording.audio, dict) else recording.audio
-
-
-def _probe(audio: Any) -> _Probe:
+def _probe(audio: str | ByteRange) -> AudioProbe:
     try:
-        probe = probe_audio(audio)
+        return probe_audio(audio)
     except AudioDownloadError:
         raise
-    except (OSError, ValueError):
-        return _Probe()
-    return _Probe(probe.num_bytes, probe.seconds or 0.0, hashlib.sha256(probe.head).hexdigest()[:16])
+    except (OSError, ValueError):  # reported when its turn comes
+        return AudioProbe()
+
+
+def _to_row(item: Recording | Skipped) -> dict[str, Any]:
+    if isinstance(item, Skipped):
+        return item.as_texts()
+    row = {name: getattr(item, name) for name in RECORDING_COLUMNS}
+    if isinstance(item.audio, ByteRange):
+        return row | {"path": os.fsencode(item.audio.path), "start": item.audio.start, "size": item.audio.size}
+    return row | {"path": os.fsencode(item.audio)}
+
+
+def _from_row(row: dict[str, Any]) -> Recording | Skipped:
+    if row["reason"] is not None:
+        return Skipped(row["id"], SkipReason(row["reason"]), row["detail"])
+    audio = os.fsdecode(row["path"])
+    if row["start"] is not None:
+        audio = ByteRange(audio, row["start"], row["size"])
+    return Recording(audio=audio, **{name: row[name] for name in RECORDING_COLUMNS})
 
 
 def _skip_duplicates(recordings: Sequence[Recording | Skipped]) -> list[Recording | Skipped]:

@@ -5,16 +5,14 @@ import os
 import re
 import tarfile  # noqa: TID251 - nothing is extracted
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from tqdm import tqdm
-
 from ..audio_files import AudioError, ByteRange, open_file
-from ..remote_files import NUM_THREADS, AudioDownloadError, RangedFile, local_path
+from ..remote_files import AudioDownloadError, RangedFile, local_path, look_at_files
 from .folder_files import FolderFiles, is_hidden, list_files, printable, read_versions
 from .listing import AUDIO_EXTENSIONS, may_be_audio
 from .recordings import Recording, Skipped, SkipReason, read_labels
@@ -95,15 +93,8 @@ def list_tar_shards(
     folder = root if isinstance(root, FolderFiles) else list_tar_files(root)
     shards = [path for path in folder.versions if path.endswith(".tar")]
     compressed = [path for path in folder.versions if path.endswith(_COMPRESSED)]
-    with (
-        ThreadPoolExecutor(NUM_THREADS) as pool,
-        tqdm(desc="Listing archives", total=len(shards), delay=2.0) as bar,
-    ):
-        items: list[Recording | Skipped] = []
-        options = (text_column, label_columns or {})
-        for listed in pool.map(lambda path: _list_shard(folder.locate(path), printable(path), *options), shards):
-            items += listed
-            bar.update()
+    list_shard = partial(_list_shard, folder, text_column, label_columns or {})
+    items = list(chain.from_iterable(look_at_files(list_shard, shards, "Listing archives")))
     irregular = [path for path in folder.irregular if path.endswith(".tar")]
     for paths, detail in ((compressed, "compressed: decompress it"), (irregular, "not a regular file")):
         items += (Skipped(printable(path), SkipReason.UNREADABLE, detail) for path in sorted(paths))
@@ -111,8 +102,9 @@ def list_tar_shards(
 
 
 def _list_shard(
-    path: str, shard: str, text_column: str, label_columns: Mapping[str, str]
+    folder: FolderFiles, text_column: str, label_columns: Mapping[str, str], shard: str
 ) -> list[Recording | Skipped]:
+    path, shard = folder.locate(shard), printable(shard)
     items: list[Recording | Skipped] = []
     try:
         with open_file(path, BLOCK_BYTES) as file:

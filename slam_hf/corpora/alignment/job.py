@@ -11,7 +11,7 @@ import torch
 
 from ...atomic_write import atomic_write, remove_unfinished
 from ...encoding.codec_identity import update_with_tensors
-from ...encoding.job_state import check_files, hash_content, load_summary, save_summary
+from ...encoding.job_state import check_files, check_unclaimed, hash_content, load_summary, save_summary
 from ...encoding.recordings import count_reasons, skip_report
 from ...encoding.resumable_job import ResumableJob
 from ...encoding.source_arguments import SourceArguments
@@ -87,14 +87,8 @@ class AlignmentJob(ResumableJob):
             raise ValueError(
                 f"'{self.corpus}' has no split '{self.split}': there is no 'data/{self.split}-*.parquet'."
             )
-        if open_folder(self.folder).exists(""):
-            return
         written = (MANIFEST,) if self.corpus is None else (f"data/{self.split}-*", ".tokenization")
-        if foreign := [path for name in written for path in open_folder(self.output_dir).glob(name)]:
-            raise FileExistsError(
-                f"'{self.output_dir}' holds files that no alignment has written, and that this one would replace "
-                f"or be mixed up with: {foreign[0]}. Choose another folder."
-            )
+        check_unclaimed(self.output_dir, self.folder.removeprefix(f"{self.output_dir}/"), written)
 
     def load(self) -> None:
         self._aligners()
@@ -119,7 +113,6 @@ class AlignmentJob(ResumableJob):
     def gather(self, source: Source) -> None:
         """Write the manifest or the dataset, and the summary."""
         ledger = self.ledger()
-        ledger.refresh()
         keys = ledger.finished(source.parts)
         num_bytes = 0
         if self.corpus is None:

@@ -18,7 +18,6 @@ from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 from ...atomic_write import atomic_write, remove_unfinished
 from ...encoding.codec_identity import CodecDescription, describe_codec
 from ...encoding.job_state import check_files, hash_content, load_summary, read_state, save_summary
-from ...encoding.ledger import to_parquet
 from ...encoding.recordings import Skipped, SkipReason, count_reasons, list_reasons, skip_report
 from ...encoding.resumable_job import ResumableJob
 from ...encoding.source_arguments import SourceArguments
@@ -32,8 +31,8 @@ from ...judging.transcription import load_recogniser
 from ...loading_utils import naming_damaged_files
 from ...modeling_speech_lm import SpeechLMForCausalLM
 from ...pipeline_audio_to_audio import AudioToAudioPipeline
-from ..dataset_card import SplitSummary, make_card, read_card
-from ..dataset_folder import check_vacant, group_chunks
+from ..dataset_card import SplitSummary, read_card
+from ..dataset_folder import check_vacant, group_chunks, write_card, write_shards
 from ..schema import JUDGED_PREFERENCE_FEATURES
 from .candidates import CANDIDATE_SCHEMA, CandidateMaker
 from .prompts import open_corpus, select_prompts
@@ -166,18 +165,12 @@ class PreferenceJob(ResumableJob):
     def gather(self, source: Source) -> None:
         """Write what the chunks hold, in shards, and what is known of it."""
         ledger = self.ledger()
-        ledger.refresh()
         keys = ledger.finished(source.parts)
         records = [ledger.records[key] for key in keys]
         groups = list(group_chunks(ledger, keys))
-        files = {}
-        for number, group in enumerate(groups):
-            content = to_parquet(pa.concat_tables(ledger.read_rows(key).cast(CANDIDATE_SCHEMA) for key in group))
-            name = f"candidates/{self.split}-{number:05d}-of-{len(groups):05d}.parquet"
-            atomic_write(f"{self.output_dir}/{name}", content)
-            files[name] = hash_content(content)
+        tables = (pa.concat_tables(ledger.read_rows(key).cast(CANDIDATE_SCHEMA) for key in group) for group in groups)
         state = {
-            "files": files,
+            "files": write_shards(self.output_dir, f"candidates/{self.split}", tables, len(groups))[1],
             "skipped": [item.as_texts() for record in records for item in record.skipped],
             "seconds": sum(record.seconds for record in records),
             "num_units": sum(record.num_units for record in records),
@@ -193,7 +186,7 @@ class PreferenceJob(ResumableJob):
         if summary is None or summary.made["thresholds"] != asdict(self.thresholds):
             self._write_pairs(state)
         check_files(self.output_dir, self.read_summary().files, f"{self.folder}/summary.json")
-        self._write_card()
+        write_card(self.output_dir, STATE, CodecDescription(**self.read_summary().made["codec"]))
         self.ledger().remove()
         for folder in (self.folder, self.output_dir, *(f"{self.output_dir}/{name}" for name in _FOLDERS)):
             remove_unfinished(folder, "")
@@ -233,18 +226,15 @@ class PreferenceJob(ResumableJob):
                     pairs.append(_make_row(row, *pair))
             tables.append(pa.Table.from_pylist(pairs, schema=JUDGED_PREFERENCE_FEATURES.arrow_schema))
         report = f"skipped/{self.split}.jsonl"
-        contents = {report: skip_report(skipped)}
+        lines = skip_report(skipped)
         tables = [table for table in tables if len(table)]
-        for number, table in enumerate(tables):
-            contents[f"data/{self.split}-{number:05d}-of-{len(tables):05d}.parquet"] = to_parquet(table)
         # Files of other thresholds are not those of a summary any more.
         files = open_folder(self.output_dir)
-        stale = [f"{STATE}/{self.split}/summary.json", *files.glob(f"data/{self.split}-*.parquet")]
-        for name in stale:
-            if name not in contents and files.exists(name):
+        for name in (f"{STATE}/{self.split}/summary.json", *files.glob(f"data/{self.split}-*.parquet")):
+            if files.exists(name):
                 files.rm_file(name)
-        for name, content in contents.items():
-            atomic_write(f"{self.output_dir}/{name}", content)
+        atomic_write(f"{self.output_dir}/{report}", lines)
+        num_bytes, hashes = write_shards(self.output_dir, f"data/{self.split}", tables, len(tables))
         reasons = count_reasons(skipped)
         levels = {f"{share} %": float(np.quantile(scores, share / 100)) for share in (10, 50, 90) if scores}
         if not tables:
@@ -263,20 +253,13 @@ class PreferenceJob(ResumableJob):
             num_units=state["num_units"],
             num_frames=0,
             seconds=state["seconds"],
-            num_bytes=sum(table.nbytes for table in tables),
+            num_bytes=num_bytes,
             has_pairs=True,
             skipped=reasons,
-            files={name: hash_content(content) for name, content in contents.items()},
+            files={report: hash_content(lines), **hashes},
             made=state["made"] | chosen_by,
         )
         save_summary(self.folder, summary)
-
-    def _write_card(self) -> None:
-        paths = sorted(open_folder(self.output_dir).glob(f"{STATE}/*/summary.json"))
-        folders = [f"{self.output_dir}/{path.rpartition('/')[0]}" for path in paths]
-        summaries = [load_summary(folder, SplitSummary) for folder in folders]
-        card = make_card(CodecDescription(**summaries[0].made["codec"]), summaries)
-        atomic_write(f"{self.output_dir}/README.md", card.content.encode())
 
 
 _FOLDERS = ("candidates", "data", "skipped")
