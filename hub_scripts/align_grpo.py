@@ -83,12 +83,12 @@ def align(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: Mod
 
 
 def main(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: ModelArguments) -> None:
-    prepare_process(training_args)
     if uses_fsdp(training_args):
         raise ValueError(
             "Online alignment is not possible with FSDP, where TRL does not add up the gradients of the head over the "
             "processes: use `hub_scripts/accelerate_configs/ddp.yaml`."
         )
+    prepare_process(training_args)
     with claim_output_dir(args, training_args, model_args):
         publisher = align(args, training_args, model_args)
     publisher.publish(Path(training_args.output_dir), training_args, "End of training")

@@ -1,16 +1,16 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import align_dpo
+import launched_script
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from test_pretrain import SHARDED
+from test_pretrain import ACCELERATE
 from training_utils import tiny_speech_lm
 from transformers import AutoProcessor, EncodecFeatureExtractor
 from trl import DPOConfig, DPOTrainer
@@ -205,10 +205,9 @@ def test_the_aligned_model_continues_a_recording_for_its_card(align, checkpoint,
 )
 def test_two_processes_with_fsdp_align_as_one(align, tmp_path, arguments):
     one = align(tmp_path / "one", max_steps=4, **arguments)
-    (tmp_path / "program.py").write_text(SHARDED)
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
+    command = [*ACCELERATE, "launch", "--num_processes", "2"]
     command += ["--config_file", str(ROOT / "hub_scripts" / "accelerate_configs" / "fsdp.yaml")]
-    command += ["--main_process_port", "0", str(tmp_path / "program.py"), align_dpo.__file__]
+    command += ["--main_process_port", "0", launched_script.__file__, align_dpo.__file__]
     half = {"max_steps": 4, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2}
     subprocess.run([*command, *align.command(tmp_path / "two", **half, **arguments)], check=True, timeout=280)
     two = load_file(tmp_path / "two" / "model.safetensors")

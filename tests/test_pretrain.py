@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import launched_script
 import numpy as np
 import pretrain as script
 import pytest
@@ -20,6 +21,7 @@ from slam_hf.sharded_checkpoints import load_sharded_model
 
 
 ROOT = Path(__file__).parent.parent
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli"]
 SCRIPT = ROOT / "hub_scripts" / "pretrain.py"
 QUICKSTART = ROOT / "hub_scripts" / "recipes" / "quickstart.yaml"
 TINY = [
@@ -31,40 +33,6 @@ TINY = [
     *("--learning_rate", "1e-3", "--lr_scheduler_kwargs", '{"min_lr": 5e-5}', "--warmup_steps", "0.1"),
     *("--benchmarks", "null", "--codec", "", "--prompt", "", "--sample_steps", "-1"),
 ]
-
-# Programs that run the script with something changed.
-KILLED = """
-import os, runpy, signal, sys
-import transformers.trainer
-
-class Kill(transformers.TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 6:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-transformers.trainer.DEFAULT_CALLBACKS.append(Kill)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-# accelerate has no FSDP for processes on the CPU, and takes DDP without a word: it is told that they are GPUs.
-SHARDED = """
-import os, runpy, sys
-import torch.distributed
-from accelerate.state import DistributedType, PartialState
-import transformers.trainer
-
-class Check(transformers.TrainerCallback):
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        assert isinstance(model, torch.distributed.fsdp.FSDPModule)
-
-os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-torch.distributed.init_process_group("gloo")
-PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
-transformers.trainer.DEFAULT_CALLBACKS.append(Check)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +47,15 @@ def pretrain():
     return run
 
 
-def launch(output_dir: Path, *arguments: str, processes: int = 1, config: str = "ddp", program: str = "") -> int:
-    """Run the script, or a program that runs it, by `accelerate launch`; its exit status."""
-    output_dir.mkdir(exist_ok=True)
-    (output_dir / "program.py").write_text(program)
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+def launch(output_dir: Path, *arguments: str, processes: int = 1, config: str = "ddp", **environment: str) -> int:
+    """Run the script by `accelerate launch`, as `launched_script` does; its exit status."""
+    command = [*ACCELERATE, "launch"]
     if processes > 1:
         config_file = ROOT / "hub_scripts" / "accelerate_configs" / f"{config}.yaml"
         command += ["--config_file", str(config_file), "--num_processes", str(processes), "--main_process_port", "0"]
-    command += [str(output_dir / "program.py"), str(SCRIPT)] if program else [str(SCRIPT)]
-    command += ["--config", str(QUICKSTART), *TINY, "--output_dir", str(output_dir), *arguments]
-    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=280).returncode
+    command += [launched_script.__file__, str(SCRIPT), "--config", str(QUICKSTART), *TINY]
+    command += ["--output_dir", str(output_dir), *arguments]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, timeout=280).returncode
 
 
 def weights(output_dir: Path) -> dict[str, torch.Tensor]:
@@ -198,7 +164,7 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path, processes, streami
     arguments += ["--streaming", streaming, "--cut_documents", cut_documents, "--max_steps", "11", "--save_steps", "4"]
     saving = [*arguments, "--save_strategy", "steps", "--resume_from_checkpoint", "latest"]
     assert launch(tmp_path / "whole", *arguments, processes=processes) == 0
-    assert launch(tmp_path / "cut", *saving, processes=processes, program=KILLED) != 0
+    assert launch(tmp_path / "cut", *saving, processes=processes, KILLED_AT="6") != 0
     assert not (tmp_path / "cut" / "model.safetensors").exists()
     assert launch(tmp_path / "cut", *saving, processes=processes) == 0
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
@@ -210,7 +176,7 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path, processes, streami
 def test_a_killed_run_ends_in_its_time(tmp_path):
     arguments = ["--max_steps", "-1", "--max_train_hours", "0.002", "--logging_steps", "1", "--save_steps", "5"]
     arguments += ["--save_strategy", "steps", "--resume_from_checkpoint", "latest"]
-    assert launch(tmp_path, *arguments, program=KILLED) != 0
+    assert launch(tmp_path, *arguments, KILLED_AT="6") != 0
     assert launch(tmp_path, *arguments) == 0
     state = json.loads(max(tmp_path.glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime).read_text())
     assert 0.9 * 7.2 < state["stateful_callbacks"]["TimeBudget"]["attributes"]["seconds_before"] < 1.1 * 7.2
@@ -226,7 +192,7 @@ def test_the_same_batch_gives_the_same_loss_in_one_and_in_two_processes(tmp_path
     half = [*arguments, "--per_device_train_batch_size", "2"]
     assert launch(tmp_path / "one", *arguments) == 0
     assert launch(tmp_path / "ddp", *half, processes=2) == 0
-    assert launch(tmp_path / "fsdp", *half, processes=2, config="fsdp", program=SHARDED) == 0
+    assert launch(tmp_path / "fsdp", *half, processes=2, config="fsdp") == 0
     losses = {}
     for name in ("one", "ddp", "fsdp"):
         state = json.loads((tmp_path / name / "checkpoint-12" / "trainer_state.json").read_text())
@@ -250,7 +216,7 @@ def test_several_processes_train_the_same_when_they_are_heard(tmp_path, tiny_cod
         Dataset.from_dict({"units": units}).to_parquet(tmp_path / "corpus" / f"{split}.parquet")
     arguments = ["--datasets", str(tmp_path / "corpus"), "--num_units", "50", "--codec", str(tmp_path / "codec")]
     arguments += ["--max_steps", "4", "--eval_strategy", "no"]
-    launched = {"processes": 2, "config": config, "program": SHARDED if config == "fsdp" else ""}
+    launched = {"processes": 2, "config": config}
     assert launch(tmp_path / "silent", *arguments, **launched) == 0
     assert launch(tmp_path / "heard", *arguments, "--sample_steps", "2", **launched) == 0
     heard = [soundfile.info(tmp_path / "heard" / "continuations" / f"step-{step}.wav").duration for step in (2, 4)]

@@ -5,49 +5,19 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import launched_script
 import pytest
 import torch
-from test_pretrain import QUICKSTART, ROOT, SCRIPT, TINY, launch, weights
+from test_pretrain import ACCELERATE, QUICKSTART, ROOT, SCRIPT, TINY, launch, weights
 from two_hosts import ADDRESSES, Host, two_hosts
 
 from slam_hf.sharded_checkpoints import load_sharded_model
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.attack]
-
-ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-
-# Runs the script with a pause, which has no end, or slower steps. accelerate has no FSDP for processes on the CPU, and
-# is told that they are GPUs.
-PROGRAM = """
-import os, runpy, sys, time
-import torch.distributed
-from accelerate.state import DistributedType, PartialState
-import transformers.trainer
-
-class Pause(transformers.TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        time.sleep(float(os.environ.get("STEP_SECONDS", 0)))
-        if state.global_step == int(os.environ.get("PAUSED_AT", -1)):
-            print("It pauses.", flush=True)
-            time.sleep(3600)
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        is_sharded = isinstance(model, torch.distributed.fsdp.FSDPModule)
-        assert is_sharded == ("ACCELERATE_USE_FSDP" in os.environ)
-
-if "ACCELERATE_USE_FSDP" in os.environ:
-    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-    torch.distributed.init_process_group("gloo")
-    PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
-transformers.trainer.DEFAULT_CALLBACKS.append(Pause)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 SETTINGS = [*("--max_steps", "12", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "4")]
 SETTINGS += ["--context_length", "30", "--batch_size", "8", "--per_device_train_batch_size", "2"]
@@ -70,8 +40,7 @@ def one_process(tmp_path_factory) -> Path:
 
 def script_arguments(folder: Path, *arguments: str) -> list[str]:
     folder.mkdir(exist_ok=True)
-    (folder.parent / "program.py").write_text(PROGRAM)
-    command = [str(folder.parent / "program.py"), str(SCRIPT), "--config", str(QUICKSTART)]
+    command = [launched_script.__file__, str(SCRIPT), "--config", str(QUICKSTART)]
     return [*command, *TINY, *SETTINGS, "--output_dir", str(folder), *arguments]
 
 
@@ -80,7 +49,8 @@ def start(
 ) -> None:
     """Start the script on both hosts; `environment` is that of the second one."""
     for rank, (host, disk) in enumerate(zip(hosts, disks, strict=True)):
-        command = [*ACCELERATE, "--config_file", str(ROOT / "hub_scripts" / "accelerate_configs" / f"{config}.yaml")]
+        config_file = ROOT / "hub_scripts" / "accelerate_configs" / f"{config}.yaml"
+        command = [*ACCELERATE, "launch", "--config_file", str(config_file)]
         command += ["--num_machines", "2", "--machine_rank", str(rank), "--num_processes", "2"]
         command += ["--main_process_ip", ADDRESSES[0], "--main_process_port", "29500"]
         command += script_arguments(folder, *arguments)
@@ -193,7 +163,7 @@ SLURM = {
         exit $status
         """,
     "scancel": 'kill "${1/--signal=/-}" $(cat "$FAKE"/task-*)',
-    "accelerate": f'exec {" ".join(ACCELERATE[:-1])} "$@"',
+    "accelerate": f'exec {" ".join(ACCELERATE)} "$@"',
 }
 
 

@@ -105,6 +105,24 @@ def test_one_process_trains_as_the_stock_trainer_does(tmp_path):
     torch.testing.assert_close(ours.model.state_dict(), stock.model.state_dict(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_the_loss_of_an_evaluation_is_the_mean_over_its_tokens(tmp_path, batch_size, streaming):
+    model, sequences = tiny_speech_lm().eval(), random_sequences(7)
+    total, num_tokens = 0.0, 0
+    for sequence in sequences:
+        batch = PackingCollator(16)([sequence])
+        count = (batch["labels"] != -100).sum().item()
+        total, num_tokens = total + count * model(**batch).loss.item(), num_tokens + count
+    args = TrainingArguments(str(tmp_path), per_device_eval_batch_size=batch_size, max_steps=1, use_cpu=True)
+    args.remove_unused_columns = args.dataloader_pin_memory = False
+    held_out = sequences.to_iterable_dataset() if streaming else sequences
+    trainer = BatchTrainer(
+        8, sequences, eval_dataset={"a": held_out}, model=model, args=args, data_collator=PackingCollator(16)
+    )
+    assert trainer.evaluate()["eval_a_loss"] == pytest.approx(total / num_tokens, abs=1e-6)
+
+
 def test_a_stream_with_gaps_has_its_sequences_in_order(tmp_path):
     stream = random_sequences(20).to_iterable_dataset().repeat(None)
     args = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, max_steps=1, use_cpu=True)
@@ -122,10 +140,11 @@ import torch.distributed
 import transformers.trainer
 from accelerate import debug_launcher
 from slam_hf.command_line import parse_arguments
-sys.path.insert(0, "hub_scripts")
+sys.path += ["hub_scripts", "tests"]
 import pretrain
+from launched_script import Disturb, take_cpus_for_gpus
 
-class Stop(transformers.TrainerCallback):
+class Stop(Disturb):
     last_step = None
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -134,6 +153,9 @@ class Stop(transformers.TrainerCallback):
 
 def train(command, last_step):
     os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(torch.distributed.get_rank())
+    if "ACCELERATE_USE_FSDP" in os.environ:
+        del os.environ["ACCELERATE_USE_CPU"]
+        take_cpus_for_gpus()
     Stop.last_step = last_step
     transformers.trainer.DEFAULT_CALLBACKS.append(Stop)
     classes = (pretrain.PretrainArguments,), (pretrain.TrainingArguments, pretrain.ModelArguments)
@@ -156,7 +178,7 @@ def corpora(tmp_path_factory) -> dict[str, dict]:
     generator = np.random.default_rng(0)
     times = [{"word": f" word{n}", "start_time": 0.2 * n, "end_time": 0.2 * (n + 1)} for n in range(4)]
     for name in ("one", "two"):
-        for split, count in (("train-0", 40), ("train-1", 33), ("validation", 3)):
+        for split, count in (("train-0", 40), ("train-1", 33), ("validation", 5)):
             units = generator.integers(50, size=(count, 10)).tolist()
             rows = {"units": units, "durations": [[2] * 10] * count, "aligned_text": [times] * count}
             Dataset.from_dict(rows).to_parquet(folder / name / f"{split}.parquet")
@@ -170,20 +192,26 @@ def corpora(tmp_path_factory) -> dict[str, dict]:
             "datasets": [one, {**two, "modality": "interleaved"}],
             "text_tokenizer": "quickstart:tokenizer",
         },
+        "sharded": {"datasets": [one["path"]], "use_cpu": False},
+        "sharded adapters": {"datasets": [one["path"]], "use_cpu": False, "use_peft": True, "lora_dropout": 0.0},
     }
 
 
 @pytest.mark.slow
 @pytest.mark.attack
-@pytest.mark.parametrize("kind", ["packed", "weighted", "streamed", "interleaved"])
-def test_a_run_continues_on_other_numbers_of_processes(tmp_path, corpora, kind, capfd, record_property):
+@pytest.mark.parametrize("kind", ["packed", "weighted", "streamed", "interleaved", "sharded", "sharded adapters"])
+def test_a_run_continues_on_other_numbers_of_processes(tmp_path, corpora, kind, capfd, monkeypatch, record_property):
+    if "sharded" in kind:
+        settings = yaml.safe_load((ROOT / "hub_scripts" / "accelerate_configs" / "fsdp.yaml").read_text())
+        for name, value in {"accelerate_use_fsdp": True, **settings["fsdp_config"]}.items():
+            monkeypatch.setenv(name.upper(), str(value))
     base_config = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     base_config |= {"model_type": "qwen2", "num_attention_heads": 2, "num_key_value_heads": 1}
-    recipe = {"base_config": base_config, "num_units": 50, "context_length": 24, **corpora[kind]}
+    recipe = {"use_cpu": True, "base_config": base_config, "num_units": 50, "context_length": 24, **corpora[kind]}
     recipe |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}
     recipe |= {"max_steps": 12, "logging_steps": 1, "save_strategy": "steps", "save_steps": 2, "disable_tqdm": True}
-    recipe |= {"use_cpu": True, "dataloader_pin_memory": False, "resume_from_checkpoint": "latest"}
-    recipe |= {"report_to": "none", "ddp_find_unused_parameters": False}
+    recipe |= {"dataloader_pin_memory": False, "resume_from_checkpoint": "latest"}
+    recipe |= {"report_to": "none", "ddp_find_unused_parameters": False, "eval_strategy": "steps", "eval_steps": 2}
     (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
     command = ["--config", str(tmp_path / "recipe.yaml"), "--output_dir"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -196,12 +224,15 @@ def test_a_run_continues_on_other_numbers_of_processes(tmp_path, corpora, kind, 
     for step, before, after in ((2, 2, 1), (6, 1, 3), (8, 3, 2)):
         assert f"checkpoint-{step}' is of {before} process(es), and this run has {after}" in printed
     names = ("loss", "grad_norm", "learning_rate", "epoch", "num_input_tokens_seen")
-    curves = []
+    curves, held_out = [], []
     for folder in (whole, cut):
-        state = json.loads((folder / "checkpoint-12" / "trainer_state.json").read_text())
-        curves.append([[log[name] for name in names] for log in state["log_history"] if "loss" in log])
+        logs = json.loads((folder / "checkpoint-12" / "trainer_state.json").read_text())["log_history"]
+        curves.append([[log[name] for name in names] for log in logs if "loss" in log])
+        held_out.append([log[name] for log in logs for name in log if name.startswith("eval") and "loss" in name])
     assert len(curves[0]) == 12
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
+    assert len(held_out[0]) >= 6
+    np.testing.assert_allclose(held_out[1], held_out[0], rtol=1e-5)
     weights = [load_file(folder / "model.safetensors") for folder in (whole, cut)]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
     record_property("attack", "pretraining: 1 run stopped and continued on another number of processes, 3 times")

@@ -3,6 +3,8 @@ import os
 import datasets
 import pytest
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from training_utils import make_trainer
 from transformers import ProgressCallback, TrainingArguments
 from transformers.integrations import integration_utils
@@ -44,6 +46,16 @@ def test_a_trainer_without_a_bar_gets_none(tmp_path, capsys):
 def arguments(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     return TrainingArguments(str(tmp_path), use_cpu=True)
+
+
+def test_fsdp_without_gpus_is_refused(arguments, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    for kind in (DistributedType.NO, DistributedType.MULTI_CPU):
+        monkeypatch.setitem(PartialState._shared_state, "distributed_type", kind)
+        with pytest.raises(ValueError, match="FSDP is for GPUs"):
+            prepare_process(arguments)
+    monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.MULTI_GPU)
+    prepare_process(arguments)
 
 
 @pytest.mark.parametrize(("processes", "threads"), [(1, 6), (2, 3), (8, 1)])

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset, concatenate_datasets
+from torch import nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
+from .packing import IGNORE_INDEX
 from .plan import batch_size
 
 
@@ -66,7 +69,8 @@ class BatchTrainer(Trainer):
     r"""
     A `Trainer` whose batches depend on the seed and the step, but not on the number of processes. The last batch of an
     epoch, and each batch that the processes do not divide, is filled with empty sequences, where the `Trainer` repeats
-    others.
+    others. The loss of an evaluation is the mean over its tokens, where that of the `Trainer` is the mean over batches
+    and counts repeated sequences.
 
     Args:
         num_sequences (`int`):
@@ -94,6 +98,23 @@ class BatchTrainer(Trainer):
             return None
         empty_row = len(self.train_dataset) - 1
         return StepSampler(self, empty_row, self.num_sequences, self.num_places, empty_row)
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple:
+        labels, dataloader = inputs["labels"], self.accelerator.gradient_state
+        if dataloader.end_of_dataloader and dataloader.remainder > 0:  # the other rows of all processes are repeated
+            labels[max(0, dataloader.remainder - self.args.process_index * len(labels)) :] = IGNORE_INDEX
+        # The loss is the sum over the tokens of this process, divided by their mean number in a process.
+        num_tokens = self.accelerator.reduce((labels[:, 1:] != IGNORE_INDEX).sum().float(), "mean")
+        loss, *others = super().prediction_step(model, inputs, *args, **kwargs)
+        self.eval_sums.append(torch.stack([loss * num_tokens, num_tokens]))
+        return loss, *others
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        self.eval_sums: list[torch.Tensor] = []
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        loss, num_tokens = self.accelerator.gather(torch.stack(self.eval_sums)).cpu().double().sum(dim=0).tolist()
+        output.metrics[f"{metric_key_prefix}_loss"] = loss / num_tokens
+        return output
 
 
 class StepSampler(Sampler):
