@@ -3,11 +3,36 @@
 A GPU is waited for once per batch, to check it. For each row, it would idle between one clip and the next.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
+
+
+def as_tensor(values: Any, name: str) -> torch.Tensor:
+    """A tensor of numbers in a tensor, an array or a list. A `ValueError` says that they are not."""
+    try:
+        return torch.as_tensor(np.require(values, requirements="CW") if isinstance(values, np.ndarray) else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`{name}` must hold numbers, in a tensor, an array or lists: {error}") from error
+
+
+def as_integers(values: Any, name: str, padding: int = 0) -> torch.LongTensor:
+    """The integers in a tensor, an array or a list; or a list of sequences of them, which are padded on the right."""
+    if isinstance(values, list | tuple):
+        rows = [as_integers(row, name) if np.ndim(row) else row for row in values if not isinstance(row, str)]
+        if rows and all(np.ndim(row) == 1 for row in rows):
+            return pad_sequence(rows, batch_first=True, padding_value=padding)
+    tensor = as_tensor(values, name)
+    if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool):
+        raise ValueError(f"`{name}` must be integers, got {_describe(tensor)}.")
+    return tensor.long()
 
 
 def split_clips(
-    input_values: torch.Tensor | list[torch.Tensor], padding_mask: torch.Tensor | None, min_samples: int
+    input_values: torch.Tensor | Sequence[torch.Tensor], padding_mask: torch.Tensor | None, min_samples: int
 ) -> list[torch.Tensor]:
     """
     The clips of a batch of mono audio of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`, each

@@ -132,6 +132,16 @@ def test_damaged_settings_are_named(tmp_path, settings, content):
         claim_folder(tmp_path / "train", settings)
 
 
+def test_settings_of_another_version_are_not_called_damaged(tmp_path, settings):
+    earlier = {name: value for name, value in settings.items() if name != "rules"}
+    claim_folder(tmp_path / "train", earlier)
+    message = (
+        "/train' holds a tokenisation that another version .* begun: its settings lack rules. Continue it with that"
+    )
+    with pytest.raises(ValueError, match=message):
+        claim_folder(tmp_path / "train", settings)
+
+
 def test_a_job_is_told_from_others_by_its_settings(settings):
     assert job_name(settings) == job_name(dict(reversed(settings.items())))
     assert job_name(settings) != job_name({**settings, "source": {"listing": "abd"}})

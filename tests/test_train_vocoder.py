@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import torch
 import train_vocoder
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from slam_hf import HubertUnitCodec, load_audio
 from slam_hf.codec_training import vocoder_samples
@@ -196,6 +197,31 @@ def test_other_settings_do_not_continue_a_training(trained, data):
         train(data, trained, {"style_column": "style"}, crop_seconds=0.8)
     with pytest.raises(ValueError, match="begun with other settings.*\n  batch_size: was 2, is now 3$"):
         train(data, trained, {"style_column": "style"}, per_device_train_batch_size=3)
+
+
+def test_a_training_of_another_version_is_not_called_damaged(trained, data, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    settings = tmp_path / "training" / "settings.json"
+    now = json.loads(settings.read_text())
+    earlier = {name: value for name, value in now.items() if name != "batch_size"} | {"per_device_train_batch_size": 2}
+    settings.write_text(json.dumps(earlier))
+    message = (
+        "holds the training of a vocoder that another version of slam-hf has begun: its settings lack batch_size. "
+    )
+    with pytest.raises(ValueError, match=f"^'{settings.parent}' {message}Continue it with that version, or write to"):
+        train(data, tmp_path, {"style_column": "style"})
+    settings.write_text(json.dumps(now))
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        with safe_open(path, framework="pt") as file:
+            metadata = {key: value.replace('"step"', '"steps"', 1) for key, value in file.metadata().items()}
+        content = save(load_file(path), metadata)
+        path.unlink()
+        (path.parent / f"{path.name[:15]}{hashlib.sha256(content).hexdigest()[:16]}.safetensors").write_bytes(content)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(
+        ValueError, match=f"/checkpoints/step-000000004-.*' is whole, but was written by another version"
+    ):
+        train(data, tmp_path, {"style_column": "style"})
 
 
 def test_a_trained_vocoder_can_be_continued_with_other_voices(trained, data, tmp_path):

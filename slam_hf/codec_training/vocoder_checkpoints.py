@@ -60,6 +60,10 @@ class NotFiniteError(ValueError):
     """The training has diverged."""
 
 
+class DamagedError(ValueError):
+    """A checkpoint is not as it was written."""
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest last."""
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
@@ -68,10 +72,26 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(
     path: Path, modules: dict[str, torch.nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> Progress:
-    """Continue from a checkpoint. A `ValueError` says that the file is damaged."""
+    """Continue from a checkpoint. A [`DamagedError`] says that the file is damaged, and another `ValueError` that it
+    is of another version of this package."""
     content = path.read_bytes()
     if _hash(content) != _NAME.fullmatch(path.name)[1]:
-        raise ValueError(f"'{path}' is damaged: it is not as it was written.")
+        raise DamagedError(f"'{path}' is damaged: it is not as it was written.")
+    try:
+        return _load_states(path, content, modules, optimizers)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"'{path}' is whole, but was written by another version of slam-hf: {error}. Continue the training with "
+            "that version, or start it again in another folder."
+        ) from error
+
+
+def _load_states(
+    path: Path,
+    content: bytes,
+    modules: dict[str, torch.nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+) -> Progress:
     with safe_open(path, framework="pt") as file:
         progress = Progress(**json.loads(file.metadata()[_KEY]))
     tensors = load(content)

@@ -18,7 +18,14 @@ from ..modeling_hubert_unit_codec import HubertUnitCodec
 from ..modeling_unit_hifigan import UnitHifiGan
 from .discriminators import Discriminators
 from .vocoder_arguments import VocoderArguments
-from .vocoder_checkpoints import NotFiniteError, Progress, list_checkpoints, load_checkpoint, save_checkpoint
+from .vocoder_checkpoints import (
+    DamagedError,
+    NotFiniteError,
+    Progress,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from .vocoder_initialization import with_vocoder
 from .vocoder_losses import LogMel, StftLoss, adversarial_losses, discriminator_loss
 from .vocoder_samples import measure_resynthesis, save_samples
@@ -233,7 +240,7 @@ def _resume(
     for path in reversed(list_checkpoints(folder)):
         try:
             progress = load_checkpoint(path, modules, optimizers)
-        except ValueError as error:
+        except DamagedError as error:
             accelerator.print(f"Skipped: {error}")
             continue
         accelerator.print(f"Continuing from step {progress.step:,}.")

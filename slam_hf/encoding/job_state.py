@@ -57,9 +57,16 @@ def claim_folder(folder: str | os.PathLike, settings: dict[str, Any], job: str =
 
 
 def check_settings(folder: str, settings: dict[str, Any], job: str = "a tokenisation") -> None:
-    """Raise `ValueError` if the job in a folder was begun with other settings than these."""
+    """Raise `ValueError` if the job in a folder was begun with other settings than these, or by a version of this
+    package that had others."""
     settings = json.loads(json.dumps(settings))
-    earlier = read_state(f"{folder}/settings.json", settings)
+    path = f"{folder}/settings.json"
+    earlier = read_state(path) or read_state(path, settings)  # without any setting, the file is damaged
+    if missing := sorted(settings.keys() - earlier.keys()):
+        raise ValueError(
+            f"'{folder}' holds {job} that another version of slam-hf has begun: its settings lack "
+            f"{', '.join(missing)}. Continue it with that version, or write to another folder."
+        )
     if changes := list_changes({name: earlier[name] for name in settings}, settings):
         raise ValueError(
             f"'{folder}' holds {job} that was begun with other settings. Use those to continue it, or write "
