@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -25,7 +25,16 @@ from .filter_bank import filter_bank_features, normalise
 from .loading_utils import SafeLoadingMixin, check_finite
 from .masked_hubert import can_mask
 from .modeling_unit_hifigan import UnitHifiGan, Voice
-from .padding_utils import copy_to, pad_rows, split_clips, split_durations, split_units
+from .padding_utils import (
+    AudioBatch,
+    UnitBatch,
+    as_integers,
+    copy_to,
+    pad_rows,
+    split_clips,
+    split_durations,
+    split_units,
+)
 from .public_names import public_name
 
 
@@ -300,8 +309,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     @torch.no_grad()
     def encode(
         self,
-        input_values: torch.FloatTensor | list[torch.FloatTensor],
-        padding_mask: torch.Tensor | None = None,
+        input_values: AudioBatch,
+        padding_mask: torch.Tensor | np.ndarray | None = None,
         batched: bool | None = None,
     ) -> HubertUnitCodecEncoderOutput:
         r"""
@@ -311,7 +320,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             input_values (`torch.FloatTensor` of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`):
                 Mono audio at `sampling_rate`, between -1 and 1 and not normalised, padded on the right. A second
                 of the longest clip takes about 20 MB in a HuBERT-base, and a batch of an accelerator 1 to 3 GB. A
-                list of clips of shape `(num_samples,)` needs no padding and no mask.
+                list of clips of shape `(num_samples,)` needs no padding and no mask. Tensors, arrays or lists.
             padding_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 1 for audio and 0 for padding; without it, all is audio.
             batched (`bool`, *optional*):
@@ -341,8 +350,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     @torch.no_grad()
     def hidden_states(
         self,
-        input_values: torch.FloatTensor | list[torch.FloatTensor],
-        padding_mask: torch.Tensor | None = None,
+        input_values: AudioBatch,
+        padding_mask: torch.Tensor | np.ndarray | None = None,
         layers: Sequence[int] | None = None,
         batched: bool | None = None,
     ) -> list[torch.FloatTensor]:
@@ -374,8 +383,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     @torch.no_grad()
     def decode(
         self,
-        audio_codes: torch.LongTensor,
-        durations: torch.LongTensor | None = None,
+        audio_codes: UnitBatch,
+        durations: UnitBatch | None = None,
         speaker_id: Voice | None = None,
         style_id: Voice | None = None,
         batched: bool | None = None,
@@ -385,7 +394,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
 
         Args:
             audio_codes (`torch.LongTensor` of shape `(batch_size, 1, num_units)` or `(batch_size, num_units)`):
-                Units, padded on the right with -1. Deduplicated, unless `durations` are given.
+                Units, padded on the right with -1. Deduplicated, unless `durations` are given. A tensor, an array,
+                or a list of sequences, which needs no padding.
             durations (`torch.LongTensor` of shape `(batch_size, num_units)`, *optional*):
                 Frames that each unit lasts; predicted where they are not given.
             speaker_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each sequence, *optional*):
@@ -403,13 +413,12 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             ValueError: the codec has no vocoder, or the vocoder no duration predictor and there are no `durations`;
                 a sequence is empty or holds a number that is not a unit; or a shape, speaker or style does not fit.
         """
-        sequences = split_units(copy_to(audio_codes, self.device), self.config.num_units)
+        sequences = split_units(audio_codes, self.config.num_units, self.device)
         speakers, styles = self.find_voices(speaker_id, style_id, len(sequences))
         if durations is not None:
-            durations = split_durations(copy_to(durations, self.device), sequences)
+            durations = split_durations(durations, sequences)
         else:
-            predict = self._predict_durations if self._is_batched(batched) else partial(map, self.predict_durations)
-            durations = list(predict(sequences))
+            durations = self._predict_durations(sequences, batched)
         with _without_tf32():
             if self._is_batched(batched):
                 waveforms, num_frames = self._decode_batches(sequences, durations, speakers, styles)
@@ -427,23 +436,23 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         )
 
     @torch.no_grad()
-    def predict_durations(self, units: torch.LongTensor) -> torch.LongTensor:
+    def predict_durations(self, units: torch.Tensor | np.ndarray | Sequence[int]) -> torch.LongTensor:
         r"""
         How long [`~HubertUnitCodec.decode`] makes each unit last.
 
         Args:
             units (`torch.LongTensor` of shape `(num_units,)`):
-                Deduplicated units of one sequence.
+                Deduplicated units of one sequence: a tensor, an array or a list.
 
         Returns:
             `torch.LongTensor` of shape `(num_units,)`: frames per unit, at least one.
 
         Raises:
-            ValueError: the codec has no vocoder, or the vocoder no duration predictor.
+            ValueError: the codec has no vocoder, or the vocoder no duration predictor; or these are not units.
         """
         self.check_vocoder()
-        with _full_float32(self.device):
-            return self.vocoder.predict_durations(copy_to(units, self.device)[None])[0]
+        sequences = split_units(as_integers(units, "units")[None], self.config.num_units, self.device)
+        return self._predict_durations(sequences, batched=False)[0]
 
     def find_voices(
         self, speaker_id: Voice | None, style_id: Voice | None, count: int
@@ -467,7 +476,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             )
 
     def forward(
-        self, input_values: torch.FloatTensor, padding_mask: torch.Tensor | None = None
+        self, input_values: AudioBatch, padding_mask: torch.Tensor | np.ndarray | None = None
     ) -> HubertUnitCodecOutput:
         r"""
         Audio to units and back, each frame as long as it was.
@@ -486,18 +495,19 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         return HubertUnitCodecOutput(audio_codes=audio_codes, audio_values=audio_values)
 
     @staticmethod
-    def deduplicate(units: torch.LongTensor) -> tuple[torch.LongTensor, torch.LongTensor]:
+    def deduplicate(units: torch.Tensor | np.ndarray | Sequence[int]) -> tuple[torch.LongTensor, torch.LongTensor]:
         r"""
         Merge consecutive equal units.
 
         Args:
             units (`torch.LongTensor` of shape `(num_frames,)`):
-                The unit of each frame, without padding.
+                The unit of each frame, without padding: a tensor, an array or a list.
 
         Returns:
             `tuple[torch.LongTensor, torch.LongTensor]` of shape `(num_units,)` each: the units, and how many frames
             each lasts.
         """
+        units = as_integers(units, "units")
         if units.ndim != 1 or (units < 0).any():
             raise ValueError(
                 f"Expected the units of one clip without padding (-1), got a tensor of {tuple(units.shape)}."
@@ -505,7 +515,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         return torch.unique_consecutive(units, return_counts=True)
 
     def _split_clips(
-        self, input_values: torch.Tensor | list[torch.Tensor], padding_mask: torch.Tensor | None
+        self, input_values: AudioBatch, padding_mask: torch.Tensor | np.ndarray | None
     ) -> list[torch.Tensor]:
         """The clips of a batch. Each has at least a frame."""
         return split_clips(input_values, padding_mask, min_samples=self.config.receptive_field - 2 * self.config.pad)
@@ -606,8 +616,11 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         longest = max(num_frames) * self.config.hop_length
         return _in_order(waveforms, [indices for _, indices in batches], longest), num_frames
 
-    def _predict_durations(self, sequences: list[torch.LongTensor]) -> list[torch.LongTensor]:
-        """Frames that each unit of the sequences lasts, in batches."""
+    def _predict_durations(self, sequences: list[torch.LongTensor], batched: bool | None) -> list[torch.LongTensor]:
+        """Frames that each unit of the sequences lasts."""
+        if not self._is_batched(batched):
+            with _full_float32(self.device):
+                return [self.vocoder.predict_durations(units[None])[0] for units in sequences]
         durations: list[torch.LongTensor] = [None] * len(sequences)
         for shape, indices in _group(self._batch_shape(len(units)) for units in sequences):
             units = pad_rows([sequences[index] for index in indices], shape, self.device)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -28,6 +29,7 @@ from transformers.utils.versions import require_version
 
 from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import SafeLoadingMixin, naming_damaged_files
+from .padding_utils import as_integers, as_tensor
 from .public_names import public_name
 from .tokenization_speech_text import SpeechTextTokenizer
 from .unit_vocabulary import MAX_UNUSED_ROWS, NUM_SPECIAL_TOKENS
@@ -290,8 +292,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def log_likelihood(
         self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | np.ndarray | Sequence[Sequence[int]],
+        attention_mask: torch.Tensor | np.ndarray | Sequence[Sequence[int]] | None = None,
         reduction: Literal["mean", "sum", "none"] = "mean",
         suppress_tokens: Sequence[int] | None = None,
     ) -> torch.FloatTensor:
@@ -302,7 +304,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`):
-                Sequences as the tokenizer gives them with `add_eos_token=True`.
+                Sequences as the tokenizer gives them with `add_eos_token=True`: a tensor, an array, or lists of the
+                same length.
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
                 1 for tokens, 0 for padding. Defaults to every token but `<PAD>`, and to every token in a vocabulary of
                 text and units, which must then be padded on the right.
@@ -321,9 +324,11 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         """
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"`reduction` must be 'none', 'mean' or 'sum', got {reduction!r}.")
+        input_ids = as_integers(input_ids, "input_ids").to(self.device)
         is_padding_id = input_ids == self.config.pad_token_id
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids) if self.config.has_text else ~is_padding_id
+        attention_mask = as_tensor(attention_mask, "attention_mask").to(self.device)
         if input_ids.ndim != 2 or attention_mask.shape != input_ids.shape:
             raise ValueError(
                 "`input_ids` and `attention_mask` must both be (batch, length), "
@@ -338,7 +343,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
             raise ValueError(f"Sequences {rows} have fewer than two tokens: there is nothing to score.")
 
         num_ids = self.config.num_ids
-        if (wrong := (mask & (input_ids >= num_ids)).nonzero()).numel():
+        if (wrong := (mask & ((input_ids < 0) | (input_ids >= num_ids))).nonzero()).numel():
             row, column = wrong[0].tolist()
             raise ValueError(
                 f"Sequence {row} holds the id {input_ids[row, column]}, but the model has the ids 0 to {num_ids - 1}."
@@ -347,7 +352,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         # Tokens attend to earlier ones only: with all padding moved to the right, no mask or positions are needed,
         # which some base models ignore.
         order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
-        input_ids, scored = input_ids.gather(1, order), scored.gather(1, order)[:, 1:]
+        input_ids, scored = input_ids.where(mask, 0).gather(1, order), scored.gather(1, order)[:, 1:]
         logits = self(input_ids, use_cache=False).logits[:, :-1, :num_ids]
         if suppress_tokens is not None:
             logits[..., list(suppress_tokens)] = -torch.inf

@@ -11,6 +11,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 
+AudioBatch = torch.Tensor | np.ndarray | Sequence[torch.Tensor | np.ndarray | Sequence[float]]
+"""A padded batch of clips, or a list of clips."""
+
+UnitBatch = torch.Tensor | np.ndarray | Sequence[torch.Tensor | np.ndarray | Sequence[int]]
+"""A padded batch of sequences of integers, or a list of sequences."""
+
+
 def as_tensor(values: Any, name: str) -> torch.Tensor:
     """A tensor of numbers in a tensor, an array or a list. A `ValueError` says that they are not."""
     try:
@@ -19,41 +26,50 @@ def as_tensor(values: Any, name: str) -> torch.Tensor:
         raise ValueError(f"`{name}` must hold numbers, in a tensor, an array or lists: {error}") from error
 
 
-def as_integers(values: Any, name: str, padding: int = 0) -> torch.LongTensor:
-    """The integers in a tensor, an array or a list; or a list of sequences of them, which are padded on the right."""
-    if isinstance(values, list | tuple):
-        rows = [as_integers(row, name) if np.ndim(row) else row for row in values if not isinstance(row, str)]
-        if rows and all(np.ndim(row) == 1 for row in rows):
-            return pad_sequence(rows, batch_first=True, padding_value=padding)
+def as_integers(values: Any, name: str) -> torch.LongTensor:
+    """As [`as_tensor`], for integers of any size."""
     tensor = as_tensor(values, name)
     if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool):
-        raise ValueError(f"`{name}` must be integers, got {_describe(tensor)}.")
+        raise ValueError(f"`{name}` must be integers, got {tensor.dtype} of shape {tuple(tensor.shape)}.")
     return tensor.long()
 
 
+def as_batch(values: Any, name: str, padding: int) -> torch.LongTensor:
+    """As [`as_integers`]. The sequences in a list may have different lengths, and are padded on the right."""
+    if isinstance(values, list | tuple) and all(isinstance(row, torch.Tensor) or np.iterable(row) for row in values):
+        rows = [as_integers(row, name) for row in values]
+        if rows and all(row.ndim == 1 for row in rows):
+            return pad_sequence(rows, batch_first=True, padding_value=padding)
+    return as_integers(values, name)
+
+
 def split_clips(
-    input_values: torch.Tensor | Sequence[torch.Tensor], padding_mask: torch.Tensor | None, min_samples: int
+    input_values: AudioBatch, padding_mask: torch.Tensor | np.ndarray | None, min_samples: int
 ) -> list[torch.Tensor]:
     """
     The clips of a batch of mono audio of shape `(batch_size, 1, num_samples)` or `(batch_size, num_samples)`, each
     without the padding on its right, where the mask of shape `(batch_size, num_samples)` is 0. Or those of a list of
-    clips of shape `(num_samples,)`, which are checked in the same way and several times as fast. `ValueError` where a
-    type or a shape does not fit, or where a clip is too short or holds NaN or infinite samples.
+    clips of shape `(num_samples,)`, which are checked in the same way and several times as fast. All may be tensors,
+    arrays or lists of numbers. `ValueError` where a type or a shape does not fit, or where a clip is too short or
+    holds NaN or infinite samples.
     """
-    is_list = isinstance(input_values, list)
-    if is_list and (padding_mask is not None or not input_values or any(clip.ndim != 1 for clip in input_values)):
-        raise ValueError("A list of clips holds tensors of shape (num_samples,), and takes no `padding_mask`.")
-    for clip in input_values if is_list else [input_values]:
+    is_list = isinstance(input_values, list | tuple)
+    clips = [as_tensor(clip, "input_values") for clip in (input_values if is_list else [input_values])]
+    if is_list and (padding_mask is not None or not clips or any(clip.ndim != 1 for clip in clips)):
+        raise ValueError(
+            "A list of clips holds tensors of shape (num_samples,), and takes no `padding_mask`. With "
+            '`return_tensors="pt"`, a feature extractor gives a padded batch in place of a list.'
+        )
+    for clip in clips:
         if not clip.is_floating_point():
             raise ValueError(f"`input_values` must be floating point samples between -1 and 1, got {clip.dtype}.")
     # The sum is finite if all samples are, and takes a tenth of the time of a look at each of them.
     if is_list:
-        clips = input_values
         sums = torch.stack([clip.sum(dtype=torch.float64) for clip in clips])
         num_samples, is_on_the_right = [len(clip) for clip in clips], [True] * len(clips)
         is_finite = sums.isfinite().tolist()
     else:
-        clips, mask = _flatten_audio(input_values, padding_mask)
+        clips, mask = _flatten_audio(clips[0], padding_mask)
         lengths = mask.view(torch.int8).sum(dim=1, dtype=torch.int32)  # booleans are slow to sum on a CPU
         positions = torch.arange(clips.shape[1], device=clips.device)
         are_equal = (mask == (positions < lengths[:, None])).all(dim=1)
@@ -75,21 +91,23 @@ def _flatten_audio(batch: torch.Tensor, padding_mask: torch.Tensor | None) -> tu
         raise ValueError(f"`input_values` has {batch.shape[1]} channels: average them, the codec is mono.")
     batch = _flatten(batch, "input_values", "num_samples")
     if padding_mask is None:
-        padding_mask = batch.new_ones(batch.shape, dtype=torch.bool)
-    elif padding_mask.shape != batch.shape:
+        return batch, batch.new_ones(batch.shape, dtype=torch.bool)
+    padding_mask = as_tensor(padding_mask, "padding_mask")
+    if padding_mask.shape != batch.shape:
         raise ValueError(f"`padding_mask` must have shape {tuple(batch.shape)}, got {tuple(padding_mask.shape)}.")
     return batch, padding_mask.to(batch.device).bool()
 
 
-def split_units(audio_codes: torch.Tensor, num_units: int) -> list[torch.LongTensor]:
+def split_units(audio_codes: UnitBatch, num_units: int, device: torch.device | str = "cpu") -> list[torch.LongTensor]:
     """
     The unit sequences of a batch of shape `(batch_size, 1, length)` or `(batch_size, length)`, each without the
-    padding of -1 on its right. `ValueError` where the type or the shape does not fit, or where a sequence is empty or
-    holds what is not a unit.
+    padding of -1 on its right, or of a list of sequences; on a device. `ValueError` where the type or the shape does
+    not fit, or where a sequence is empty or holds what is not a unit.
     """
-    if audio_codes.is_floating_point() or (audio_codes.ndim == 3 and audio_codes.shape[1] != 1):
-        raise ValueError(f"`audio_codes` must be integers of one codebook, got {_describe(audio_codes)}.")
-    batch = _flatten(audio_codes, "audio_codes", "length").long()
+    batch = copy_to(as_batch(audio_codes, "audio_codes", padding=-1), torch.device(device))
+    if batch.ndim == 3 and batch.shape[1] != 1:
+        raise ValueError(f"`audio_codes` must be of one codebook, got shape {tuple(batch.shape)}.")
+    batch = _flatten(batch, "audio_codes", "length")
     num_given = (batch != -1).sum(dim=1)
     is_after_end = torch.arange(batch.shape[1], device=batch.device) >= num_given[:, None]
     are_units = ((batch >= 0) & (batch < num_units) | is_after_end).all(dim=1)
@@ -102,14 +120,15 @@ def split_units(audio_codes: torch.Tensor, num_units: int) -> list[torch.LongTen
     return [row[:length] for row, length in zip(batch, lengths, strict=True)]
 
 
-def split_durations(durations: torch.Tensor, sequences: list[torch.LongTensor]) -> list[torch.LongTensor]:
+def split_durations(durations: UnitBatch, sequences: list[torch.LongTensor]) -> list[torch.LongTensor]:
     """
     The durations, in frames, of unit sequences from [`split_units`], without what follows the end of each.
     `ValueError` where the type or the shape does not fit, or where a unit lasts less than a frame.
     """
     count, longest = len(sequences), max(len(units) for units in sequences)
-    if durations.is_floating_point() or durations.ndim != 2 or len(durations) != count or durations.shape[1] < longest:
-        raise ValueError(f"`durations` must be integers of shape ({count}, {longest}), got {_describe(durations)}.")
+    durations = copy_to(as_batch(durations, "durations", padding=0), sequences[0].device)
+    if durations.ndim != 2 or len(durations) != count or durations.shape[1] < longest:
+        raise ValueError(f"`durations` must be integers of shape ({count}, {longest}), got {tuple(durations.shape)}.")
     ends = torch.tensor([len(units) for units in sequences])[:, None]
     is_after_end = copy_to(torch.arange(durations.shape[1]) >= ends, durations.device)
     for i, lasts in enumerate(((durations >= 1) | is_after_end).all(dim=1).tolist()):
@@ -141,7 +160,3 @@ def _flatten(batch: torch.Tensor, name: str, last: str) -> torch.Tensor:
             f"`{name}` must have shape (batch_size, 1, {last}) or (batch_size, {last}), got {tuple(batch.shape)}."
         )
     return batch.flatten(1)
-
-
-def _describe(tensor: torch.Tensor) -> str:
-    return f"{tensor.dtype} of shape {tuple(tensor.shape)}"

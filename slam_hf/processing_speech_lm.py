@@ -15,13 +15,13 @@ from transformers import EncodecFeatureExtractor
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.processing_utils import AUDIO_TOKENIZER_KWARGS, ProcessorMixin
 from transformers.tokenization_utils_base import BatchEncoding
-from transformers.utils import to_numpy
 
 from .configuration_hubert_unit_codec import HubertUnitCodecConfig, make_feature_extractor
 from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import ACCESS, naming_damaged_files
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .modeling_unit_hifigan import Voice
+from .padding_utils import as_tensor
 from .public_names import PREFIX
 from .tokenization_hubert_unit import HubertUnitTokenizer, UnitTokenizer
 from .tokenization_speech_text import SpeechTextTokenizer
@@ -187,8 +187,8 @@ class SpeechLMProcessor(ProcessorMixin):
 
         Args:
             audio (`np.ndarray` of shape `(samples,)`, or a list of prompts):
-                Mono waveforms, float. For models of text and speech, each prompt in a list is a waveform, a text, or a
-                list of both.
+                Mono waveforms, float, as arrays, tensors or lists. For models of text and speech, each prompt in a
+                list is a waveform, a text, or a list of both.
             sampling_rate (`int`, *optional*):
                 The sampling rate of the waveforms, in Hz; it must be the codec's.
             padding (`bool` or `str`, *optional*, defaults to `True`):
@@ -238,7 +238,14 @@ class SpeechLMProcessor(ProcessorMixin):
         codec = self.require_codec()
         if sampling_rate is None:
             raise ValueError("Pass `sampling_rate`, that of the waveforms in Hz.")
-        waveforms = [to_numpy(waveform) for waveform in waveforms]
+        waveforms = [as_tensor(waveform, "audio").detach().cpu() for waveform in waveforms]
+        for waveform in waveforms:
+            if not waveform.is_floating_point():
+                raise ValueError(
+                    f"`audio` must be floating point samples between -1 and 1, got {waveform.dtype}: read recordings "
+                    "and convert samples with `slam_hf.load_audio`."
+                )
+        waveforms = [waveform.float().numpy() for waveform in waveforms]  # NumPy has no bfloat16
         inputs = self.feature_extractor(waveforms, sampling_rate=sampling_rate, return_tensors="pt")
         encoded = codec.encode(inputs["input_values"], inputs["padding_mask"])
         codes, lengths = encoded.audio_codes[:, 0].cpu(), encoded.lengths.tolist()
@@ -281,9 +288,10 @@ class SpeechLMProcessor(ProcessorMixin):
         `speaker_id` and `style_id` are for all of them, or lists with one for each. With `return_durations` also how
         many frames each unit of each sequence lasts, int64."""
         codec = self.require_codec()
-        if isinstance(input_ids, torch.Tensor):
-            input_ids = input_ids.cpu()
-        units = [torch.from_numpy(self.tokenizer.decode_units(sequence)) for sequence in input_ids]
+        units = self.tokenizer.decode_units(input_ids)
+        if not isinstance(units, list) and len(input_ids):
+            raise ValueError("`input_ids` must be a list of sequences: decode a single one with `decode`.")
+        units = list(map(torch.from_numpy, units))
         waveforms = [np.zeros(0, dtype=np.float32)] * len(units)
         durations = [np.zeros(0, dtype=np.int64)] * len(units)
         if spoken := [index for index, sequence in enumerate(units) if len(sequence)]:
@@ -317,7 +325,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
 def _is_encoded(part: Any) -> bool:
     """Whether a part of a prompt is a text or units, and not a waveform."""
-    return isinstance(part, str) or (isinstance(part, torch.Tensor) and not part.is_floating_point())
+    return isinstance(part, str) or (isinstance(part, torch.Tensor) and part.dtype == torch.long)
 
 
 def _is_part(prompt: Any) -> bool:

@@ -95,8 +95,7 @@ class UnitTokenizer(TokenizersBackend):
         Raises:
             ValueError: a value is not a unit of this vocabulary.
         """
-        batched = len(units) > 0 and np.ndim(units[0]) == 1
-        utterances = [to_numpy(utterance) for utterance in (units if batched else [units])]
+        utterances, batched = _split_sequences(units)
         for index, utterance in enumerate(utterances):
             check_units(utterance, self.num_units, f"sequence {index}" if batched else "the sequence")
         before, after = self.ids_around() if add_special_tokens else ([], [])
@@ -117,15 +116,14 @@ class UnitTokenizer(TokenizersBackend):
             `np.ndarray` of shape `(units,)`, int64; for a batch, a list of them.
 
         Raises:
-            ValueError: an id is outside the vocabulary.
+            ValueError: a value is not an id of this vocabulary.
         """
-        batched = len(input_ids) > 0 and np.ndim(input_ids[0]) == 1
-        sequences = [np.asarray(to_numpy(ids), dtype=np.int64) for ids in (input_ids if batched else [input_ids])]
+        sequences, batched = _split_sequences(input_ids)
         first, stop = self.unit_ids.start, self.unit_ids.stop
         num_ids = len(self) if self.has_text else stop
         for index, ids in enumerate(sequences):
             check_ids(ids, num_ids, f"sequence {index}" if batched else "the sequence")
-        units = [ids[(ids >= first) & (ids < stop)] - first for ids in sequences]
+        units = [ids[(ids >= first) & (ids < stop)].astype(np.int64) - first for ids in sequences]
         return units if batched else units[0]
 
 
@@ -263,8 +261,19 @@ class HubertUnitTokenizer(UnitTokenizer):
         return index
 
     def _decode(self, token_ids: int | list[int], **kwargs) -> str:
-        check_ids(np.atleast_1d(np.asarray(token_ids, dtype=np.int64)), len(self), "the sequence")
+        check_ids(np.atleast_1d(np.asarray(token_ids)), len(self), "the sequence")
         return super()._decode(token_ids, **kwargs)
+
+
+def _split_sequences(values: Any) -> tuple[list[np.ndarray], bool]:
+    """The arrays in a batch of sequences, or that of a single one; and whether it is a batch."""
+    try:
+        batched = len(values) > 0 and np.ndim(values[0]) == 1
+        return [np.asarray(to_numpy(sequence)) for sequence in (values if batched else [values])], batched
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected one or several sequences of integers, as lists, arrays or tensors: {error}."
+        ) from error
 
 
 def _strings(text: Any) -> list[str]:

@@ -72,15 +72,17 @@ def check_num_units(num_units: int) -> None:
 
 def check_units(units: np.ndarray, num_units: int, name: str) -> None:
     """Raise a `ValueError` unless the values of an array of shape `(units,)` are units."""
-    if units.ndim != 1 or (units.size > 0 and not np.issubdtype(units.dtype, np.integer)):
-        raise ValueError(f"{name}: expected integers of shape (units,), got {units.dtype} of shape {units.shape}.")
-    wrong = units[(units < 0) | (units >= num_units)]
-    if wrong.size > 0:
-        raise ValueError(f"{name}: unit {wrong[0]} is outside this vocabulary of units 0 to {num_units - 1}.")
+    _check_integers(units, num_units, name, "unit")
 
 
 def check_ids(ids: np.ndarray, num_ids: int, name: str) -> None:
-    """Raise a `ValueError` unless ids are below `num_ids`."""
-    wrong = ids[(ids < 0) | (ids >= num_ids)]
+    """Raise a `ValueError` unless the values of an array of shape `(ids,)` are below `num_ids`."""
+    _check_integers(ids, num_ids, name, "id")
+
+
+def _check_integers(values: np.ndarray, count: int, name: str, kind: str) -> None:
+    if values.ndim != 1 or (values.size > 0 and not np.issubdtype(values.dtype, np.integer)):
+        raise ValueError(f"{name}: expected integers of shape ({kind}s,), got {values.dtype} of shape {values.shape}.")
+    wrong = values[(values < 0) | (values >= count)]
     if wrong.size > 0:
-        raise ValueError(f"{name}: id {wrong[0]} is outside this vocabulary of ids 0 to {num_ids - 1}.")
+        raise ValueError(f"{name}: {kind} {wrong[0]} is outside this vocabulary of {kind}s 0 to {count - 1}.")

@@ -310,6 +310,31 @@ def test_encoder_stays_in_evaluation_mode(codec):
     assert torch.equal(codec.encoder.encoder.pos_conv_embed.batch_norm.running_mean, statistics)
 
 
+def test_what_is_made_of_arrays_and_lists_is_that_of_tensors(tiny_codec):
+    clips = [torch.rand(n, generator=torch.Generator().manual_seed(n)) - 0.5 for n in (4_000, 2_600)]
+    expected = tiny_codec.encode(clips).audio_codes
+    for same in ([clip.numpy() for clip in clips], tuple(clip.tolist() for clip in clips)):
+        assert torch.equal(tiny_codec.encode(same).audio_codes, expected)
+        assert all(map(torch.equal, tiny_codec.hidden_states(same), tiny_codec.hidden_states(clips)))
+    decoded = tiny_codec.decode(torch.tensor([[4, 0, 7], [4, 9, -1]]))
+    for same in ([[4, 0, 7], [4, 9]], [np.array([4, 0, 7], np.uint16), np.array([4, 9], np.uint16)]):
+        assert torch.equal(tiny_codec.decode(same).audio_values, decoded.audio_values)
+        assert torch.equal(tiny_codec.decode(same, decoded.durations.numpy()).audio_values, decoded.audio_values)
+        assert torch.equal(tiny_codec.predict_durations(same[0]), decoded.durations[0])
+
+
+def test_units_of_a_prediction_of_durations_are_checked(tiny_codec):
+    with pytest.raises(ValueError, match="must hold units from 0 to 49"):
+        tiny_codec.predict_durations([4, 50])
+
+
+@pytest.mark.parametrize(
+    "units", [[4, 4, 0], np.array([4, 4, 0], np.uint16), torch.tensor([4, 4, 0]).to(torch.uint16)]
+)
+def test_deduplicate_takes_integers_of_any_kind(units):
+    assert [part.tolist() for part in HubertUnitCodec.deduplicate(units)] == [[4, 0], [2, 1]]
+
+
 def test_deduplicate():
     units, durations = HubertUnitCodec.deduplicate(torch.tensor([4, 4, 4, 0, 7, 7, 4]))
     assert units.tolist() == [4, 0, 7, 4]

@@ -370,6 +370,14 @@ def test_log_likelihoods_of_single_tokens_are_at_their_places_whatever_the_paddi
     torch.testing.assert_close(right, F.pad(expected, (1, 2)))
 
 
+@pytest.mark.parametrize("kind", [torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.int])
+def test_log_likelihood_takes_lists_arrays_and_other_integers(kind):
+    model, mask = tiny_model(), (IDS != 0).long()
+    assert torch.equal(model.log_likelihood(kind(IDS), kind(mask)), model.log_likelihood(IDS))
+    unread = IDS.where(mask.bool(), -100)
+    assert torch.equal(model.log_likelihood(kind(unread), kind(mask)), model.log_likelihood(IDS))
+
+
 def test_log_likelihood_names_what_is_wrong():
     model = tiny_model()
     with pytest.raises(ValueError, match=r"Sequences \[1\] have fewer than two tokens"):
@@ -380,6 +388,12 @@ def test_log_likelihood_names_what_is_wrong():
         model.log_likelihood(IDS, IDS[:, 1:])
     with pytest.raises(ValueError, match="Sequence 1 holds the id 62, but the model has the ids 0 to 61"):
         model.log_likelihood(torch.tensor([[1, 2, 1], [1, 62, 1]]))
+    with pytest.raises(ValueError, match="Sequence 0 holds the id -5"):
+        model.log_likelihood([[1, -5, 1]])
+    with pytest.raises(ValueError, match="`input_ids` must hold numbers, in a tensor, an array or lists"):
+        model.log_likelihood([[1, 2, 1], [1, 1]])
+    with pytest.raises(ValueError, match="`input_ids` must be integers, got torch.float32"):
+        model.log_likelihood(IDS.float())
 
 
 @pytest.mark.parametrize("base", BASES)

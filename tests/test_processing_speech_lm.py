@@ -192,6 +192,19 @@ def test_codec_of_another_model_is_an_error(processor):
         processor.decode([1, 2])
 
 
+@pytest.mark.parametrize("audio", [np.ones(8_000, np.int16), torch.ones(8_000, dtype=torch.int16), [[1] * 8_000]])
+def test_integer_samples_are_not_taken_for_full_scale_ones(processor, audio):
+    with pytest.raises(ValueError, match="`audio` must be floating point samples between -1 and 1, got torch.int"):
+        processor(audio, 16_000)
+
+
+def test_a_sequence_is_not_a_batch(processor):
+    with pytest.raises(ValueError, match="must be a list of sequences: decode a single one with `decode`"):
+        processor.batch_decode([5, 9])
+    with pytest.raises(ValueError, match=r"expected integers of shape \(ids,\), got int64 of shape \(1, 1, 2\)"):
+        processor.decode(torch.tensor([[5, 9]]))
+
+
 def test_other_sampling_rate_is_an_error(processor):
     with pytest.raises(ValueError, match="sampling rate"):
         processor(np.zeros(8_000, np.float32), sampling_rate=8_000)

@@ -115,7 +115,7 @@ def test_batches_are_padded_on_the_asked_side(tokenizer):
     assert [units.tolist() for units in left.decode_units(padded["input_ids"])] == [[0], [1, 2]]
 
 
-@pytest.mark.parametrize("units", [[1, 2], np.array([1, 2], dtype=np.uint16), torch.tensor([1, 2])])
+@pytest.mark.parametrize("units", [[1, 2], range(1, 3), np.array([1, 2], dtype=np.uint16), torch.tensor([1, 2])])
 def test_units_come_as_lists_arrays_and_tensors(tokenizer, units):
     assert tokenizer.encode_units(units)["input_ids"] == [1, 3, 4]
     assert tokenizer.encode_units(units, return_tensors="pt")["input_ids"].tolist() == [[1, 3, 4]]
@@ -161,11 +161,18 @@ def test_text_that_is_no_unit_is_an_error(tokenizer, text, message):
         ([[1], [2, -1]], "sequence 1: unit -1 is outside"),
         ([0.5], "expected integers of shape \\(units,\\), got float64"),
         ([[[1]]], "got int64 of shape \\(1, 1, 1\\)"),
+        ([[1, 2], 3], "sequence 1: expected integers"),
+        ("<Un3>", "the sequence: expected integers"),
+        (torch.tensor(3), "Expected one or several sequences of integers"),
+        ({3, 4}, "Expected one or several sequences of integers"),
     ],
 )
 def test_values_that_are_no_units_are_an_error(tokenizer, units, message):
     with pytest.raises(ValueError, match=message):
         tokenizer.encode_units(units)
+    if units != [1, 500]:  # the id of a unit
+        with pytest.raises(ValueError, match=message.replace("unit", "id")):
+            tokenizer.decode_units(units)
 
 
 def test_ids_outside_the_vocabulary_are_an_error(tokenizer):
