@@ -92,7 +92,9 @@ for command in {commands!r}:
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run(librispeech, ctc_model, tmp_path):
     root = Path(__file__).parents[1]
-    commands = re.findall("^python hub_scripts/align_text.py .*", (root / "README.md").read_text(), re.MULTILINE)
+    commands = re.findall(
+        "^python hub_scripts/align_text.py .*", (root / "hub_scripts/README.md").read_text(), re.MULTILINE
+    )
     assert len(commands) == 2
     (tmp_path / "hub_scripts").symlink_to(root / "hub_scripts")
     shutil.copytree(f"{librispeech}/103", tmp_path / "LibriSpeech" / "train-clean-100" / "103")

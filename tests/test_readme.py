@@ -1,4 +1,5 @@
-"""The README's Python, run as written against a Hub with tiny stand-ins for the published checkpoints."""
+"""The Python of the READMEs, run as written against a Hub with tiny stand-ins for the published checkpoints; and the
+links between them."""
 
 import re
 import shutil
@@ -9,7 +10,9 @@ from loopback_hub import run_with_hub
 from transformers import HubertConfig, HubertModel
 
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+MANUAL = [ROOT / "README.md", ROOT / "slam_hf/README.md", *sorted(ROOT.glob("hub_scripts/**/README.md"))]
+DOCUMENTS = [*MANUAL, *sorted(ROOT.glob("slam_hf/quickstart/*/README.md"))]
 
 PREPARE = """
 import os
@@ -50,8 +53,8 @@ print("ran")
 """
 
 
-def python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def find_all(pattern: str) -> list[str]:
+    return re.findall(pattern, "\n".join(path.read_text() for path in MANUAL), flags=re.DOTALL | re.MULTILINE)
 
 
 def test_every_python_block_runs(tmp_path, published_checkpoint, recordings):
@@ -63,16 +66,26 @@ def test_every_python_block_runs(tmp_path, published_checkpoint, recordings):
     shutil.copy(fixtures / "unit-hifigan/config.json", tmp_path / "path/to")
     shutil.copy(recordings[0], tmp_path / "recording.flac")
     shutil.copytree(fixtures / "librispeech-units", tmp_path / "corpora/librispeech")
-    shutil.copytree(README.parent / "slam_hf/metrics", tmp_path / "slam_hf/metrics")
+    shutil.copytree(ROOT / "slam_hf/metrics", tmp_path / "slam_hf/metrics")
     interleaved = str(fixtures / "interleaved-checkpoint")
     prepare = PREPARE.format(checkpoint=str(published_checkpoint), folder=str(tmp_path), interleaved=interleaved)
-    assert len(python_blocks()) >= 3
-    examples = re.findall("^>>> (.*)$", README.read_text(), flags=re.MULTILINE)
-    assert len(examples) >= 6
-    output = run_with_hub("\n".join([prepare, *examples, *python_blocks(), CHECKS]), tmp_path / "cache")
+    blocks, examples = find_all(r"^```python\n(.*?)```"), find_all(r"^>>> ([^\n]*)$")
+    assert len(blocks) >= 5 and len(examples) >= 6
+    output = run_with_hub("\n".join([prepare, *examples, *blocks, CHECKS]), tmp_path / "cache")
     assert output.split()[-1] == "ran"
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text()))
-def test_links_lead_to_files(link):
-    assert (README.parent / link).exists()
+def headings(path: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall("^#+ (.*)$", text, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(document):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)]*)\)", document.read_text()):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        assert not anchor or anchor in headings(path), f"{target}#{anchor}"

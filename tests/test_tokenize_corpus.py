@@ -203,7 +203,7 @@ def test_every_source_in_the_readme_is_read(codec_dir, recordings, tmp_path):
     for name, columns in {"recordings": ["audio"], "pairs": ["prompt", "chosen", "rejected"]}.items():
         rows = {column: [{"bytes": audio, "path": "a.flac"}] for column in columns}
         Dataset.from_dict(rows).to_parquet(folder / "hub" / name / "train.parquet")
-    readme = (SCRIPT.parents[1] / "README.md").read_text()
+    readme = (SCRIPT.parent / "README.md").read_text()
     commands = re.findall(r"`(--source [^`]*)`", readme)
     assert len(commands) == 5
     code = f"""
