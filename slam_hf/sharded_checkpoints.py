@@ -9,13 +9,20 @@ import io
 import pickle
 import re
 import warnings
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from accelerate.utils.constants import FSDP_MODEL_NAME, OPTIMIZER_NAME
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 
 from .checkpoint_files import require_files
 from .configuration_speech_lm import SpeechLMConfig
@@ -45,7 +52,19 @@ class ShardReader(dcp.FileSystemReader):
         return check_shards(Path(self.path))
 
 
-class _IndexReader(pickle.Unpickler):
+class _IndexReader(pickle._Unpickler):  # in Python, since the one in C does not let a class check what is set
+    dispatch = pickle._Unpickler.dispatch.copy()
+
+    def load_build(self) -> None:
+        instance, state = self.stack[-2:]
+        names = {field.name for field in fields(instance)} if is_dataclass(instance) else set()
+        # The state of `TensorProperties` is a tuple, which its class reads.
+        if not (type(instance) is TensorProperties or (type(state) is dict and state.keys() <= names)):
+            raise ValueError(f"it sets attributes that {instance!r} does not have")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
     def find_class(self, module: str, name: str) -> Any:
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if not is_dtype and f"{module}.{name}" not in _ADMITTED:

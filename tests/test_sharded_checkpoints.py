@@ -58,6 +58,19 @@ def test_an_index_of_shards_executes_nothing(checkpoint, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("instance", ["the class", "an instance"])
+@pytest.mark.parametrize("state", [{"__len__": 1}, (None, {"mkdir": 1}), (None, {"version": "2"}), []])
+def test_an_index_sets_nothing_but_its_fields(checkpoint, instance, state):
+    """`BUILD` sets what follows an object on it, and as the second of a pair even on a class."""
+    made = pickle.dumps(Metadata, protocol=2)[:-1] + (b")\x81" if instance == "an instance" else b"")
+    index = checkpoint / MODEL_SHARDS / ".metadata"
+    before = vars(Metadata).copy()
+    index.write_bytes(made + pickle.dumps(state, protocol=2)[2:-1] + b"b.")
+    with pytest.raises(ValueError, match="is not an index of shards: it sets attributes that .*Metadata"):
+        check_shards(index.parent)
+    assert vars(Metadata) == before
+
+
 def test_a_value_in_shards_executes_nothing(tmp_path):
     folder = save_shards(tmp_path / "plain", "optimizer", {"betas": (0.9, 0.95), "lr": 0.1, "foreach": None})
     assert "optimizer.lr" in check_shards(folder).state_dict_metadata

@@ -103,6 +103,16 @@ def test_a_checkpoint_whose_state_was_cut_short_is_passed_over(two_checkpoints, 
     ]
 
 
+def test_what_is_left_of_a_killed_checkpoint_is_no_part_of_the_next(two_checkpoints):
+    for step in (8, 10):  # killed when it was complete, and while another process wrote its random state
+        (two_checkpoints / f"checkpoint-{step}" / CHECKSUMS_NAME).unlink()
+    state = two_checkpoints / "checkpoint-10" / "rng_state.pth"
+    state.rename(state.with_name("rng_state_0.pth"))
+    arguments = {"save_strategy": "steps", "save_steps": 2, "resume_from_checkpoint": "latest"}
+    train_or_resume(make_trainer(two_checkpoints, max_steps=9, **arguments))
+    assert {path.name for path in two_checkpoints.glob("checkpoint-*")} == {"checkpoint-8", "checkpoint-9"}
+
+
 def test_shards_that_are_incomplete_or_would_execute_something_are_passed_over(two_checkpoints, tmp_path, capsys):
     (two_checkpoints / "checkpoint-10" / CHECKSUMS_NAME).unlink()
     for name in ("pytorch_model_fsdp_0", "optimizer_0", "elsewhere"):

@@ -1,11 +1,13 @@
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from datasets import Dataset
-from training_utils import make_trainer
+from training_utils import make_trainer, tiny_speech_lm
 from transformers import AutoModelForCausalLM, EncodecFeatureExtractor, pipeline
 from trl import ModelConfig
 
@@ -18,6 +20,7 @@ from slam_hf.training.final_steps import (
     check_final_steps,
     continue_document,
     continue_recording,
+    save_final_model,
     trained_model,
 )
 
@@ -34,6 +37,31 @@ def test_the_model_in_memory_is_the_one_that_was_saved(tmp_path, bf16):
     ids = torch.arange(20)[None] % 50 + 2
     with torch.no_grad():
         torch.testing.assert_close(model(ids).logits, loaded(ids).logits, rtol=0, atol=0)
+
+
+def kill(*args):
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_is_killed_while_it_saves_leaves_no_folder_that_looks_complete(tmp_path, monkeypatch):
+    first, second = (make_trainer(tmp_path, max_steps=1) for _ in range(2))
+    save_final_model(first)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer_config.json", "training_args.bin"} <= files.keys()
+    with torch.no_grad():
+        second.model.get_input_embeddings().weight.add_(1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(second.processing_class, "save_pretrained", kill)  # after the weights
+        save_final_model(second)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == files
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", lambda path, other: kill() if "model" in path.name else os.replace(path, other))
+        save_final_model(second)
+    assert "config.json" in os.listdir(tmp_path) and "model.safetensors" not in os.listdir(tmp_path)
+    save_final_model(second)
+    assert {path.name for path in tmp_path.iterdir()} == files.keys()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert hash_model(loaded) == hash_model(second.model) != hash_model(tiny_speech_lm())
 
 
 @pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"attn_implementation": "flash_attention_2"}])

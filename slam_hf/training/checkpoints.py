@@ -1,6 +1,8 @@
 """Finds the newest complete checkpoint of a run, and trains from it."""
 
 import json
+import math
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -100,6 +102,8 @@ def train_or_resume(trainer: Trainer) -> None:
     if trainer.pop_callback(JITCheckpointCallback) is not None:
         trainer.add_callback(stop)
     trainer.add_callback(ChecksumCallback)  # the last one: others add files to a checkpoint
+    if trainer.args.should_save:
+        _remove_unfinished(trainer.args.output_dir, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     if stop.has_stopped:
         step = trainer.state.global_step
@@ -108,6 +112,22 @@ def train_or_resume(trainer: Trainer) -> None:
             "`--resume_from_checkpoint latest` continues."
         )
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def _remove_unfinished(output_dir: str, resumed: str | None) -> None:
+    """Remove the later checkpoints without checksums: a run was killed while it wrote them. If this one were killed
+    while it writes them again, files of both together could pass for a checkpoint."""
+    state = {"global_step": 0} if resumed is None else _read_object(Path(resumed) / TRAINER_STATE_NAME) or {}
+    for folder in _list_checkpoints(output_dir):
+        is_later = int(folder.name.rpartition("-")[2]) > state.get("global_step", math.inf)
+        if is_later and not (folder / CHECKSUMS_NAME).exists():
+            shutil.rmtree(folder)
+
+
+def _list_checkpoints(output_dir: str) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    folders = [Path(folder) for folder in reversed(sort_checkpoints(output_dir))]
+    return [folder for folder in folders if folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
 
 
 def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
@@ -128,9 +148,7 @@ def checkpoint_to_resume(training_args: TrainingArguments) -> str | None:
             raise problem
         return wanted
     refusal = None
-    checkpoints = [Path(folder) for folder in reversed(sort_checkpoints(training_args.output_dir))]
-    checkpoints = [folder for folder in checkpoints if folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
-    (checkpoints,) = broadcast_object_list([checkpoints])
+    (checkpoints,) = broadcast_object_list([_list_checkpoints(training_args.output_dir)])
     for folder in checkpoints:
         problem = _find_problem(folder, training_args)
         if problem is None:

@@ -1,6 +1,7 @@
 """The end of pretraining: the trained model and a first listen to it, and a check beforehand of what it needs."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from .arguments import PretrainArguments
 from .checkpoints import save_on_other_machine
 
 
+UNFINISHED_MODEL = ".unfinished_model"
+
 PROMPT_UNITS = 60
 """About three seconds of speech at 25 frames a second."""
 
@@ -49,7 +52,8 @@ def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
 
 
 def save_final_model(trainer: Trainer) -> None:
-    """Save the whole trained model, with its adapters merged, also if its checkpoints are in shards."""
+    """Save the whole trained model, with its adapters merged, also if its checkpoints are in shards. The files come to
+    the output folder once all are written, the weights last: a killed process leaves no folder that looks complete."""
     if isinstance(trainer.model, PeftModel):
         trainer.model = trainer.model.merge_and_unload()
     if trainer.is_fsdp_enabled:
@@ -57,10 +61,20 @@ def save_final_model(trainer: Trainer) -> None:
         # Gathered weights share no memory: the tied ones would be saved twice.
         trainer.model._keys_to_ignore_on_save.update(trainer.model.all_tied_weights_keys)
         type(trainer.model)._auto_class = None  # FSDP has changed the class, and its code would be saved
-    trainer.save_model()
-    save_on_other_machine(trainer.model, trainer.args, Path(trainer.args.output_dir))
+    output_dir = Path(trainer.args.output_dir)
+    unfinished = output_dir / UNFINISHED_MODEL
+    if trainer.args.should_save:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    trainer.save_model(unfinished)
+    save_on_other_machine(trainer.model, trainer.args, unfinished)
+    if trainer.args.should_save:
+        for path in output_dir.glob("model*.safetensors*"):
+            path.unlink()
+        for path in sorted(unfinished.iterdir(), key=lambda path: (".safetensors" in path.name, path.name)):
+            path.replace(output_dir / path.name)
+        unfinished.rmdir()
     if trainer.is_fsdp_enabled and trainer.is_world_process_zero():
-        export_remote_code(trainer.args.output_dir)
+        export_remote_code(output_dir)
 
 
 def trained_model(trainer: Trainer, model_args: ModelConfig) -> SpeechLMForCausalLM:
