@@ -1,4 +1,4 @@
-r"""Align a speech language model online, by GRPO: what it says is transcribed and judged while it is trained.
+r"""Align a speech language model online, by GRPO: its continuations are transcribed and judged during the training.
 
 ```
 python hub_scripts/align_grpo.py --config hub_scripts/recipes/quickstart-grpo.yaml

@@ -35,18 +35,18 @@ class AlignmentArguments:
     whisper_model: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub repository of a Whisper, for recordings without a text; without `ctc_model`, for "
-            "all: what it hears becomes their text."
+            "help": "Folder or Hub repository of a Whisper model, which transcribes recordings without a text; "
+            "without `ctc_model`, all of them."
         },
     )
     ctc_revision: str = field(default="main", metadata={"help": "Revision of the CTC model's repository."})
     whisper_revision: str = field(default="main", metadata={"help": "Revision of Whisper's repository."})
     language: str | None = field(
-        default=None, metadata={"help": "Language of the speech. Default: Whisper finds out."}
+        default=None, metadata={"help": "Language of the speech. Default: Whisper detects it."}
     )
     corpus: str | None = field(
         default=None,
-        metadata={"help": "Folder or URL of a dataset that tokenize_corpus.py has made of the source."},
+        metadata={"help": "Folder or URL of the dataset that tokenize_corpus.py made from the source."},
     )
     split: str = field(default="train", metadata={"help": "Split of the corpus."})
 

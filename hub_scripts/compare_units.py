@@ -1,10 +1,10 @@
-"""Count the frames whose unit in batches, or in bfloat16, differs from that of each clip alone in float32.
+"""Count the frames whose unit changes in batches or in bfloat16, compared with each clip alone in float32.
 
 ```
 python hub_scripts/compare_units.py tests/fixtures/librispeech-clips slam_hf/quickstart/prompt.flac --codec my-codec
 ```
 
-`--vocoded_frames` adds speech that the codec's vocoder makes of the corpus in this package. It needs a codec with the
+`--vocoded_frames` adds speech that the codec's vocoder makes of the corpus in this package. The codec must have the
 units of that corpus.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser = OptionParser(doc=__doc__)
     parser.add_argument("audio", nargs="*", type=Path, help="Recordings, or folders of them.")
     parser.add_argument("--codec", default="quickstart:codec", help="Default: the one that comes with the package.")
-    parser.add_argument("--vocoded_frames", type=int, default=0, help="Frames of speech of the vocoder. Default: 0.")
+    parser.add_argument("--vocoded_frames", type=int, default=0, help="Frames of vocoder speech to add. Default: 0.")
     args = parser.parse_args()
     if not args.audio and not args.vocoded_frames:
         raise ValueError("Name recordings, or give `--vocoded_frames`.")

@@ -5,8 +5,8 @@ python hub_scripts/continue_speech.py recording.wav -o continuation.wav
 python hub_scripts/continue_speech.py recordings/*.flac -o continuations --model slprl/slam_scaled --prompt_duration 3
 ```
 
-The output begins with the recording, as the model's codec says it. The default model comes with the package, and needs
-no network. Like `cp`, this replaces a file of the output's name, but never a recording that it reads.
+The output begins with the recording, resynthesised by the model's codec. The default model comes with the package and
+needs no network. An existing output file is replaced, but never one of the recordings.
 """
 
 import io
@@ -65,15 +65,22 @@ def voice(text: str) -> int | str:
 def main() -> None:
     parser = OptionParser(doc=__doc__)
     parser.add_argument("recordings", nargs="+", help="Recordings to continue: paths or URLs.")
-    parser.add_argument("-o", "--output", required=True, help="File for the audio, in the format of its suffix.")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="Audio file, in the format of its suffix; a folder for several recordings.",
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="A Hub id or a folder.")
     parser.add_argument("--codec", help="The model's codec, a Hub id or a folder. Default: the one that it names.")
-    parser.add_argument("--prompt_duration", type=float, help="Seconds of a recording to keep. Default: all.")
+    parser.add_argument(
+        "--prompt_duration", type=float, help="Seconds of the recording to continue from. Default: all."
+    )
     parser.add_argument("--max_new_tokens", type=int, help="Maximum number of units to add. Default: 150.")
-    parser.add_argument("--temperature", type=float, help="Of the sampling. Default: 0.8.")
-    parser.add_argument("--seed", type=int, help="Seed of the sampling. Default: another one each time.")
-    parser.add_argument("--speaker_id", type=voice, help="A speaker of the codec: a number, or a name of its card.")
-    parser.add_argument("--style_id", type=voice, help="A style of the codec: a number, or a name of its card.")
+    parser.add_argument("--temperature", type=float, help="Sampling temperature. Default: 0.8.")
+    parser.add_argument("--seed", type=int, help="Seed of the sampling. Default: a new one each time.")
+    parser.add_argument("--speaker_id", type=voice, help="A speaker of the codec: a number, or a name on its card.")
+    parser.add_argument("--style_id", type=voice, help="A style of the codec: a number, or a name on its card.")
     parser.add_argument("--only_new", action="store_true", help="Leave the recording out of the output.")
     args = parser.parse_args()
     paths = output_paths(args.recordings, args.output)

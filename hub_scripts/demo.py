@@ -1,11 +1,11 @@
-"""Serve a page in which a speech language model can be heard: record something, and it goes on.
+"""Serve a web page in which a speech language model continues what you record.
 
 ```
 python hub_scripts/demo.py --model outputs/quickstart
 ```
 
-Without `--model`, it is the model that comes with the package. The page works without a network. It listens on this
-machine alone, unless `--host 0.0.0.0` shows it to others.
+The default model comes with the package. The page works without a network. Only this machine can open it, unless
+`--host 0.0.0.0` opens it to others.
 """
 
 from dataclasses import dataclass, field

@@ -8,8 +8,8 @@ python hub_scripts/fit_codebook.py \
 
 k-means clusters the hidden states of any HuBERT, WavLM, wav2vec 2.0, data2vec-audio, UniSpeech-SAT or wav2vec2-BERT,
 in several layers and sizes with one pass over the audio. The result is a codec without a vocoder for each of them,
-with a card, and a report of how the units do on held-out recordings. Start it again with the same command to continue
-after an interruption. `--executor` runs it on a Slurm or Ray cluster, or as Hugging Face Jobs.
+with a card, and a report that measures the units on held-out recordings. Start it again with the same command to
+continue after an interruption. `--executor` runs it on a Slurm or Ray cluster, or as Hugging Face Jobs.
 """
 
 from dataclasses import dataclass, field
@@ -39,14 +39,17 @@ class CodebookArguments:
         metadata={"help": "Normalise each clip. Default: as the encoder's preprocessor_config.json says."},
     )
     max_frames: int = field(
-        default=1_000_000, metadata={"help": "Frames that k-means sees. 768 values of a million take 3 GB a layer."}
+        default=1_000_000,
+        metadata={"help": "Maximum number of frames for k-means. A million of 768 values take 3 GB per layer."},
     )
-    max_hours: float = field(default=100.0, metadata={"help": "Hours of recordings that are encoded."})
+    max_hours: float = field(default=100.0, metadata={"help": "Maximum hours of recordings to encode."})
     frame_share: float | None = field(
         default=None,
-        metadata={"help": "Share of their frames to keep. Default: by the lengths, which a dataset does not tell."},
+        metadata={
+            "help": "Share of their frames to keep. Default: computed from the lengths, which a dataset does not have."
+        },
     )
-    num_held_out: int = field(default=100, metadata={"help": "Recordings that the units are measured on."})
+    num_held_out: int = field(default=100, metadata={"help": "Number of held-out recordings to measure the units on."})
     iterations: int = field(default=50, metadata={"help": "Maximum number of k-means iterations."})
     seed: int = field(default=0, metadata={"help": "Seed of the sample and of the first centroids."})
     num_workers: int = field(default=2, metadata={"help": "Processes that decode ahead of each encoder."})

@@ -1,13 +1,13 @@
-r"""Make preference pairs of a model's own continuations.
+r"""Make preference pairs from a model's own continuations.
 
 ```
 python hub_scripts/make_preferences.py \
     --model slprl/slam --source LibriSpeech/train-clean-100 --layout librispeech --output_dir pairs/slam
 ```
 
-The model continues the beginning of each recording several times. What is heard in the continuations is judged, and
-the best and the worst of each prompt become a pair, which align_dpo.py takes. Start it again with the same command to
-continue after an interruption, or with other thresholds to choose again among the same continuations.
+The model continues the beginning of each recording several times. The continuations are transcribed and judged, and
+the best and the worst of each prompt become a pair for align_dpo.py. Start it again with the same command to continue
+after an interruption, or with other thresholds to choose again among the same continuations.
 """
 
 from dataclasses import dataclass, field, fields
@@ -60,7 +60,9 @@ class SamplingArguments:
     codec: str | None = field(default=None, metadata={"help": "The unit codec. Default: the model's own."})
     split: str = field(default="train", metadata={"help": "Name of the split to write."})
     num_samples: int = field(default=8, metadata={"help": "Continuations of each prompt."})
-    temperature: float | None = field(default=None, metadata={"help": "Of the sampling. Default: the model's own."})
+    temperature: float | None = field(
+        default=None, metadata={"help": "Sampling temperature. Default: the model's own."}
+    )
     max_new_tokens: int | None = field(
         default=None, metadata={"help": "Maximum length of a continuation, in tokens. Default: the model's own."}
     )

@@ -1,4 +1,4 @@
-r"""Train a speech language model on corpora of units, and possibly of text or of both in turn.
+r"""Train a speech language model on corpora of units, of text, or of both interleaved.
 
 ```
 python hub_scripts/pretrain.py --config hub_scripts/recipes/quickstart.yaml

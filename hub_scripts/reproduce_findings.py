@@ -1,14 +1,14 @@
-r"""Reproduce the findings of the Slamming paper (arXiv 2502.15814), and that of SIMS (arXiv 2504.02398), in miniature,
-with the data of this package.
+r"""Reproduce findings of the Slamming paper (arXiv 2502.15814) and of SIMS (arXiv 2504.02398) in miniature, with the
+data of this package.
 
 ```
 python hub_scripts/reproduce_findings.py --output_dir outputs/findings --text_lm path/to/small-text-lm
 ```
 
-Compared runs take the same time, or as many steps where the batches have one shape, or the same compute if speech
-alone is compared with speech and text. Each run is repeated with other seeds. Without a text LM, this takes an hour on
-two CPU cores. Finished runs are not repeated: the same command continues where it stopped. The results are
-`findings.md`, `findings.json` and `findings.png` in the output folder.
+Compared runs train for the same time, with two exceptions: `whole_documents` compares equal numbers of steps, which
+take equal time, and `interleaving` compares equal compute. Each run is repeated with other seeds. Without a text LM,
+this takes an hour on two CPU cores. Finished runs are not repeated: the same command continues where it stopped. The
+results are `findings.md`, `findings.json` and `findings.png` in the output folder.
 
 Do preferences among a model's own continuations help it, as in AlignSLM (arXiv 2411.01834)? A speech recogniser and a
 text LM judge them:
@@ -18,9 +18,9 @@ python hub_scripts/reproduce_findings.py --findings own_preferences --output_dir
     --asr_model openai/whisper-base --judge_model meta-llama/Llama-3.2-1B
 ```
 
-How large should the next model be, and how many tokens should it see? A scaling law of small models says so, with
-intervals. It takes half an hour of a core, and its results are `scale.md`, `scale.json` and `scale.png`. On a GPU,
-larger models fit, several at a time:
+How large should the next model be, and how many tokens should it see? A scaling law of small models estimates both,
+with intervals. It takes half an hour of a core, and its results are `scale.md`, `scale.json` and `scale.png`. A GPU
+trains larger models, several at a time:
 
 ```
 python hub_scripts/reproduce_findings.py --findings scale --output_dir outputs/scale
@@ -121,9 +121,14 @@ def main() -> None:
     )
     parser.add_argument("--asr_model", help="Speech recogniser of `own_preferences`: a Hub id or a folder.")
     parser.add_argument("--judge_model", help="Text LM that judges in `own_preferences`: a Hub id or a folder.")
-    parser.add_argument("--judge_start_token", help="Token that its texts begin with. Default: its bos_token.")
     parser.add_argument(
-        "--num_prompts", type=int, default=64, help="Prompts of `own_preferences` for pairs, and others for scores."
+        "--judge_start_token", help="Token that the training texts of the judge begin with. Default: its bos_token."
+    )
+    parser.add_argument(
+        "--num_prompts",
+        type=int,
+        default=64,
+        help="Number of prompts in `own_preferences` for pairs, and as many others for scores.",
     )
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="Hidden sizes of the models of `scale`.")
     parser.add_argument(
@@ -138,7 +143,7 @@ def main() -> None:
     parser.add_argument(
         "--next_flops",
         type=float,
-        help="Training compute to use best, by `scale`. Default: 10 times that of its largest run.",
+        help="Training compute of the next model in `scale`. Default: 10 times that of its largest run.",
     )
     parser.add_argument("--jobs", type=int, default=1, help="Runs of `scale` at the same time. Default: 1.")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Print the results table of the Slam paper in Markdown, with models of yours as new rows.
+"""Print the results table of the Slam paper in Markdown, with your models as new rows.
 
 Models of speech and text are in a second table, with those of the SIMS paper.
 

@@ -32,7 +32,7 @@ COMPARISONS = {
 
 def main() -> None:
     parser = OptionParser(doc=__doc__)
-    descriptions = "; ".join(f"{name}: {module.__doc__.splitlines()[0]}" for name, module in COMPARISONS.items())
+    descriptions = " ".join(f"{name}: {module.__doc__.splitlines()[0]}" for name, module in COMPARISONS.items())
     parser.add_argument(
         "comparisons", nargs="+", choices=[*COMPARISONS, "all"], metavar="comparison", help=descriptions
     )

@@ -37,20 +37,26 @@ class CorpusArguments:
     dtype: Literal["float32", "bfloat16"] = field(
         default="float32",
         metadata={
-            "help": "Type of numbers that the codec computes with. bfloat16 is faster on a GPU and changes the unit "
+            "help": "Precision of the codec. bfloat16 is faster on a GPU and changes the unit "
             "of 0.5 %% of the frames, as hub_scripts/compare_units.py counts them."
         },
     )
     split: str = field(default="train", metadata={"help": "Name of the split to write."})
     cut: Literal["silence", "fixed"] = field(default="silence", metadata={"help": "Where long recordings are cut."})
-    max_seconds: float = field(default=40.0, metadata={"help": "Recordings that are longer, in seconds, are cut."})
+    max_seconds: float = field(
+        default=40.0, metadata={"help": "Maximum length in seconds. Longer recordings are cut."}
+    )
     overlap_seconds: float = field(default=0.0, metadata={"help": "Overlap of `fixed` pieces, in seconds."})
     overlap: Literal["repeat", "context"] = field(
         default="repeat",
         metadata={"help": "`repeat`: units of the overlap are in both pieces. `context`: each is in one of them."},
     )
-    min_seconds: float = field(default=0.1, metadata={"help": "Pieces that are shorter, in seconds, are left out."})
-    min_peak_dbfs: float = field(default=-60.0, metadata={"help": "Pieces with a lower peak, in dB, are left out."})
+    min_seconds: float = field(
+        default=0.1, metadata={"help": "Minimum length in seconds. Shorter pieces are left out."}
+    )
+    min_peak_dbfs: float = field(
+        default=-60.0, metadata={"help": "Minimum peak in dBFS. Quieter pieces are left out."}
+    )
     num_workers: int = field(default=2, metadata={"help": "Processes that decode ahead of each codec."})
     push_to_hub: str | None = field(default=None, metadata={"help": "Repository to upload the dataset to."})
     private: bool = field(default=False, metadata={"help": "Whether to make that repository private."})

@@ -8,10 +8,10 @@ accelerate launch --multi_gpu --num_processes 8 hub_scripts/train_vocoder.py \
     --source LibriSpeech/train-clean-100 --layout librispeech --speaker_column folder --output_dir my-codec
 ```
 
-The result is the codec with its new vocoder. Start it again with the same command to continue after an interruption.
-The learning rates, the length and what is written on the way may be others then. So may the number of processes, with
-the same batch: half of the processes need twice the `per_device_train_batch_size`. On the way it writes
-`samples/step-*`: what the vocoder makes of held-out recordings, and their mel spectrograms.
+The result is the codec with its new vocoder. During the training, `samples/step-*` gets resynthesised held-out
+recordings and their mel spectrograms. Start it again with the same command to continue after an interruption. The
+learning rates, the length, and how often it logs and saves may then change. So may the number of processes, if the
+batch stays the same: half the processes need twice the `per_device_train_batch_size`.
 """
 
 import re

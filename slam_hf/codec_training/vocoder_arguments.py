@@ -31,7 +31,9 @@ class VocoderArguments:
     )
     validation_share: float = field(default=0.02, metadata={"help": "Share of the source that is held out."})
     max_validation: int = field(default=64, metadata={"help": "Maximum number of held-out recordings."})
-    max_seconds: float = field(default=20.0, metadata={"help": "Recordings that are longer, in seconds, are cut."})
+    max_seconds: float = field(
+        default=20.0, metadata={"help": "Maximum length in seconds. Longer recordings are cut."}
+    )
     num_augmentations: int = field(
         default=0,
         metadata={
@@ -47,11 +49,13 @@ class VocoderArguments:
     final_learning_rate: float = field(
         default=1e-4, metadata={"help": "Learning rate at the end, which it decays to exponentially."}
     )
-    warmup_steps: int = field(default=0, metadata={"help": "Steps in which the learning rate rises."})
+    warmup_steps: int = field(default=0, metadata={"help": "Steps over which the learning rate rises."})
     adam_beta1: float = field(default=0.8, metadata={"help": "First beta of AdamW."})
     adam_beta2: float = field(default=0.99, metadata={"help": "Second beta of AdamW."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    max_grad_norm: float | None = field(default=None, metadata={"help": "Maximum norm of a gradient. Default: any."})
+    max_grad_norm: float | None = field(
+        default=None, metadata={"help": "Maximum norm of the gradients. Default: no limit."}
+    )
     mel_weight: float = field(default=45.0, metadata={"help": "Weight of the mel loss."})
     stft_weight: float = field(default=0.0, metadata={"help": "Weight of the multi-resolution STFT loss."})
     feature_weight: float = field(default=2.0, metadata={"help": "Weight of the feature matching loss."})
@@ -65,7 +69,7 @@ class VocoderArguments:
     discriminator_width: int = field(
         default=32, metadata={"help": "Channels of the narrowest layers of the discriminators, a multiple of 4."}
     )
-    mixed_precision: Literal["no", "bf16"] = field(default="no", metadata={"help": "Type of numbers to compute with."})
+    mixed_precision: Literal["no", "bf16"] = field(default="no", metadata={"help": "Precision of the computation."})
     logging_steps: int = field(default=100, metadata={"help": "Steps between two logs."})
     eval_steps: int = field(default=5000, metadata={"help": "Steps between two validations, with samples."})
     save_steps: int = field(default=5000, metadata={"help": "Steps between two checkpoints."})

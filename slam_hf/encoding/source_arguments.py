@@ -11,7 +11,7 @@ Layout = Literal["folder", "librispeech", "librilight", "manifest", "webdataset"
 
 @dataclass
 class SourceArguments:
-    _argument_group_name = "what is tokenised"
+    _argument_group_name = "recordings"
 
     source: str = field(
         metadata={

@@ -72,7 +72,7 @@ class EvaluationArguments:
     dtype: Literal["float32", "bfloat16"] = HfArg(
         default="float32", help="Type of the model's weights: bfloat16 is faster on a GPU, and less exact."
     )
-    ban_text: bool = HfArg(default=False, help="Give text no probability, in tasks of speech alone.")
+    ban_text: bool = HfArg(default=False, help="Ban text tokens in tasks of speech alone.")
     batch_tokens: int = HfArg(default=8192, help="Maximum number of tokens per batch.")
     num_workers: int = HfArg(default=2, help="Processes that decode audio ahead of each codec.")
     training_tokens: float | None = HfArg(

@@ -212,7 +212,7 @@ class PretrainArguments:
     max_train_tokens: int | None = field(default=None, metadata={"help": "Tokens to train on; -1: no such budget."})
     max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no such budget."})
     sample_steps: int | None = field(
-        default=None, metadata={"help": "Steps from one continuation to be heard to the next; -1: none."}
+        default=None, metadata={"help": "Number of steps between two continuations to listen to; -1: none."}
     )
     price_per_hour: float | None = field(default=None, metadata={"help": "Price of an hour of all machines."})
     benchmarks: dict | str | None = field(
