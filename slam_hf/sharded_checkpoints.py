@@ -60,7 +60,7 @@ class _IndexReader(pickle._Unpickler):  # in Python, since the one in C does not
         names = {field.name for field in fields(instance)} if is_dataclass(instance) else set()
         # The state of `TensorProperties` is a tuple, which its class reads.
         if not (type(instance) is TensorProperties or (type(state) is dict and state.keys() <= names)):
-            raise ValueError(f"it sets attributes that {instance!r} does not have")
+            raise ValueError("it sets attributes that its objects do not have")
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build

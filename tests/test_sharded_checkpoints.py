@@ -66,7 +66,7 @@ def test_an_index_sets_nothing_but_its_fields(checkpoint, instance, state):
     index = checkpoint / MODEL_SHARDS / ".metadata"
     before = vars(Metadata).copy()
     index.write_bytes(made + pickle.dumps(state, protocol=2)[2:-1] + b"b.")
-    with pytest.raises(ValueError, match="is not an index of shards: it sets attributes that .*Metadata"):
+    with pytest.raises(ValueError, match="is not an index of shards: it sets attributes that its objects do not have"):
         check_shards(index.parent)
     assert vars(Metadata) == before
 
