@@ -29,23 +29,18 @@ python hub_scripts/reproduce_findings.py --findings scale --output_dir outputs/s
 ```
 """
 
-import argparse
-from dataclasses import replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 from findings.compare import OWN_MEASURES, Finding, compare
 from findings.report import save_report
-from findings.runs import Alignment, Judged, Judges, Pretraining, complete_run
-from findings.scale import MAX_RUN_FLOPS, TOKENS, WIDTHS, analyse, grid, measure, save_scaling
+from findings.runs import Alignment, Judged, Pretraining, RunArguments, check_positive, complete_run
+from findings.scale import ScaleArguments, analyse, grid, measure, save_scaling
 
+from slam_hf.command_line import parse_arguments
 from slam_hf.command_line import run as run_script
-from slam_hf.option_parser import OptionParser
 
-
-FLOPS = 3e13
-"""Training compute of the runs that are compared at equal compute."""
 
 STEPS = 600
 """Training steps of the runs that are compared at equal steps, a quarter of those of the recipe."""
@@ -61,8 +56,8 @@ RUNS = {
     "aligned": Alignment("base"),
     "twist": Pretraining(twist=True),
     "scratch": Pretraining(twist=False),
-    "speech": Pretraining(flops=FLOPS),
-    "interleaved": Pretraining("quickstart-interleaved.yaml", flops=FLOPS),
+    "speech": Pretraining(equal_compute=True),
+    "interleaved": Pretraining("quickstart-interleaved.yaml", equal_compute=True),
     "quickstart": Judged(aligns=False),
     "own": Judged(aligns=True),
 }
@@ -77,11 +72,12 @@ FINDINGS = {
     "packing": Finding("packing, at equal time", "base", "padded"),
     "whole_documents": Finding("documents that stay whole, at equal time", "whole", "cut"),
     "alignment": Finding("preference alignment", "aligned", "base"),
-    "twist": Finding("TWIST initialisation", "twist", "scratch"),
+    "twist": Finding("TWIST initialisation", "twist", "scratch", needs=("text_lm",)),
     "interleaving": Finding("interleaving with text, at equal compute", "interleaved", "speech"),
-    "own_preferences": Finding("preferences among its own continuations", "own", "quickstart", OWN_MEASURES),
+    "own_preferences": Finding(
+        "preferences among its own continuations", "own", "quickstart", OWN_MEASURES, ("asr_model", "judge_model")
+    ),
 }
-
 
 ALONE = {
     "own_preferences": "is measured in another way than the others",
@@ -90,115 +86,70 @@ ALONE = {
 """Findings that are reproduced alone, and why."""
 
 
-def with_compute(run: Pretraining | Alignment | Judged, flops: float) -> Pretraining | Alignment | Judged:
-    """The run with another compute, if it is limited by compute."""
-    return replace(run, flops=flops) if isinstance(run, Pretraining) and run.flops is not None else run
+@dataclass
+class FindingsArguments:
+    output_dir: Path = field(
+        default=Path("outputs/findings"), metadata={"help": "Folder of runs and report. Default: outputs/findings."}
+    )
+    findings: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": f"Findings to reproduce. Default: all that are possible, but for {' and '.join(ALONE)}.",
+            "choices": [*FINDINGS, "scale"],
+        },
+    )
+    seeds: int | None = field(default=None, metadata={"help": "Number of seeds. Default: 2, and 1 for `scale`."})
+
+    def __post_init__(self):
+        check_positive(self, "seeds")
+        for name in self.findings or ():
+            if name in ALONE and len(self.findings) > 1:
+                raise ValueError(f"The finding '{name}' {ALONE[name]}: reproduce it alone.")
 
 
 def main() -> None:
-    parser = OptionParser(doc=__doc__)
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/findings"), help="Folder of runs and report.")
-    parser.add_argument(
-        "--findings",
-        nargs="+",
-        choices=[*FINDINGS, "scale"],
-        help=f"Findings to reproduce. Default: all that are possible, but for {' and '.join(ALONE)}.",
-    )
-    parser.add_argument("--minutes", type=float, default=3.0, help="Training time of each run. Default: 3.")
-    parser.add_argument("--seeds", type=int, help="Number of seeds. Default: 2, and 1 for `scale`.")
-    parser.add_argument("--text_lm", help="Small text LM for TWIST initialisation: a Hub id or a folder.")
-    parser.add_argument(
-        "--text_lm_minutes",
-        type=float,
-        default=10,
-        help="Training time of each run with its architecture. Default: 10.",
-    )
-    parser.add_argument(
-        "--flops",
-        type=float,
-        default=FLOPS,
-        help=f"Training compute of each run of `interleaving`. Default: {FLOPS:g}.",
-    )
-    parser.add_argument("--asr_model", help="Speech recogniser of `own_preferences`: a Hub id or a folder.")
-    parser.add_argument("--judge_model", help="Text LM that judges in `own_preferences`: a Hub id or a folder.")
-    parser.add_argument(
-        "--judge_start_token", help="Token that the training texts of the judge begin with. Default: its bos_token."
-    )
-    parser.add_argument(
-        "--num_prompts",
-        type=int,
-        default=64,
-        help="Number of prompts in `own_preferences` for pairs, and as many others for scores.",
-    )
-    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="Hidden sizes of the models of `scale`.")
-    parser.add_argument(
-        "--tokens", type=int, nargs="+", default=TOKENS, help="Training tokens of the runs of `scale`."
-    )
-    parser.add_argument(
-        "--max_run_flops",
-        type=float,
-        default=MAX_RUN_FLOPS,
-        help=f"Runs of `scale` with more training compute are left out. Default: {MAX_RUN_FLOPS:g}.",
-    )
-    parser.add_argument(
-        "--next_flops",
-        type=float,
-        help="Training compute of the next model in `scale`. Default: 10 times that of its largest run.",
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="Runs of `scale` at the same time. Default: 1.")
-    args = parser.parse_args()
-    if args.seeds is None:
-        args.seeds = 1 if args.findings == ["scale"] else 2
-    for name in (
-        *("minutes", "seeds", "text_lm_minutes", "flops", "num_prompts"),
-        *("widths", "tokens", "max_run_flops", "next_flops", "jobs"),
-    ):
-        value = getattr(args, name)
-        if value is not None and np.min(value) <= 0:
-            parser.error(f"--{name} must be positive, got {np.min(value)}.")
-    judges = None
-    if args.asr_model and args.judge_model:
-        judges = Judges(args.asr_model, args.judge_model, args.judge_start_token, args.num_prompts)
-    available = {Pretraining: args.text_lm, Judged: judges}
-    possible = [
-        name
-        for name, finding in FINDINGS.items()
-        if not RUNS[finding.better].needs_text_lm or available[type(RUNS[finding.better])] is not None
-    ]
-    for name in args.findings or ():
-        if name in ALONE and len(args.findings) > 1:
-            parser.error(f"The finding '{name}' {ALONE[name]}: reproduce it alone.")
-        if name in FINDINGS and name not in possible:
-            needed = "--asr_model and --judge_model" if name == "own_preferences" else "--text_lm"
-            parser.error(f"The finding '{name}' needs {needed}.")
-    chosen = args.findings or [name for name in possible if name not in ALONE]
+    args, run_args, scale_args = parse_arguments(__doc__, (FindingsArguments, RunArguments, ScaleArguments))
     for package in ("matplotlib", "scipy"):
         if find_spec(package) is None:
             raise ImportError(f'The report needs {package}: pip install "slam-hf[plots]".')
-    if chosen == ["scale"]:
-        reproduce_scale(args)
-        return
-
-    findings = [FINDINGS[name] for name in chosen]
-    needed_runs = {run for finding in findings for run in (finding.better, finding.worse)}
-    runs = {name: with_compute(run, args.flops) for name, run in RUNS.items() if name in needed_runs}
-    seeds = {name: range(1 if run == Judged(aligns=False) else args.seeds) for name, run in runs.items()}
-    for seed in range(args.seeds):
-        for name, run in runs.items():
-            if seed in seeds[name]:
-                minutes = args.text_lm_minutes if run.needs_text_lm else args.minutes
-                complete_run(run, args.output_dir / f"{name}-{seed}", seed, minutes, args.text_lm, judges)
-    folders = {name: [args.output_dir / f"{name}-{seed}" for seed in seeds[name]] for name in runs}
-    comparisons = [compare(finding, folders) for finding in findings]
-    save_report(args.output_dir, folders, comparisons)
-    print((args.output_dir / "findings.md").read_text("utf-8"))
+    if args.findings == ["scale"]:
+        report = fit_scale(args.output_dir, args.seeds or 1, scale_args)
+    else:
+        report = compare_runs(args.output_dir, args.seeds or 2, choose(args.findings, run_args), run_args)
+    print(report.read_text("utf-8"))
 
 
-def reproduce_scale(args: argparse.Namespace) -> None:
+def fit_scale(output_dir: Path, seeds: int, args: ScaleArguments) -> Path:
     sized = grid(args.widths, args.tokens, args.max_run_flops)
-    scaling = analyse(measure(args.output_dir, sized, args.seeds, args.jobs))
-    save_scaling(args.output_dir, scaling, args.next_flops or 10 * max(run.flops for run in scaling.runs))
-    print((args.output_dir / "scale.md").read_text("utf-8"))
+    scaling = analyse(measure(output_dir, sized, seeds, args.jobs))
+    save_scaling(output_dir, scaling, args.next_flops or 10 * max(run.flops for run in scaling.runs))
+    return output_dir / "scale.md"
+
+
+def choose(names: list[str] | None, args: RunArguments) -> list[Finding]:
+    """The findings of these names, or all that are possible, but for those that are reproduced alone."""
+    possible = [name for name, finding in FINDINGS.items() if all(getattr(args, need) for need in finding.needs)]
+    for name in names or ():
+        if name not in possible:
+            needed = " and ".join(f"--{need}" for need in FINDINGS[name].needs)
+            raise ValueError(f"The finding '{name}' needs {needed}.")
+    names = names or [name for name in possible if name not in ALONE]
+    return [FINDINGS[name] for name in names]
+
+
+def compare_runs(output_dir: Path, seeds: int, findings: list[Finding], args: RunArguments) -> Path:
+    needed = {name for finding in findings for name in (finding.better, finding.worse)}
+    runs = {name: run for name, run in RUNS.items() if name in needed}
+    # The model of this package is there already, and has one seed.
+    folders = {
+        name: [output_dir / f"{name}-{seed}" for seed in range(1 if name == "quickstart" else seeds)] for name in runs
+    }
+    for seed in range(seeds):
+        for name, run in runs.items():
+            if seed < len(folders[name]):
+                complete_run(run, folders[name][seed], seed, args)
+    save_report(output_dir, folders, [compare(finding, folders) for finding in findings])
+    return output_dir / "findings.md"
 
 
 if __name__ == "__main__":

@@ -277,13 +277,10 @@ def test_a_law_of_few_runs_is_not_checked_on_the_last_one(monkeypatch):
     )
 
 
-def test_the_scaling_law_is_reproduced_alone(tmp_path, monkeypatch, capsys):
+def test_the_scaling_law_is_reproduced_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["reproduce_findings.py", "--findings", "scale", "packing"])
-    with pytest.raises(SystemExit):
+    message = r"^The finding 'scale' compares sizes, and not two ways of training: reproduce it alone\.$"
+    with pytest.raises(ValueError, match=message):
         reproduce_findings.main()
-    assert "The finding 'scale' compares sizes, and not two ways of training: reproduce it alone." in (
-        capsys.readouterr().err
-    )
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="^--tokens must be positive, got 0"):
         reproduce(monkeypatch, tmp_path, "--tokens", "400", "0", "800")
-    assert "--tokens must be positive, got 0" in capsys.readouterr().err

@@ -5,9 +5,11 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import reproduce_findings
 import yaml
 from datasets import Dataset
 from findings import compare, report, runs
+from findings.runs import RunArguments
 from transformers import Qwen2Config
 
 
@@ -73,8 +75,9 @@ def test_a_run_is_the_recipe_with_other_values_and_is_done_once(tmp_path, monkey
     monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
     natural = runs.Pretraining(datasets=[{"path": "quickstart:corpus", "name": "sentences"}], packing=False)
     for text_lm in (None, "a-text-lm"):  # which it does not need
-        runs.complete_run(natural, tmp_path / "natural-3", seed=3, minutes=6, text_lm=text_lm)
+        runs.complete_run(natural, tmp_path / "natural-3", 3, RunArguments(minutes=6, text_lm=text_lm))
     (command,) = called
+    assert (tmp_path / "natural-3" / "done.json").read_text() == '{"seed": 3, "minutes": 6}\n'
     assert Path(command[4]).name == "pretrain.py" and command[5] == "--config"
     recipe = yaml.safe_load(Path(command[6]).read_text())
     expected = {"seed": 3, "max_steps": -1, "max_train_hours": 0.1, "packing": False, "datasets": natural.datasets}
@@ -83,21 +86,23 @@ def test_a_run_is_the_recipe_with_other_values_and_is_done_once(tmp_path, monkey
     assert recipe["output_dir"] == str(tmp_path / "natural-3")
     assert recipe["base_config"]["model_type"] == "qwen2"
     with pytest.raises(ValueError, match="natural-3' is of a run with other settings"):
-        runs.complete_run(natural, tmp_path / "natural-3", seed=3, minutes=5)
+        runs.complete_run(natural, tmp_path / "natural-3", 3, RunArguments(minutes=5))
 
 
 def test_alignment_starts_from_the_run_of_the_same_seed_and_is_scored(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
-    runs.complete_run(runs.Alignment("base"), tmp_path / "aligned-1", seed=1, minutes=6)
+    runs.complete_run(runs.Alignment("base"), tmp_path / "aligned-1", 1, RunArguments())
     assert [Path(command[4]).name for command in called] == ["align_dpo.py"] + ["evaluate_model.py"] * 3
     assert yaml.safe_load(Path(called[0][6]).read_text())["model_name_or_path"] == str(tmp_path / "base-1")
 
 
 def test_twist_and_its_rival_have_one_architecture(tmp_path):
     Qwen2Config(hidden_size=48).save_pretrained(tmp_path)
-    twist = runs.Pretraining(twist=True).arguments(0, 1.0, str(tmp_path))
-    scratch = runs.Pretraining(twist=False).arguments(0, 1.0, str(tmp_path))
+    args = RunArguments(minutes=3.0, text_lm=str(tmp_path), text_lm_minutes=1.5)
+    twist, scratch = (runs.Pretraining(twist=twist).arguments(0, args) for twist in (True, False))
+    assert twist["max_train_hours"] == 0.025
+    assert runs.Pretraining(twist=True).settings(args) == {"minutes": 1.5, "text_lm": str(tmp_path)}
     assert {name for name in scratch | twist if scratch.get(name) != twist.get(name)} == {
         "model_name_or_path",
         "base_config",
@@ -113,7 +118,7 @@ def test_runs_of_equal_steps_differ_in_their_packing_alone(tmp_path, monkeypatch
     recipes = []
     for cut_documents in (False, True):
         folder = tmp_path / f"{cut_documents}-1"
-        runs.complete_run(runs.Pretraining(steps=600, cut_documents=cut_documents), folder, seed=1, minutes=3)
+        runs.complete_run(runs.Pretraining(steps=600, cut_documents=cut_documents), folder, 1, RunArguments())
         assert json.loads((folder / "done.json").read_text()) == {"seed": 1, "steps": 600}
         recipes.append(yaml.safe_load((folder / "recipe.yaml").read_text()))
     whole, cut = recipes
@@ -124,7 +129,7 @@ def test_runs_of_equal_steps_differ_in_their_packing_alone(tmp_path, monkeypatch
 def test_speech_alone_and_with_text_have_the_same_compute():
     compute = {}
     for recipe in ("quickstart.yaml", "quickstart-interleaved.yaml"):
-        arguments = runs.Pretraining(recipe, flops=3e12).arguments(0, 1.0, None)
+        arguments = runs.Pretraining(recipe, equal_compute=True).arguments(0, RunArguments(flops=3e12))
         assert "max_train_hours" not in arguments
         compute[recipe] = 6 * runs.count_parameters(recipe) * arguments["max_train_tokens"]
     assert list(compute.values()) == pytest.approx([3e12, 3e12], rel=1e-4)
@@ -136,8 +141,8 @@ def test_speech_alone_and_with_text_have_the_same_compute():
 def test_a_run_by_compute_is_the_recipe_with_tokens(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
-    run = runs.Pretraining("quickstart-interleaved.yaml", flops=1e12)
-    runs.complete_run(run, tmp_path / "interleaved-0", seed=0, minutes=3)
+    run = runs.Pretraining("quickstart-interleaved.yaml", equal_compute=True)
+    runs.complete_run(run, tmp_path / "interleaved-0", 0, RunArguments(flops=1e12))
     recipe = yaml.safe_load(Path(called[0][6]).read_text())
     assert (recipe["max_steps"], recipe["text_tokenizer"]) == (-1, "quickstart:tokenizer")
     assert recipe["max_train_tokens"] == 74_108
@@ -145,12 +150,10 @@ def test_a_run_by_compute_is_the_recipe_with_tokens(tmp_path, monkeypatch):
 
 
 def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, capsys):
-    import reproduce_findings
-
     made = []
 
-    def make(run, folder, seed, minutes, text_lm, judges):
-        made.append((folder.name, minutes))
+    def make(run, folder, seed, args):
+        made.append(folder.name)
         write_scores(folder, [True, folder.name.startswith("twist")])
 
     monkeypatch.setattr(reproduce_findings, "complete_run", make)
@@ -162,7 +165,7 @@ def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, ca
         reproduce_findings.main()
 
     reproduce("twist", "alignment")
-    assert made == [("base-0", 3.0), ("aligned-0", 3.0), ("twist-0", 10), ("scratch-0", 10)]
+    assert made == ["base-0", "aligned-0", "twist-0", "scratch-0"]
     assert "| TWIST initialisation | +50.0 [" in capsys.readouterr().out
     made.clear()
     with monkeypatch.context() as patch:
@@ -172,18 +175,20 @@ def test_only_the_runs_of_the_chosen_findings_are_made(tmp_path, monkeypatch, ca
         arguments = ["reproduce_findings.py", "--output_dir", str(tmp_path), "--asr_model", "a", "--judge_model", "b"]
         patch.setattr(sys, "argv", [*arguments, "--seeds", "2", "--findings", "own_preferences"])
         reproduce_findings.main()
-    assert [name for name, _ in made] == ["quickstart-0", "own-0", "own-1"]
+    assert made == ["quickstart-0", "own-0", "own-1"]
     options = options[:2] + options[4:]
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="^The finding 'twist' needs --text_lm"):
         reproduce("twist")
-    assert "The finding 'twist' needs --text_lm" in capsys.readouterr().err
 
 
 def test_preferences_among_its_own_continuations_are_made_aligned_with_and_scored(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(runs.subprocess, "run", lambda command, check: called.append(command))
-    judges = runs.Judges("an-asr-model", "a-text-lm", "<begin>", num_prompts=5)
-    runs.complete_run(runs.Judged(aligns=True), tmp_path / "own-1", seed=1, minutes=3, judges=judges)
+    judges = {"asr_model": "an-asr-model", "judge_model": "a-text-lm", "judge_start_token": "<begin>"}
+    args = RunArguments(**judges, num_prompts=5)
+    runs.complete_run(runs.Judged(aligns=True), tmp_path / "own-1", 1, args)
+    done = {"seed": 1, "asr_model": "an-asr-model", "judge_model": "a-text-lm", "start_token": "<begin>"}
+    assert json.loads((tmp_path / "own-1" / "done.json").read_text()) == done | {"num_prompts": 5}
     names = ["make_preferences.py", "align_dpo.py"] + ["evaluate_model.py"] * 2
     assert [Path(command[4]).name for command in called] == names
     texts = [" ".join(command[5:]).split("--")[1:] for command in called]
@@ -199,7 +204,7 @@ def test_preferences_among_its_own_continuations_are_made_aligned_with_and_score
     assert (options[-1]["--data"], options[-1]["--start_token"]) == (runs.HELD_OUT, "<begin>")
 
     called.clear()
-    runs.complete_run(runs.Judged(aligns=False), tmp_path / "quickstart-1", seed=1, minutes=3, judges=judges)
+    runs.complete_run(runs.Judged(aligns=False), tmp_path / "quickstart-1", 1, args)
     assert [Path(command[4]).name for command in called] == ["evaluate_model.py"] * 2
     assert {command[6] for command in called} == {"quickstart:model"}
 
@@ -224,13 +229,11 @@ def test_a_run_that_fails_ends_with_a_line(tmp_path, monkeypatch):
     failing = Mock(side_effect=runs.subprocess.CalledProcessError(1, []))
     monkeypatch.setattr(runs.subprocess, "run", failing)
     with pytest.raises(OSError, match="pretrain.py ended with status 1"):
-        runs.complete_run(runs.Pretraining(), tmp_path / "base-0", seed=0, minutes=3)
+        runs.complete_run(runs.Pretraining(), tmp_path / "base-0", 0, RunArguments())
     assert not (tmp_path / "base-0" / "done.json").exists()
 
 
 def test_what_the_report_needs_is_asked_for_before_the_runs(monkeypatch):
-    import reproduce_findings
-
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(reproduce_findings, "complete_run", Mock(side_effect=AssertionError))
     monkeypatch.setattr(sys, "argv", ["reproduce_findings.py"])
@@ -239,13 +242,10 @@ def test_what_the_report_needs_is_asked_for_before_the_runs(monkeypatch):
 
 
 @pytest.mark.parametrize("option", ["--seeds", "--minutes"])
-def test_there_must_be_something_to_run(option, monkeypatch, capsys):
-    import reproduce_findings
-
+def test_there_must_be_something_to_run(option, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["reproduce_findings.py", option, "0"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match=f"^{option} must be positive, got 0"):
         reproduce_findings.main()
-    assert f"{option} must be positive, got 0" in capsys.readouterr().err
 
 
 def test_intervals_of_equal_items_have_no_width():

@@ -108,12 +108,15 @@ class Finding:
             Names of the runs with and without it.
         measures (`dict[str, Measure]`, *optional*):
             What is compared.
+        needs (`tuple[str, ...]`, *optional*):
+            Options that the runs need.
     """
 
     name: str
     better: str
     worse: str
     measures: Mapping[str, Measure] = field(default_factory=MEASURES.copy)
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import yaml
 from transformers import AutoConfig
+from transformers.hf_argparser import HfArg
 
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.initialization import initial_model
@@ -40,6 +42,41 @@ TEXT_LM_SIZE = {
 for trained weights, and no evaluation during training."""
 
 
+@dataclass
+class RunArguments:
+    """Options of the runs that are compared."""
+
+    _argument_group_name = "compared runs"
+
+    minutes: float = HfArg(default=3.0, help="Training time of each run.")
+    text_lm: str | None = HfArg(
+        default=None, help="Small text LM for TWIST initialisation (`twist`): a Hub id or a folder."
+    )
+    text_lm_minutes: float = HfArg(default=10, help="Training time of each run with its architecture.")
+    flops: float = HfArg(default=3e13, help="Training compute of each run of `interleaving`. Default: 3e13.")
+    asr_model: str | None = HfArg(default=None, help="Speech recogniser of `own_preferences`: a Hub id or a folder.")
+    judge_model: str | None = HfArg(
+        default=None, help="Text LM that judges in `own_preferences`: a Hub id or a folder."
+    )
+    judge_start_token: str | None = HfArg(
+        default=None, help="Token that the training texts of the judge begin with. Default: its bos_token."
+    )
+    num_prompts: int = HfArg(
+        default=64, help="Number of prompts in `own_preferences` for pairs, and as many others for scores."
+    )
+
+    def __post_init__(self):
+        check_positive(self, "minutes", "text_lm_minutes", "flops", "num_prompts")
+
+
+def check_positive(args: Any, *names: str) -> None:
+    """Raise a `ValueError` that names the first argument, a number or several, that is not positive."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and np.min(value) <= 0:
+            raise ValueError(f"--{name} must be positive, got {np.min(value)}.")
+
+
 @dataclass(frozen=True)
 class Pretraining:
     r"""
@@ -48,8 +85,8 @@ class Pretraining:
     Args:
         recipe (`str`, *optional*, defaults to `"quickstart.yaml"`):
             The recipe.
-        flops (`float`, *optional*):
-            Training compute in FLOPs, in place of time: a smaller model then sees more tokens.
+        equal_compute (`bool`, *optional*, defaults to `False`):
+            Whether compute limits the run, in place of time: a smaller model then sees more tokens.
         steps (`int`, *optional*):
             Training steps, in place of time: those of one model and one batch shape take the same time.
         datasets (`list[dict]`, *optional*):
@@ -64,34 +101,41 @@ class Pretraining:
     """
 
     recipe: str = "quickstart.yaml"
-    flops: float | None = None
+    equal_compute: bool = False
     steps: int | None = None
     datasets: list[dict[str, str]] | None = None
     packing: bool = True
     cut_documents: bool = True
     twist: bool | None = None
 
-    @property
-    def needs_text_lm(self) -> bool:
-        """`bool`: Whether the model has the architecture of the text LM."""
-        return self.twist is not None
+    def settings(self, args: RunArguments) -> dict[str, Any]:
+        """What limits the run, and the text LM if it needs one."""
+        if self.equal_compute:
+            return {"flops": args.flops}
+        if self.steps is not None:
+            return {"steps": self.steps}
+        if self.twist is None:
+            return {"minutes": args.minutes}
+        return {"minutes": args.text_lm_minutes, "text_lm": args.text_lm}
 
-    def arguments(self, seed: int, minutes: float, text_lm: str | None) -> dict[str, Any]:
+    def make(self, folder: Path, seed: int, args: RunArguments) -> None:
+        _launch("pretrain.py", self.recipe, folder, self.arguments(seed, args))
+
+    def arguments(self, seed: int, args: RunArguments) -> dict[str, Any]:
         """Values that replace those of the recipe."""
+        settings = self.settings(args)
         arguments: dict[str, Any] = {"seed": seed, "max_steps": self.steps or -1, "prompt": "", "sample_steps": -1}
         arguments |= {"packing": self.packing, "cut_documents": self.cut_documents}
-        if self.steps is None and self.flops is None:
-            arguments["max_train_hours"] = minutes / 60
-        elif self.flops is not None:
-            arguments["max_train_tokens"] = round(self.flops / flops_per_token(count_parameters(self.recipe)))
+        if self.equal_compute:
+            arguments["max_train_tokens"] = round(args.flops / flops_per_token(count_parameters(self.recipe)))
+        elif "minutes" in settings:
+            arguments["max_train_hours"] = settings["minutes"] / 60
         if self.datasets is not None:
             arguments["datasets"] = self.datasets
-        if self.needs_text_lm:
-            arguments |= TEXT_LM_SIZE
         if self.twist:
-            arguments |= {"base_config": None, "model_name_or_path": text_lm}
+            arguments |= TEXT_LM_SIZE | {"base_config": None, "model_name_or_path": args.text_lm}
         elif self.twist is False:
-            arguments["base_config"] = AutoConfig.from_pretrained(text_lm).to_dict()
+            arguments |= TEXT_LM_SIZE | {"base_config": AutoConfig.from_pretrained(args.text_lm).to_dict()}
         return arguments
 
 
@@ -119,7 +163,6 @@ class Sized:
 
     width: int
     tokens: int
-    needs_text_lm: ClassVar[bool] = False
     recipe: ClassVar[str] = "quickstart.yaml"
 
     @property
@@ -154,6 +197,13 @@ class Sized:
         recipe = read_recipe(self.recipe)
         return recipe["learning_rate"] * recipe["base_config"]["hidden_size"] / self.width
 
+    def settings(self, args: RunArguments | None) -> dict[str, Any]:
+        """The size."""
+        return asdict(self)
+
+    def make(self, folder: Path, seed: int, args: RunArguments | None) -> None:
+        _launch("pretrain.py", self.recipe, folder, self.arguments(seed))
+
     def arguments(self, seed: int) -> dict[str, Any]:
         """Values that replace those of the recipe."""
         recipe, has_gpu = read_recipe(self.recipe), torch.cuda.is_available()
@@ -184,7 +234,26 @@ class Alignment:
     """
 
     start: str
-    needs_text_lm: ClassVar[bool] = False
+
+    def settings(self, args: RunArguments) -> dict[str, Any]:
+        """What limits the run that it starts from."""
+        return {"minutes": args.minutes}
+
+    def make(self, folder: Path, seed: int, args: RunArguments) -> None:
+        start = folder.with_name(f"{self.start}-{seed}")
+        _launch("align_dpo.py", "quickstart-dpo.yaml", folder, {"seed": seed, "model_name_or_path": str(start)})
+        for task, data in BENCHMARKS.items():
+            _run("evaluate_model.py", {"model": folder, "task": task, "data": data})
+
+
+HELD_OUT = "quickstart:corpus/stories/validation.parquet"
+"""Stories whose beginnings continuations are scored on. Pairs are made from those of the training split."""
+
+NUM_SAMPLES = 4
+"""Continuations of a prompt, of which two become a pair."""
+
+OWN_DPO = {"max_steps": 60, "eval_steps": 60, "dataset_test_split": "test", "learning_rate": 5.0e-5}
+"""Changes to the recipe of the alignment for few pairs: each is seen about four times."""
 
 
 @dataclass(frozen=True)
@@ -199,113 +268,62 @@ class Judged:
     """
 
     aligns: bool
-    needs_text_lm: ClassVar[bool] = True
+
+    def settings(self, args: RunArguments) -> dict[str, Any]:
+        """Who hears and judges continuations, and how many."""
+        return {
+            "asr_model": args.asr_model,
+            "judge_model": args.judge_model,
+            "start_token": args.judge_start_token,
+            "num_prompts": args.num_prompts,
+        }
+
+    def make(self, folder: Path, seed: int, args: RunArguments) -> None:
+        model, evaluation = "quickstart:model", folder / "evaluation"
+        # Small batches: a recogniser that does not find an end keeps the others of its batch waiting.
+        common = {"asr_model": args.asr_model, "num_prompts": args.num_prompts, "seed": seed, "batch_size": 8}
+        if self.aligns:
+            pairs = str(folder / "pairs")
+            source = {"source": "quickstart:corpus", "layout": "units", "dataset_config": "stories"}
+            judge = {"judge_model": args.judge_model, "judge_start_token": args.judge_start_token}
+            sampling = {"model": model, "num_samples": NUM_SAMPLES, "output_dir": pairs}
+            _run("make_preferences.py", source | judge | sampling | common)
+            _launch("align_dpo.py", "quickstart-dpo.yaml", folder, OWN_DPO | {"seed": seed, "dataset_name": pairs})
+            model = str(folder)
+        scored = {"model": model, "output_dir": evaluation}
+        _run("evaluate_model.py", scored | {"task": [*BENCHMARKS], "data": [*BENCHMARKS.values()]})
+        text_lm = {"text_lm": args.judge_model, "start_token": args.judge_start_token}
+        _run("evaluate_model.py", scored | {"task": ["genppl", "auto_bleu"], "data": HELD_OUT} | text_lm | common)
 
 
-@dataclass(frozen=True)
-class Judges:
-    r"""
-    Who hears and judges continuations, and how many.
-
-    Args:
-        asr_model, judge_model (`str`):
-            The speech recogniser and the text LM: Hub ids or folders.
-        start_token (`str`, *optional*):
-            The token that the text LM's training texts begin with. Defaults to its tokenizer's `bos_token`.
-        num_prompts (`int`, *optional*, defaults to 64):
-            Prompts to make pairs from, and other prompts to score the continuations of.
-    """
-
-    asr_model: str
-    judge_model: str
-    start_token: str | None = None
-    num_prompts: int = 64
+Run = Pretraining | Sized | Alignment | Judged
 
 
-HELD_OUT = "quickstart:corpus/stories/validation.parquet"
-"""Stories whose beginnings continuations are scored on. Pairs are made from those of the training split."""
-
-NUM_SAMPLES = 4
-"""Continuations of a prompt, of which two become a pair."""
-
-OWN_DPO = {"max_steps": 60, "eval_steps": 60, "dataset_test_split": "test", "learning_rate": 5.0e-5}
-"""Changes to the recipe of the alignment for few pairs: each is seen about four times."""
-
-
-def complete_run(
-    run: Pretraining | Sized | Alignment | Judged,
-    folder: Path,
-    seed: int,
-    minutes: float | None = None,
-    text_lm: str | None = None,
-    judges: Judges | None = None,
-) -> None:
+def complete_run(run: Run, folder: Path, seed: int, args: RunArguments | None = None) -> None:
     r"""
     Make a run, unless it was made before.
 
     Args:
-        run (`Pretraining`, `Sized`, `Alignment` or `Judged`):
+        run (`Run`):
             The run.
         folder (`Path`):
             Where to save the model, with its scores in `evaluation/`.
         seed (`int`):
             Seed of weights and batches.
-        minutes (`float`, *optional*):
-            Minutes to pretrain for, if neither compute nor tokens limit the run.
-        text_lm (`str`, *optional*):
-            The text LM of TWIST initialisation.
-        judges ([`Judges`], *optional*):
-            Who judges continuations.
+        args ([`RunArguments`], *optional*):
+            The options, which a [`Sized`] run does without.
 
     Raises:
         ChildProcessError: a script failed.
         ValueError: the folder holds a run with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done, settings = folder / "done.json", {"seed": seed, "minutes": minutes}
-    if isinstance(run, Pretraining) and (run.flops or run.steps):
-        settings = {"seed": seed, "flops": run.flops} if run.flops else {"seed": seed, "steps": run.steps}
-    if isinstance(run, Sized):
-        settings = {"seed": seed} | asdict(run)
-    elif isinstance(run, Judged):
-        settings = {"seed": seed} | asdict(judges)
-    elif run.needs_text_lm:
-        settings["text_lm"] = text_lm
-    content = json.dumps(settings) + "\n"
-    if done.exists():
-        if done.read_text("utf-8") != content:
-            raise ValueError(f"'{folder}' is of a run with other settings: choose another output folder.")
-        return
-    if isinstance(run, Pretraining):
-        _launch("pretrain.py", run.recipe, folder, run.arguments(seed, minutes, text_lm))
-    elif isinstance(run, Sized):
-        _launch("pretrain.py", run.recipe, folder, run.arguments(seed))
-    elif isinstance(run, Judged):
-        _make_judged(run, folder, seed, judges)
-    else:
-        start = folder.with_name(f"{run.start}-{seed}")
-        _launch("align_dpo.py", "quickstart-dpo.yaml", folder, {"seed": seed, "model_name_or_path": str(start)})
-        for task, data in BENCHMARKS.items():
-            _accelerate("evaluate_model.py", "--model", str(folder), "--task", task, "--data", data)
-    done.write_text(content, "utf-8")
-
-
-def _make_judged(run: Judged, folder: Path, seed: int, judges: Judges) -> None:
-    model, evaluation = "quickstart:model", folder / "evaluation"
-    # Small batches: a recogniser that does not find an end keeps the others of its batch waiting.
-    common = {"asr_model": judges.asr_model, "num_prompts": judges.num_prompts, "seed": seed, "batch_size": 8}
-    if run.aligns:
-        pairs = str(folder / "pairs")
-        source = {"source": "quickstart:corpus", "layout": "units", "dataset_config": "stories"}
-        judge = {"judge_model": judges.judge_model, "judge_start_token": judges.start_token}
-        sampling = {"model": model, "num_samples": NUM_SAMPLES, "output_dir": pairs}
-        _run("make_preferences.py", source | judge | sampling | common)
-        _launch("align_dpo.py", "quickstart-dpo.yaml", folder, OWN_DPO | {"seed": seed, "dataset_name": pairs})
-        model = str(folder)
-    scored = {"model": model, "output_dir": evaluation}
-    _run("evaluate_model.py", scored | {"task": [*BENCHMARKS], "data": [*BENCHMARKS.values()]})
-    text_lm = {"text_lm": judges.judge_model, "start_token": judges.start_token}
-    _run("evaluate_model.py", scored | {"task": ["genppl", "auto_bleu"], "data": HELD_OUT} | text_lm | common)
+    done, content = folder / "done.json", json.dumps({"seed": seed} | run.settings(args)) + "\n"
+    if not done.exists():
+        run.make(folder, seed, args)
+        done.write_text(content, "utf-8")
+    elif done.read_text("utf-8") != content:
+        raise ValueError(f"'{folder}' is of a run with other settings: choose another output folder.")
 
 
 def _run(script: str, options: dict[str, Any]) -> None:

@@ -5,17 +5,18 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from transformers.hf_argparser import HfArg
 
 from slam_hf.run_record import read_run_records
 from slam_hf.training.throughput import flops_per_token
 
-from .runs import Sized, complete_run
+from .runs import Sized, check_positive, complete_run
 from .scaling_law import (
     CUERVO_AND_MARXER,
     ScalingLaw,
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-WIDTHS = [32, 64, 128, 256]
-TOKENS = [400_000, 800_000, 1_600_000, 3_200_000]
-MAX_RUN_FLOPS = 9e12
-"""A grid that takes about half an hour of a core: small models see many tokens, and large ones few."""
-
 NUM_RESAMPLES = 500
 
 MANY_PASSES = 4
@@ -47,6 +43,31 @@ MAX_HELD_OUT_ERROR = 0.03
 
 PINNED = 1.5
 """The loss of an ideal model is known if the ends of its interval differ by less than this factor."""
+
+
+@dataclass
+class ScaleArguments:
+    """Options of the scaling law. The default grid takes about half an hour of a core: small models see many tokens,
+    and large ones few."""
+
+    _argument_group_name = "finding `scale`"
+
+    widths: list[int] = field(
+        default_factory=lambda: [32, 64, 128, 256],
+        metadata={"help": "Hidden sizes of the models. Default: 32 64 128 256."},
+    )
+    tokens: list[int] = field(
+        default_factory=lambda: [400_000, 800_000, 1_600_000, 3_200_000],
+        metadata={"help": "Training tokens of the runs. Default: 0.4, 0.8, 1.6 and 3.2 million."},
+    )
+    max_run_flops: float = HfArg(default=9e12, help="Runs with more training compute are left out. Default: 9e12.")
+    next_flops: float | None = HfArg(
+        default=None, help="Training compute of the next model. Default: 10 times that of the largest run."
+    )
+    jobs: int = HfArg(default=1, help="Runs at the same time.")
+
+    def __post_init__(self):
+        check_positive(self, "widths", "tokens", "max_run_flops", "next_flops", "jobs")
 
 
 @dataclass(frozen=True)
