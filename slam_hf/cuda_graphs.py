@@ -1,6 +1,8 @@
 """Runs an encoder on a GPU as CUDA graphs: the launches of its kernels are recorded once and replayed in one call.
 
-A batch of HuBERT-base launches hundreds of kernels. In bfloat16, launching them takes longer than running them.
+A batch of HuBERT-base launches hundreds of kernels. On an H200, replaying them encoded at 2,718 x real time in place
+of 2,611, in float32, with the same bits and 1.9 GiB more memory. In bfloat16, whose kernels are shorter, it has not
+been measured.
 """
 
 import threading

@@ -6,6 +6,7 @@ from torch import nn
 from transformers.audio_utils import mel_filter_bank, window_function
 
 from .configuration_hubert_unit_codec import FILTER_BANK
+from .padding_utils import is_inside
 
 
 _WINDOW, _HOP = FILTER_BANK
@@ -61,7 +62,7 @@ def filter_bank_features(
     features = (spectrum @ filters).clamp(min=_FLOOR).log()
 
     count = (num_samples - _WINDOW) // _HOP + 1
-    valid = (torch.arange(features.shape[1], device=device) < count[:, None])[..., None]
+    valid = is_inside(count, features.shape[1])[..., None]
     count = count[:, None, None]
     centred = (features - features.where(valid, 0).sum(dim=1, keepdim=True) / count).where(valid, 0)
     variance = centred.square().sum(dim=1, keepdim=True) / (count - 1)

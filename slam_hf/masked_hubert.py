@@ -13,6 +13,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
+from .padding_utils import is_inside
+
 
 _MODEL_TYPES = {
     "data2vec-audio",
@@ -53,7 +55,7 @@ def layer_states(
     features, num_frames = _convolve(encoder.feature_extractor, inputs, lengths) if is_waveform else (inputs, lengths)
     states = encoder.feature_projection(features)
     states = states[0] if isinstance(states, tuple) else states
-    valid = _valid(num_frames, states.shape[1])
+    valid = is_inside(num_frames, states.shape[1])
     states = states.where(valid[..., None], 0)
     return list(_transform(encoder, states, valid)), num_frames
 
@@ -68,7 +70,7 @@ def _convolve(
         num_frames = (num_frames - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
         norm = getattr(layer, "layer_norm", None)
         if isinstance(norm, nn.GroupNorm):
-            features = _norm_over_time(features, _valid(num_frames, features.shape[2]), norm)
+            features = _norm_over_time(features, is_inside(num_frames, features.shape[2]), norm)
         elif norm is not None:
             features = norm(features.transpose(1, 2)).transpose(1, 2)
         features = layer.activation(features)
@@ -121,11 +123,6 @@ def _conformer_layer(
     states = states + layer.conv_module.pointwise_conv2(convolved).transpose(1, 2)
     states = states + 0.5 * layer.ffn2(layer.ffn2_layer_norm(states))
     return layer.final_layer_norm(states)
-
-
-def _valid(lengths: torch.LongTensor, longest: int) -> torch.BoolTensor:
-    """Which positions belong to a clip, of shape `(batch_size, longest)`."""
-    return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
 def _norm_over_time(features: torch.Tensor, valid: torch.BoolTensor, norm: nn.GroupNorm) -> torch.Tensor:

@@ -4,8 +4,7 @@ import copy
 import math
 import os
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,9 @@ from .padding_utils import (
     UnitBatch,
     as_integers,
     copy_to,
-    pad_rows,
+    in_order,
+    is_inside,
+    make_batches,
     split_clips,
     split_durations,
     split_units,
@@ -258,7 +259,7 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
         clip, layer = torch.randn(1, self.sampling_rate, generator=torch.Generator().manual_seed(0)), self.config.layer
         _, ((states,),) = next(self._states([clip[0]], [layer], batched=False))
         was_training = whole.training
-        inputs, _ = self._inputs([clip[0]], clip.shape)
+        inputs, _ = self._inputs(clip, torch.tensor([clip.shape[1]]))
         output = whole.eval()(inputs.to(whole.device, whole.dtype), output_hidden_states=True)
         whole.train(was_training)
         expected = output.hidden_states[layer][0].to("cpu", torch.float32)
@@ -342,10 +343,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             for indices, (states,) in self._states(clips, [self.config.layer], batched):
                 units.append(self._nearest_centroids(states.flatten(0, 1)).unflatten(0, states.shape[:2]))
                 order.append(indices)
-        units = _in_order(units, order, max(lengths))
+        units = in_order(units, order, max(lengths))
         lengths = copy_to(torch.tensor(lengths), units.device)
-        valid = torch.arange(units.shape[1], device=units.device) < lengths[:, None]
-        return HubertUnitCodecEncoderOutput(audio_codes=units.where(valid, -1)[:, None], lengths=lengths)
+        units = units.where(is_inside(lengths, units.shape[1]), -1)
+        return HubertUnitCodecEncoderOutput(audio_codes=units[:, None], lengths=lengths)
 
     @torch.no_grad()
     def hidden_states(
@@ -414,24 +415,33 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 a sequence is empty or holds a number that is not a unit; or a shape, speaker or style does not fit.
         """
         sequences = split_units(audio_codes, self.config.num_units, self.device)
-        speakers, styles = self.find_voices(speaker_id, style_id, len(sequences))
+        voices = self.find_voices(speaker_id, style_id, len(sequences))
+        batched = self._is_batched(batched)
         if durations is not None:
             durations = split_durations(durations, sequences)
         else:
             durations = self._predict_durations(sequences, batched)
+        num_frames = torch.stack([row.sum() for row in durations]).tolist()
+        frames = [
+            units.repeat_interleave(row, output_size=total)
+            for units, row, total in zip(sequences, durations, num_frames, strict=True)
+        ]
+        shapes = [self._batch_shape(total) if batched else (1, total) for total in num_frames]
+        waveforms, order = [], []
         with _without_tf32():
-            if self._is_batched(batched):
-                waveforms, num_frames = self._decode_batches(sequences, durations, speakers, styles)
-                lengths = [count * self.config.hop_length for count in num_frames]
-            else:
-                rows = [
-                    self.vocoder(units[None], frames[None], speaker, style)[0]
-                    for units, frames, speaker, style in zip(sequences, durations, speakers, styles, strict=True)
-                ]
-                waveforms, lengths = pad_sequence(rows, batch_first=True), list(map(len, rows))
+            for indices, units, lengths in make_batches(frames, shapes, self.device):
+                rows = [*indices, *[indices[0]] * (len(units) - len(indices))]
+                speakers, styles = ([ids[row] for row in rows] for ids in voices)
+                if batched:
+                    waveforms.append(self.vocoder.generate_padded(units, lengths, speakers, styles))
+                else:
+                    waveforms.append(self.vocoder(units, torch.ones_like(units), speakers, styles))
+                order.append(indices)
+        lengths = torch.tensor(num_frames) * self.config.hop_length
+        waveforms = in_order(waveforms, order, max(num_frames) * self.config.hop_length)
         return HubertUnitCodecDecoderOutput(
             audio_values=waveforms[:, None],
-            lengths=copy_to(torch.tensor(lengths), waveforms.device),
+            lengths=copy_to(lengths, waveforms.device),
             durations=pad_sequence(durations, batch_first=True),
         )
 
@@ -517,8 +527,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     def _split_clips(
         self, input_values: AudioBatch, padding_mask: torch.Tensor | np.ndarray | None
     ) -> list[torch.Tensor]:
-        """The clips of a batch. Each has at least a frame."""
-        return split_clips(input_values, padding_mask, min_samples=self.config.receptive_field - 2 * self.config.pad)
+        """The clips of a batch, normalised if the encoder wants it. Each has at least a frame."""
+        min_samples = self.config.receptive_field - 2 * self.config.pad
+        clips = split_clips(input_values, padding_mask, min_samples)
+        return list(map(normalise, clips)) if self.config.do_normalize else clips
 
     def batch_shape(self, num_samples: int, batched: bool | None = None) -> tuple[int, int]:
         r"""
@@ -561,25 +573,20 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
     ) -> Iterator[tuple[list[int], list[torch.FloatTensor]]]:
         """The indices of the clips of a batch, and for each layer their states, of shape
         `(batch_size, num_frames, hidden_size)`, where `batch_size` may be larger than the number of clips."""
-        if not self._is_batched(batched) or not self._can_batch():
-            for index, clip in enumerate(clips):
-                inputs, _ = self._inputs([clip], (1, len(clip)))
+        batched = self._is_batched(batched) and self._can_batch()
+        shapes = [self.batch_shape(len(clip), batched) for clip in clips]
+        for indices, waveforms, lengths in make_batches(clips, shapes, self.device):
+            inputs, lengths = self._inputs(waveforms, lengths)
+            if batched:
+                yield indices, replay_layer_states(self.encoder, inputs, lengths, layers)
+            else:
                 states = self.encoder(inputs, output_hidden_states=list(layers)).hidden_states
-                yield [index], [states[layer] for layer in layers]
-            return
-        for shape, indices in _group(self.batch_shape(len(clip), batched=True) for clip in clips):
-            inputs, lengths = self._inputs([clips[index] for index in indices], shape)
-            yield indices, replay_layer_states(self.encoder, inputs, lengths, layers)
+                yield indices, [states[layer] for layer in layers]
 
-    def _inputs(self, clips: list[torch.Tensor], shape: tuple[int, int]) -> tuple[torch.Tensor, torch.LongTensor]:
-        """What the encoder takes of a batch of clips, padded to a shape, and how much of it belongs to each."""
-        config, (count, num_samples) = self.config, shape
-        lengths = [len(clip) for clip in clips] + [num_samples] * (count - len(clips))
-        if config.do_normalize:
-            clips = list(map(normalise, clips))
-        waveforms = pad_rows(clips, shape, self.device)
-        waveforms = nn.functional.pad(waveforms, (config.pad, config.pad))
-        lengths = copy_to(torch.tensor(lengths) + 2 * config.pad, self.device)
+    def _inputs(self, waveforms: torch.Tensor, lengths: torch.LongTensor) -> tuple[torch.Tensor, torch.LongTensor]:
+        """What the encoder takes of a batch of clips, and how much of it belongs to each."""
+        config = self.config
+        waveforms, lengths = nn.functional.pad(waveforms, (config.pad, config.pad)), lengths + 2 * config.pad
         if config.takes_filter_bank:
             num_features = config.encoder_config.feature_projection_input_dim
             waveforms, lengths = filter_bank_features(
@@ -587,49 +594,15 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             )
         return waveforms.to(self.encoder.dtype), lengths
 
-    def _decode_batches(
-        self,
-        sequences: list[torch.LongTensor],
-        durations: list[torch.LongTensor],
-        speakers: list[int | None],
-        styles: list[int | None],
-    ) -> tuple[torch.Tensor, list[int]]:
-        """Waveforms of shape `(num_sequences, num_samples)`, padded with zeros, and the frames of each."""
-        device = self.device
-        num_frames = torch.stack([row.sum() for row in durations]).tolist()
-        frames = [
-            units.repeat_interleave(row, output_size=total)
-            for units, row, total in zip(sequences, durations, num_frames, strict=True)
-        ]
-        batches = list(_group(map(self._batch_shape, num_frames)))
-        waveforms = []
-        for (count, length), indices in batches:
-            units = pad_rows([frames[index] for index in indices], (count, length), device)
-            lengths = [num_frames[index] for index in indices] + [length] * (count - len(indices))
-            speaker, style = (
-                None if index[0] is None else torch.tensor([index[i] for i in indices] + [0] * (count - len(indices)))
-                for index in (speakers, styles)
-            )
-            waveforms.append(
-                self.vocoder.generate_padded(units, copy_to(torch.tensor(lengths), device), speaker, style)
-            )
-        longest = max(num_frames) * self.config.hop_length
-        return _in_order(waveforms, [indices for _, indices in batches], longest), num_frames
-
-    def _predict_durations(self, sequences: list[torch.LongTensor], batched: bool | None) -> list[torch.LongTensor]:
+    def _predict_durations(self, sequences: list[torch.LongTensor], batched: bool) -> list[torch.LongTensor]:
         """Frames that each unit of the sequences lasts."""
-        if not self._is_batched(batched):
-            with _full_float32(self.device):
-                return [self.vocoder.predict_durations(units[None])[0] for units in sequences]
+        shapes = [self._batch_shape(len(units)) if batched else (1, len(units)) for units in sequences]
         durations: list[torch.LongTensor] = [None] * len(sequences)
-        for shape, indices in _group(self._batch_shape(len(units)) for units in sequences):
-            units = pad_rows([sequences[index] for index in indices], shape, self.device)
-            lengths = [len(sequences[index]) for index in indices] + [shape[1]] * (shape[0] - len(indices))
-            mask = copy_to(torch.arange(shape[1]) < torch.tensor(lengths)[:, None], self.device)
-            with _full_float32(self.device):
-                predicted = self.vocoder.predict_durations(units, mask)
-            for row, index in zip(predicted, indices, strict=False):
-                durations[index] = row[: len(sequences[index])]
+        with _full_float32(self.device):
+            for indices, units, lengths in make_batches(sequences, shapes, self.device):
+                mask = is_inside(lengths, units.shape[1]) if batched else None
+                for row, index in zip(self.vocoder.predict_durations(units, mask), indices, strict=False):
+                    durations[index] = row[: len(sequences[index])]
         return durations
 
     def _nearest_centroids(self, states: torch.Tensor) -> torch.LongTensor:
@@ -644,27 +617,6 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             squares = self.codebook.square().sum(dim=1)
             # |x - c|^2 less |x|^2, which is the same for all centroids.
             return torch.cat([torch.addmm(squares, rows, self.codebook.T, alpha=-2).argmin(dim=1) for rows in chunks])
-
-
-def _group(shapes: Iterable[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], list[int]]]:
-    """The shapes of batches, from those that the items are part of, and the items of each. The last batch of a shape
-    may have fewer items than rows."""
-    by_shape: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, shape in enumerate(shapes):
-        by_shape[shape].append(index)
-    for shape, indices in by_shape.items():
-        for start in range(0, len(indices), shape[0]):
-            yield shape, indices[start : start + shape[0]]
-
-
-def _in_order(batches: list[torch.Tensor], indices: list[list[int]], length: int) -> torch.Tensor:
-    """The rows of batches in the order of their indices, each padded or cut to a length."""
-    rows = [
-        nn.functional.pad(batch[: len(chosen)], (0, length - batch.shape[1]))
-        for batch, chosen in zip(batches, indices, strict=True)
-    ]
-    order = torch.tensor([index for chosen in indices for index in chosen]).argsort()
-    return torch.cat(rows).index_select(0, copy_to(order, rows[0].device))
 
 
 class _WithoutTF32:

@@ -15,7 +15,7 @@ from transformers.models.seamless_m4t.modeling_seamless_m4t import SeamlessM4THi
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2VariancePredictor
 
 from .configuration_hubert_unit_codec import UnitHifiGanConfig
-from .padding_utils import copy_to
+from .padding_utils import copy_to, is_inside
 
 
 Voice = int | str | Sequence[int | str] | torch.LongTensor
@@ -250,8 +250,7 @@ class _ZerosAfterTheEnd(TorchFunctionMode):
     def zero(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`hidden_states` of shape `(batch_size, channels, length)`, where `longest` frames have the whole length."""
         lengths = self.num_frames * (hidden_states.shape[2] // self.longest)
-        valid = torch.arange(hidden_states.shape[2], device=lengths.device) < lengths[:, None]
-        return hidden_states.where(valid[:, None], 0)
+        return hidden_states.where(is_inside(lengths, hidden_states.shape[2])[:, None], 0)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))

@@ -3,11 +3,13 @@
 A GPU is waited for once per batch, to check it. For each row, it would idle between one clip and the next.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 
@@ -71,8 +73,7 @@ def split_clips(
     else:
         clips, mask = _flatten_audio(clips[0], padding_mask)
         lengths = mask.view(torch.int8).sum(dim=1, dtype=torch.int32)  # booleans are slow to sum on a CPU
-        positions = torch.arange(clips.shape[1], device=clips.device)
-        are_equal = (mask == (positions < lengths[:, None])).all(dim=1)
+        are_equal = (mask == is_inside(lengths, clips.shape[1])).all(dim=1)
         sums = clips.where(mask, 0).sum(dim=1, dtype=torch.float64)
         num_samples, is_on_the_right, is_finite = torch.stack([lengths, are_equal, sums.isfinite()]).tolist()
     for i, (length, on_the_right, finite) in enumerate(zip(num_samples, is_on_the_right, is_finite, strict=True)):
@@ -109,7 +110,7 @@ def split_units(audio_codes: UnitBatch, num_units: int, device: torch.device | s
         raise ValueError(f"`audio_codes` must be of one codebook, got shape {tuple(batch.shape)}.")
     batch = _flatten(batch, "audio_codes", "length")
     num_given = (batch != -1).sum(dim=1)
-    is_after_end = torch.arange(batch.shape[1], device=batch.device) >= num_given[:, None]
+    is_after_end = ~is_inside(num_given, batch.shape[1])
     are_units = ((batch >= 0) & (batch < num_units) | is_after_end).all(dim=1)
     lengths, fits = torch.stack([num_given, are_units]).tolist()
     for i, length in enumerate(lengths):
@@ -129,21 +130,50 @@ def split_durations(durations: UnitBatch, sequences: list[torch.LongTensor]) -> 
     durations = copy_to(as_batch(durations, "durations", padding=0), sequences[0].device)
     if durations.ndim != 2 or len(durations) != count or durations.shape[1] < longest:
         raise ValueError(f"`durations` must be integers of shape ({count}, {longest}), got {tuple(durations.shape)}.")
-    ends = torch.tensor([len(units) for units in sequences])[:, None]
-    is_after_end = copy_to(torch.arange(durations.shape[1]) >= ends, durations.device)
+    lengths = copy_to(torch.tensor([len(units) for units in sequences]), durations.device)
+    is_after_end = ~is_inside(lengths, durations.shape[1])
     for i, lasts in enumerate(((durations >= 1) | is_after_end).all(dim=1).tolist()):
         if not lasts:
             raise ValueError(f"Sequence {i} has a unit that lasts no frame: every duration must be at least 1.")
     return [row[: len(units)] for row, units in zip(durations, sequences, strict=True)]
 
 
-def pad_rows(rows: list[torch.Tensor], shape: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """A batch of a given shape on a device: rows of shape `(length,)`, padded with zeros, and rows of zeros."""
-    pin_memory = rows[0].device.type == "cpu" and device.type == "cuda"
-    batch = torch.zeros(shape, dtype=rows[0].dtype, device=rows[0].device, pin_memory=pin_memory)
-    for padded, row in zip(batch, rows, strict=False):
-        padded[: len(row)] = row
-    return copy_to(batch, device)
+def make_batches(
+    rows: list[torch.Tensor], shapes: Iterable[tuple[int, int]], device: torch.device
+) -> Iterator[tuple[list[int], torch.Tensor, torch.LongTensor]]:
+    """
+    Batches on a device of rows of shape `(length,)`, each padded with zeros to the shape of the batch that it belongs
+    to. Rows with the same shape share batches. Yields the indices of the rows in a batch, the batch, and the length of
+    each row. The last batch of a shape is filled up with rows of zeros, which count as whole.
+    """
+    by_shape: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, shape in enumerate(shapes):
+        by_shape[shape].append(index)
+    for (count, longest), members in by_shape.items():
+        for start in range(0, len(members), count):
+            indices = members[start : start + count]
+            chosen = [rows[index] for index in indices]
+            pin_memory = chosen[0].device.type == "cpu" and device.type == "cuda"
+            batch = chosen[0].new_zeros((count, longest), pin_memory=pin_memory)
+            for padded, row in zip(batch, chosen, strict=False):
+                padded[: len(row)] = row
+            lengths = torch.tensor([*map(len, chosen)] + [longest] * (count - len(chosen)))
+            yield indices, copy_to(batch, device), copy_to(lengths, device)
+
+
+def in_order(batches: list[torch.Tensor], indices: list[list[int]], length: int) -> torch.Tensor:
+    """The rows of batches in the order of their indices, each padded or cut to a length."""
+    rows = [
+        nn.functional.pad(batch[: len(chosen)], (0, length - batch.shape[1]))
+        for batch, chosen in zip(batches, indices, strict=True)
+    ]
+    order = torch.tensor([index for chosen in indices for index in chosen]).argsort()
+    return torch.cat(rows).index_select(0, copy_to(order, rows[0].device))
+
+
+def is_inside(lengths: torch.LongTensor, longest: int) -> torch.BoolTensor:
+    """Which positions of rows belong to them and not to their padding, of shape `(batch_size, longest)`."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
 def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
