@@ -6,12 +6,12 @@ import sys
 import threading
 import types
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from loopback_server import QuietHandler, serve
 
 from slam_hf import audio_files, audio_utils, load_audio, remote_files
 from slam_hf.audio_files import AudioError, open_audio
@@ -42,7 +42,7 @@ def server(wav, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(remote_files, "DOWNLOAD_WAITS", (0.0, 0.0))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
@@ -63,17 +63,10 @@ def server(wav, monkeypatch):
 
         do_HEAD = do_GET
 
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.statuses, server.requests, server.tokens, server.stopped = [], [], [], threading.Event()
-    server.url = f"http://127.0.0.1:{server.server_port}/tone.wav"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server
-    server.stopped.set()
-    server.shutdown()
-    server.server_close()
+    with serve(Handler, statuses=[], requests=[], tokens=[], stopped=threading.Event()) as server:
+        server.url += "/tone.wav"
+        yield server
+        server.stopped.set()
 
 
 def test_url_is_downloaded(wav, server):

@@ -3,11 +3,9 @@ import os
 import random
 import shutil
 import signal
-import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +15,13 @@ import pytest
 import soundfile
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
+from killed_jobs import read_files, run_and_die, start
 from test_corpora_alignment_aligners import make_model, save_tiny_ctc
 from test_corpora_job import DAMAGES
 
 from slam_hf.corpora.alignment.job import AlignmentJob
 from slam_hf.corpora.job import tokenize_corpus
-from slam_hf.encoding import resumable_job
-from slam_hf.encoding.ledger import Ledger
 from slam_hf.encoding.manifest import read_manifest
-from slam_hf.encoding.progress import HoursBar
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.recordings import Recording
 from slam_hf.encoding.segmentation import Segmentation
@@ -79,10 +75,9 @@ def job(recordings, ctc_model, tmp_path):
 EXECUTOR = ExecutorArguments(workers=1)
 
 
-def read_files(folder) -> dict[str, bytes]:
-    """The content of each file of a result."""
-    paths = [path.relative_to(folder) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    return {str(path): Path(folder, path).read_bytes() for path in paths if not path.parts[0].startswith(".")}
+def read_result(job) -> dict[str, bytes]:
+    """The content of each file of a result, without the state of the job."""
+    return {name: content for name, content in read_files(job.output_dir).items() if not name.startswith(".")}
 
 
 def test_recordings_get_their_words_and_the_others_a_reason(job, recordings):
@@ -173,33 +168,15 @@ def test_a_row_whose_recording_is_not_in_the_source_is_counted(job, recordings, 
     assert json.loads(report.splitlines()[0])["id"] == "a/1.wav"
 
 
-def die_after(job, chunks):
-    # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
-    HoursBar.set_lock(threading.RLock())
-    add, added = Ledger.add, []
-
-    def add_and_die(self, *arguments):
-        add(self, *arguments)
-        added.append(1)
-        if len(added) == chunks:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Ledger.add = add_and_die
-    job.run(EXECUTOR)
-
-
 def test_a_job_that_is_killed_gives_the_same_bytes_and_so_do_more_tasks(job, tmp_path):
     job.run(EXECUTOR)
     killed = replace(job, output_dir=str(tmp_path / "killed"))
     for chunks in (1, 2):
-        process = get_context("fork").Process(target=die_after, args=(killed, chunks))
-        process.start()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        run_and_die(killed, chunks)
     written = list(Path(killed.output_dir).glob(".alignment/*/chunks/*.parquet"))
     assert len(written) == 3 and not (tmp_path / "killed" / "manifest.jsonl").exists()
     killed.run(replace(EXECUTOR, tasks=3))
-    assert read_files(killed.output_dir) == read_files(job.output_dir)
+    assert read_result(killed) == read_result(job)
     assert not list(Path(killed.output_dir).glob(".alignment/*/chunks"))
     assert killed.run(EXECUTOR) == job.read_summary()
 
@@ -253,33 +230,6 @@ def test_a_named_pipe_is_reported_and_a_server_that_refuses_stops_the_job(job, r
         replace(job, output_dir=f"{job.output_dir}-2").run(EXECUTOR)
 
 
-@pytest.mark.parametrize("tasks", [1, 4])
-def test_an_output_that_is_moved_away_while_it_is_written_ends_the_job(job, tmp_path, monkeypatch, tasks):
-    job.run(EXECUTOR)
-    add, added = Ledger.add, []
-
-    def move_and_add(self, *arguments):
-        added.append(1)
-        if len(added) == 3:
-            (tmp_path / "away").rename(tmp_path / "moved")
-        add(self, *arguments)
-
-    away = replace(job, output_dir=str(tmp_path / "away"))
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "add", move_and_add)
-        with pytest.raises(FileNotFoundError, match="away/.alignment/manifest/chunks' was moved or removed"):
-            away.run(replace(EXECUTOR, tasks=tasks))
-    for folder in (away.output_dir, str(tmp_path / "moved")):
-        replace(job, output_dir=folder).run(EXECUTOR)
-        assert read_files(folder) == read_files(job.output_dir)
-
-
-def start(job):
-    # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
-    HoursBar.set_lock(threading.RLock())
-    job.run(EXECUTOR)
-
-
 @pytest.mark.slow
 @pytest.mark.attack
 def test_an_alignment_that_is_killed_at_random_gives_the_same_words(job, of_corpus, tmp_path, record_property):
@@ -293,14 +243,13 @@ def test_an_alignment_that_is_killed_at_random_gives_the_same_words(job, of_corp
             seconds = time.monotonic() - started
             killed = replace(whole, output_dir=str(tmp_path / f"killed-{attempt}" / Path(whole.output_dir).name))
             for _ in range(2):
-                process = get_context("fork").Process(target=start, args=(killed,))
-                process.start()
+                process = start(killed.run, EXECUTOR)
                 process.join(timeout=random.uniform(0, max(seconds, 0.5)))
                 process.kill()
                 process.join()
                 kills += process.exitcode == -signal.SIGKILL
             killed.run(EXECUTOR)
-            assert read_files(killed.output_dir) == read_files(whole.output_dir)
+            assert read_result(killed) == read_result(whole)
     assert attempt < 20
     record_property(
         "attack", f"alignment: {kills} runs killed at random moments, {2 * attempt} results, the same bytes"
@@ -316,16 +265,16 @@ def test_two_alignments_at_once_lose_no_words(job, of_corpus, tmp_path, record_p
         whole = (job, of_corpus)[attempt % 2]
         whole.run(EXECUTOR)
         twice = replace(whole, output_dir=str(tmp_path / f"twice-{attempt}"))
-        processes = [get_context("fork").Process(target=start, args=(twice,)) for _ in range(2)]
-        for process in processes:
-            process.start()
+        processes = []
+        for _ in range(2):
+            processes.append(start(twice.run, EXECUTOR))
             time.sleep(random.uniform(0, 0.1))
         for process in processes:
             process.join()
         codes = [process.exitcode for process in processes]
         refused += sum(code != 0 for code in codes)
         assert 0 in codes
-        assert read_files(twice.output_dir) == read_files(whole.output_dir)
+        assert read_result(twice) == read_result(whole)
     assert refused >= 7
     record_property("attack", f"alignment: 14 pairs of jobs at once, {refused} refused, 0 words lost")
 
@@ -341,9 +290,7 @@ def test_no_damage_to_an_alignment_loses_words(job, of_corpus, tmp_path, is_fini
         if is_finished:
             shutil.copytree(whole.output_dir, before)
         else:
-            process = get_context("fork").Process(target=die_after, args=(replace(whole, output_dir=str(before)), 3))
-            process.start()
-            process.join()
+            run_and_die(replace(whole, output_dir=str(before)), 3)
         for path in sorted(path for path in before.rglob("*") if path.is_file() and path.name != ".lock"):
             name = path.relative_to(before)
             for damage in DAMAGES:
@@ -354,7 +301,7 @@ def test_no_damage_to_an_alignment_loses_words(job, of_corpus, tmp_path, is_fini
                 try:
                     damaged.run(EXECUTOR)
                     outcomes["mended"] += 1
-                    assert read_files(damaged.output_dir) == read_files(whole.output_dir), name
+                    assert read_result(damaged) == read_result(whole), name
                 except ValueError as error:
                     outcomes["refused"] += 1
                     assert name.name in str(error)
@@ -371,7 +318,7 @@ def test_processes_of_this_machine_share_the_work(job, tmp_path):
     job.run(EXECUTOR)
     shared = replace(job, output_dir=str(tmp_path / "shared"))
     shared.run(ExecutorArguments(workers=2, tasks=3))
-    assert read_files(shared.output_dir) == read_files(job.output_dir)
+    assert read_result(shared) == read_result(job)
 
 
 def test_the_result_may_be_in_an_object_store(job, bucket_folder, tiny_codec, tmp_path):
@@ -384,29 +331,14 @@ def test_the_result_may_be_in_an_object_store(job, bucket_folder, tiny_codec, tm
         assert remote.run(EXECUTOR) == local.run(EXECUTOR)
         files = open_folder(remote.output_dir)
         names = [name for name in files.find("") if not name.startswith(".")]
-        assert {name: files.cat_file(name) for name in names} == read_files(local.output_dir)
+        assert {name: files.cat_file(name) for name in names} == read_result(local)
 
 
 def test_closing_a_job_twice_changes_nothing(job):
     job.run(EXECUTOR)
-    before = read_files(job.output_dir)
+    before = read_result(job)
     job.finish(None, 0, 1)
-    assert read_files(job.output_dir) == before
-
-
-def test_a_job_whose_recordings_are_not_all_tried_is_not_closed(job):
-    add = Ledger.add
-
-    def fail(self, *arguments):
-        add(self, *arguments)
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Ledger, "add", fail)
-        job.run(EXECUTOR)
-    with pytest.raises(ValueError, match="parts of the input are not encoded"):
-        job.finish(None, 0, 1)
-    assert not (Path(job.output_dir) / "manifest.jsonl").exists()
+    assert read_result(job) == before
 
 
 def test_the_recordings_and_models_of_a_job_may_not_change(job, recordings, ctc_model):
@@ -436,13 +368,6 @@ def test_what_cannot_be_aligned_is_refused_before_anything_is_written(job, chang
     with pytest.raises(ValueError, match=message):
         replace(job, **changes).run(EXECUTOR)
     assert not Path(job.output_dir).exists()
-
-
-def test_options_of_another_executor_are_refused_before_the_input_is_listed(job, monkeypatch):
-    monkeypatch.setattr(resumable_job, "prepare_source", None)
-
-    with pytest.raises(ValueError, match="^`executor local` does not take `partition`: remove it.$"):
-        job.run(ExecutorArguments(partition="gpu"))
 
 
 def test_files_that_no_alignment_has_written_are_not_replaced(job):

@@ -244,13 +244,6 @@ def test_a_wrong_preference_pair_in_parquet_is_named(load, tmp_path):
         load("preference_units", data_dir=str(tmp_path))
 
 
-def test_a_wrong_line_of_slamkit_is_named(load, tmp_path):
-    (tmp_path / "features.jsonl").write_text('\n{"units": [1], "duration": [0], "file_name": "a"}\n')
-
-    with pytest.raises(ValueError, match=r"features.jsonl', line 2: unit 1 of 0 frames"):
-        load("slamkit_units", data_files=str(tmp_path / "features.jsonl"))
-
-
 def test_a_wrong_metadata_file_is_named(load, tmp_path):
     write_audio(tmp_path / "small" / "960" / "book" / "01.flac")
     (tmp_path / "small" / "960" / "book" / "01.json").write_text('{"snr": "loud"}')

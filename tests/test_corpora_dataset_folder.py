@@ -25,7 +25,7 @@ def add_chunks(tmp_path):
 
     def add_chunks(split, *nums_rows):
         ledger = Ledger(f"{job_folder(tmp_path, split)}/chunks")
-        ledger.create()
+        ledger.begin([])
         for number, num_rows in enumerate(nums_rows):
             rows = [
                 {"id": f"{number}-{row}", "units": [row], "durations": [2], "num_frames": 2} for row in range(num_rows)

@@ -5,17 +5,16 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from multiprocessing import get_context
 
 import numpy as np
 import psutil
 import pytest
 import soundfile
+from killed_jobs import start
 
 from slam_hf.corpora import job as job_module
 from slam_hf.corpora.job import TokenizationJob
 from slam_hf.encoding import resumable_job
-from slam_hf.encoding.progress import HoursBar
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.execution import local
@@ -243,9 +242,9 @@ def test_two_jobs_in_tasks_at_once_lose_no_rows(make_job, expected, tmp_path, mo
     for attempt in range(14):
         job = make_job(tmp_path / f"units-{attempt}")
         args = ExecutorArguments(workers=1 + attempt % 2, tasks=4)
-        runs = [get_context("fork").Process(target=run_with_own_lock, args=(job, args)) for _ in range(2)]
-        for run in runs:
-            run.start()
+        runs = []
+        for _ in range(2):
+            runs.append(start(job.run, args))
             time.sleep(random.uniform(0, 0.1))
         for run in runs:
             run.join(timeout=120)
@@ -271,8 +270,7 @@ def test_killed_workers_and_runs_give_the_same_files(
         attempt += 1
         job = make_job(tmp_path / f"units-{attempt}", num_workers=1)
         for _ in range(2):
-            run = get_context("fork").Process(target=run_with_own_lock, args=(job, args))
-            run.start()
+            run = start(job.run, args)
             kills += kill(run, victim, job.output_dir)
             run.join(timeout=120)
             assert run.exitcode == 0 or (victim == "run" and run.exitcode == -signal.SIGKILL)
@@ -281,12 +279,6 @@ def test_killed_workers_and_runs_give_the_same_files(
         assert read_files(job.output_dir) == expected
     assert attempt < 40
     record_property("attack", f"tokenising in tasks: {kills} {victim}s killed, {attempt} corpora, the same bytes")
-
-
-def run_with_own_lock(job, args):
-    # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
-    HoursBar.set_lock(threading.RLock())
-    job.run(args)
 
 
 def kill(run, victim, folder):

@@ -1,12 +1,8 @@
 import itertools
 import json
-import os
 import shutil
-import signal
-import threading
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +11,17 @@ import pytest
 import soundfile
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
+from killed_jobs import read_files, run_and_die
 from tiny_judges import save_instruct_lm, save_recogniser, save_text_lm
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer
+from slam_hf.atomic_write import atomic_write
+from slam_hf.corpora import dataset_folder
 from slam_hf.corpora.job import tokenize_corpus
 from slam_hf.corpora.preferences import job as job_module
 from slam_hf.corpora.preferences.job import PreferenceJob
 from slam_hf.corpora.preferences.selection import Thresholds
 from slam_hf.encoding import resumable_job
-from slam_hf.encoding.ledger import Ledger
-from slam_hf.encoding.progress import HoursBar
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.encoding.source_file import prepare_source
 from slam_hf.execution.arguments import ExecutorArguments
@@ -88,12 +85,6 @@ def again(finished, job):
     return job
 
 
-def read_files(folder) -> dict[str, bytes]:
-    """The content of each file of a result."""
-    paths = [path.relative_to(folder) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    return {str(path): Path(folder, path).read_bytes() for path in paths if path.name != ".lock"}
-
-
 def read_candidates(job) -> list[dict]:
     return pq.read_table(Path(job.output_dir) / "candidates").to_pylist()
 
@@ -150,27 +141,9 @@ def test_pairs_do_not_depend_on_the_size_of_batches(finished, job):
         assert row == other
 
 
-def die_after(job, chunks):
-    # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
-    HoursBar.set_lock(threading.RLock())
-    add, added = Ledger.add, []
-
-    def add_and_die(self, *arguments):
-        add(self, *arguments)
-        added.append(1)
-        if len(added) == chunks:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Ledger.add = add_and_die
-    job.run(EXECUTOR)
-
-
 def test_a_job_that_is_killed_gives_the_same_bytes(finished, job):
     for chunks in (1, 2):
-        process = get_context("fork").Process(target=die_after, args=(job, chunks))
-        process.start()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        run_and_die(job, chunks)
     assert len(list(Path(job.output_dir).glob(".preferences/*/chunks/*.parquet"))) == 3
     job.run(EXECUTOR)
     assert read_files(job.output_dir) == read_files(finished.output_dir)
@@ -178,7 +151,7 @@ def test_a_job_that_is_killed_gives_the_same_bytes(finished, job):
 
 @pytest.mark.slow
 def test_a_closing_step_that_is_killed_before_any_file_gives_the_same_bytes(finished, job, monkeypatch):
-    write, expected = job_module.atomic_write, read_files(finished.output_dir)
+    write, expected = atomic_write, read_files(finished.output_dir)
     for number in itertools.count():
         written, closing = [], replace(job, output_dir=f"{job.output_dir}-{number}")
 
@@ -189,7 +162,8 @@ def test_a_closing_step_that_is_killed_before_any_file_gives_the_same_bytes(fini
             write(path, content)
 
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr(job_module, "atomic_write", write_or_die)
+            for module in (job_module, dataset_folder):
+                patch.setattr(module, "atomic_write", write_or_die)
             closing.run(EXECUTOR)
         closing.run(EXECUTOR)
         assert read_files(closing.output_dir) == expected

@@ -1,8 +1,6 @@
 import json
 import os
 import tarfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 import soundfile
 from datasets import load_dataset
 from loopback_hub import run_with_hub
+from loopback_server import QuietHandler, serve
 
 from slam_hf import remote_files
 from slam_hf.audio_files import ByteRange
@@ -213,15 +212,12 @@ def test_a_repository_on_the_hub_is_read_as_a_folder(folder, tmp_path, monkeypat
     assert len(local.splitlines()) == 4
 
 
-class Refusing(BaseHTTPRequestHandler):
+class Refusing(QuietHandler):
     def do_GET(self):
         self.send_response(self.server.status)
         self.end_headers()
 
     do_HEAD = do_GET
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture(params=["nobody listens", 403, 429, 503])
@@ -230,19 +226,12 @@ def refusing_store(request, monkeypatch):
     monkeypatch.setattr(remote_files, "DOWNLOAD_WAITS", (0.0,))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    server.status = request.param
-    if isinstance(request.param, int):
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    else:
-        server.server_close()
-    fsspec.filesystem("s3").clear_instance_cache()
-    yield
-    fsspec.filesystem("s3").clear_instance_cache()
-    if isinstance(request.param, int):
-        server.shutdown()
-        server.server_close()
+    with serve(Refusing, status=request.param) as server:
+        nowhere = "http://127.0.0.1:1"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url if isinstance(request.param, int) else nowhere)
+        fsspec.filesystem("s3").clear_instance_cache()
+        yield
+        fsspec.filesystem("s3").clear_instance_cache()
 
 
 def test_an_object_store_that_refuses_stops_the_job(object_store, refusing_store, tmp_path):

@@ -74,11 +74,6 @@ def test_a_codec_in_bfloat16_is_another_one_and_says_so(tiny_codec, tmp_path):
         claim_folder(tmp_path / "units" / "train", second)
 
 
-def test_a_folder_is_claimed_again_with_the_same_settings(tmp_path, settings):
-    claim_folder(tmp_path / "train", settings)
-    claim_folder(tmp_path / "train", settings)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

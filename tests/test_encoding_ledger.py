@@ -4,7 +4,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from slam_hf.encoding.ledger import ChunkKey, ChunkRecord, Ledger, PendingPart, to_parquet
+from slam_hf.encoding.ledger import ChunkKey, ChunkRecord, Ledger, PendingPart
 from slam_hf.encoding.recordings import Skipped, SkipReason
 from slam_hf.encoding.sources import FilePart
 from slam_hf.encoding.unit_rows import UNIT_ROW_SCHEMA
@@ -173,10 +173,3 @@ def test_chunks_that_were_written_again_are_the_same_file(tmp_path):
 
     (name,) = os.listdir(tmp_path / "a")
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-@pytest.mark.parametrize("num_rows", [0, 2500])
-def test_parquet_holds_all_rows(num_rows):
-    rows = make_rows(*map(str, range(num_rows)))
-
-    assert pa.parquet.read_table(pa.BufferReader(to_parquet(rows))).equals(rows)

@@ -104,13 +104,6 @@ def test_a_part_without_rows_has_one_empty_chunk():
     assert load([ListPart([])]) == [ChunkEnd(ChunkKey(0, 0), next_row=0, is_last=True)]
 
 
-def test_workers_read_several_batches_ahead():
-    pieces = ChunkPieces([], [], PieceRules(), RATE, 25.0, 300.0)
-
-    assert make_loader(pieces, num_workers=2).prefetch_factor == 16
-    assert make_loader(pieces, num_workers=0).prefetch_factor is None
-
-
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_give_the_same_chunks(record, num_workers):
     parts = [ListPart([[record(f"{part}-{row}", 1 + row)] for row in range(4)]) for part in range(3)]

@@ -287,15 +287,10 @@ def test_every_layout_gives_the_speaker(tmp_path, path, layout, column, name):
             archive.add(root / "1.json", "1.json")
             archive.add(root / name, name)
     if layout == "dataset":
-        (root / "data").mkdir()
+        source = str(root / "data")
         Dataset.from_dict({"audio": [str(root / name)], "who": ["ann"], "how": [3]}).to_parquet(
             root / "data" / "train.parquet"
         )
-        (root / name).rename(root / "data" / name)
-        Dataset.from_dict({"audio": [str(root / "data" / name)], "who": ["ann"], "how": [3]}).to_parquet(
-            root / "data" / "train.parquet"
-        )
-        source = str(root / "data")
     style = {"style_column": "how"} if column == "who" else {}
     prepare_source(path, VoiceSourceArguments(source, layout, speaker_column=column, **style))
     recordings = [item for part in open_source(path).parts for row in part.read(0) for item in row]

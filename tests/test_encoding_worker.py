@@ -107,12 +107,6 @@ def test_batches_from_many_chunks_give_the_same_chunks(tiny_codec, source, tmp_p
     assert (sum(sizes), len(read_chunks(tmp_path / "one"))) == (4, 5)
 
 
-def test_a_rank_does_its_share_alone(tiny_codec, source, tmp_path):
-    encode_parts(source, tiny_codec, PieceRules(), Ledger(tmp_path / "chunks"), rank=1, world_size=2, num_workers=0)
-
-    assert {int(name[:6]) for name in read_chunks(tmp_path / "chunks")} == {3, 4}
-
-
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_error_of_a_worker_process_keeps_its_message(tiny_codec, source, tmp_path, monkeypatch, num_workers):
     def fail(part, start):

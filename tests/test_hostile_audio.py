@@ -14,9 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from datasets import Dataset
+from loopback_server import QuietHandler, serve
 from test_encoding_manifest import HOSTILE_ROWS
 
 from slam_hf.corpora.job import tokenize_corpus
@@ -252,7 +251,7 @@ def server(monkeypatch):
     monkeypatch.setattr("slam_hf.remote_files.DOWNLOAD_WAITS", (0.0,))
     content = encode("WAV", (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self):
             status = self.server.statuses.get(self.path, 200)
             self.send_response(status)
@@ -260,21 +259,13 @@ def server(monkeypatch):
             if status == 200:
                 self.wfile.write(content)
 
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.statuses = {}
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serve(Handler, statuses={}) as server:
+        yield server
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
 def test_a_server_that_refuses_stops_the_job_and_starting_again_completes_it(tmp_path, tiny_codec, server, status):
-    urls = [f"http://127.0.0.1:{server.server_port}/{number}.wav" for number in range(4)]
+    urls = [f"{server.url}/{number}.wav" for number in range(4)]
     source = dataset_source(Dataset.from_dict({"audio": urls}), chunk_seconds=1.0)
     server.statuses = {"/1.wav": 404, "/2.wav": status}
 

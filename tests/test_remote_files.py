@@ -1,12 +1,11 @@
 import hashlib
 import io
-import threading
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import soundfile
+from loopback_server import QuietHandler, serve
 
 from slam_hf import load_audio, remote_files
 from slam_hf.audio_files import AudioError, ByteRange, open_audio, open_file, probe_audio
@@ -97,7 +96,7 @@ def encode(samples, format="FLAC"):
     return file.getvalue()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
@@ -123,22 +122,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *args):
-        pass
-
 
 @pytest.fixture
 def server(monkeypatch):
     """A web server on the loopback with `files`, which answers request number `n` with `statuses[n]`."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(remote_files, "DOWNLOAD_WAITS", (0.0, 0.0))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.statuses, server.requests, server.gives_ranges, server.version = {}, {}, [], True, 1
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serve(Handler, files={}, statuses={}, requests=[], gives_ranges=True, version=1) as server:
+        yield server
 
 
 WAVEFORM = 0.1 * np.random.default_rng(0).standard_normal(60 * RATE)

@@ -5,7 +5,6 @@ import re
 import shutil
 import sys
 import tarfile
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -126,19 +125,6 @@ def test_every_layout_is_read(recordings, tmp_path):
         assert ids(tmp_path / "clips", layout="dataset", streaming=streaming, **columns) == [["a"]]
     (pair,) = ids("parquet", layout="preference_pairs", data_dir=str(tmp_path / "pairs"))
     assert pair == ["000000000/prompt", "000000000/chosen", "000000000/rejected"]
-
-
-def test_a_changed_dataset_has_another_identity(recordings, tmp_path):
-    def identity():
-        source = SourceArguments(str(tmp_path / "clips"), layout="dataset", streaming=True)
-        return prepare_source(tmp_path / str(uuid.uuid4()), source).identity
-
-    path = str(recordings / "103-1240-0000.flac")
-    Dataset.from_dict({"audio": [path]}).to_parquet(tmp_path / "clips" / "train.parquet")
-    before = identity()
-    Dataset.from_dict({"audio": [path, path]}).to_parquet(tmp_path / "clips" / "train.parquet")
-
-    assert identity() != before
 
 
 def test_a_full_disk_ends_the_script_with_a_message(monkeypatch, codec_dir, recordings, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from datasets import (
@@ -19,7 +20,7 @@ from datasets.fingerprint import Hasher
 
 from .recordings import PAIR_CLIPS, Recording, Skipped, SkipReason, is_utf8, read_labels
 from .source_arguments import SourceArguments
-from .sources import CHUNK_SECONDS, Part, Row, Source
+from .sources import CHUNK_SECONDS, Part, Row, RowsPart, Source
 from .unit_rows import UNIT_ROW_SCHEMA
 
 
@@ -62,48 +63,27 @@ class RowReader:
         ]
 
 
-@dataclass(frozen=True)
-class DatasetPart:
-    """Rows `first` to `last` (excluded) of a loaded dataset. `read_row` takes a row and its position."""
-
-    dataset: Dataset
-    read_row: Callable[[dict[str, Any], str], Any]
-    first: int
-    last: int
-    seconds: float | None = None
-
-    @property
-    def num_rows(self) -> int:
-        return self.last - self.first
-
-    def read(self, start: int) -> Iterator[Any]:
-        for number in range(self.first + start, self.last):
-            yield self.read_row(self.dataset[number], f"{number:09d}")
-
-    @classmethod
-    def divide(cls, dataset: Dataset, read_row: Callable[[dict[str, Any], str], Any]) -> list["DatasetPart"]:
-        """The parts of a whole dataset."""
-        firsts = range(0, len(dataset), ROWS_PER_PART)
-        return [cls(dataset, read_row, first, min(first + ROWS_PER_PART, len(dataset))) for first in firsts]
+def divide_dataset(dataset: Dataset, read_row: Callable[[dict[str, Any], str], Any]) -> list[Part]:
+    """The parts of a loaded dataset. `read_row` takes a row and its position."""
+    firsts, numbers = range(0, len(dataset), ROWS_PER_PART), range(len(dataset))
+    parts = [numbers[first : first + ROWS_PER_PART] for first in firsts]
+    return [RowsPart(partial(_read_rows, dataset, read_row, part), len(part)) for part in parts]
 
 
-@dataclass(frozen=True)
-class StreamPart:
-    """One of the files (shards) that a streamed dataset reads from."""
+def _read_rows(
+    dataset: Dataset, read_row: Callable[[dict[str, Any], str], Any], numbers: range, start: int
+) -> Iterator[Any]:
+    for number in numbers[start:]:
+        yield read_row(dataset[number], f"{number:09d}")
 
-    stream: IterableDataset
-    reader: RowReader
-    shard: int
-    seconds: float | None = None
-    num_rows: int | None = None
 
-    def read(self, start: int) -> Iterator[Row]:
-        shard = self.stream.shard(num_shards=self.stream.num_shards, index=self.shard)
-        # In a DataLoader worker, iterating over the dataset itself gives only that worker's share of the shards;
-        # `iter` gives all rows.
-        for number, batch in enumerate(shard.skip(start).iter(batch_size=1), start=start):
-            row = {column: values[0] for column, values in batch.items()}
-            yield self.reader.read(row, f"{self.shard:05d}-{number:07d}")
+def _read_shard(stream: IterableDataset, reader: RowReader, index: int, start: int) -> Iterator[Row]:
+    """The rows of one of the files (shards) that a streamed dataset reads from."""
+    shard = stream.shard(num_shards=stream.num_shards, index=index)
+    # In a DataLoader worker, iterating over the dataset itself gives only that worker's share of the shards; `iter`
+    # gives all rows.
+    for number, batch in enumerate(shard.skip(start).iter(batch_size=1), start=start):
+        yield reader.read({column: values[0] for column, values in batch.items()}, f"{index:05d}-{number:07d}")
 
 
 def dataset_source(
@@ -149,11 +129,11 @@ def dataset_source(
     dataset = _select_columns(dataset, reader)
     parts: list[Part]
     if isinstance(dataset, IterableDataset):
-        parts = [StreamPart(dataset, reader, shard) for shard in range(dataset.num_shards)]
+        parts = [RowsPart(partial(_read_shard, dataset, reader, shard)) for shard in range(dataset.num_shards)]
         described = {"dataset": dataset.info.dataset_name, "config": dataset.info.config_name}
         described |= {"split": str(dataset.split), "shards": dataset.num_shards}
     else:
-        parts = DatasetPart.divide(dataset, reader.read)
+        parts = divide_dataset(dataset, reader.read)
         described = {"fingerprint": dataset._fingerprint}
     columns = {"audio": reader.audio_columns, "id": id_column, "text": text_column, **reader.label_columns}
     return Source(parts, (identity or described) | {"columns": columns}, chunk_seconds, has_pairs)

@@ -72,16 +72,12 @@ class Ledger:
         self._files = open_folder(folder)
         self._names: dict[ChunkKey, str] = {}
 
-    def create(self) -> None:
-        """Create the folder where it is missing. An object store has no folders."""
-        if local_path(self.folder) is not None:
-            self._files.makedirs("", exist_ok=True)
-
     def begin(self, parts: Sequence[Part], rank: int = 0, world_size: int = 1) -> list[PendingPart]:
         """Create the folder, and find what is missing of one task's share of the parts. The shares of all tasks are
         all parts, and the tasks do not communicate."""
         share = share_parts(parts, rank, world_size)
-        self.create()
+        if local_path(self.folder) is not None:  # an object store has no folders
+            self._files.makedirs("", exist_ok=True)
         self.refresh(share)
         return [item for item in self.pending(parts) if item.next_chunk.part in share]
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol
@@ -38,6 +38,15 @@ class Part(Protocol):
 
     def read(self, start: int) -> Iterator[Row]:
         """The rows of the part, from number `start` on."""
+
+
+@dataclass(frozen=True)
+class RowsPart:
+    """Rows that a function reads, of a length that is not known."""
+
+    read: Callable[[int], Iterator[Any]]
+    num_rows: int | None = None
+    seconds: None = None
 
 
 @dataclass(frozen=True)

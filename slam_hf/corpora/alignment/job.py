@@ -82,7 +82,17 @@ class AlignmentJob(ResumableJob):
         return [path for path in paths if path is not None]
 
     def check_folder(self) -> None:
-        self._check_arguments()
+        if self.ctc_model is None and self.whisper_model is None:
+            raise ValueError(
+                "Pass `ctc_model` for recordings with a text, `whisper_model` for those without, or both."
+            )
+        if self.source.layout == "preference_pairs":
+            raise ValueError("The recordings of preference pairs cannot be aligned: the pairs have no words.")
+        if self.corpus is None and self.source.layout in ("dataset", "webdataset"):
+            raise ValueError(
+                f"A manifest names files of audio, and the recordings of a {self.source.layout} are inside of others. "
+                "Tokenise them first, and pass the result as `corpus`."
+            )
         if self.corpus is not None and not self._shards():
             raise ValueError(
                 f"'{self.corpus}' has no split '{self.split}': there is no 'data/{self.split}-*.parquet'."
@@ -131,7 +141,11 @@ class AlignmentJob(ResumableJob):
         """Write the card, and remove what the job no longer needs."""
         files = self.read_summary().files
         check_files(self.output_dir, files, f"{self.folder}/summary.json")
-        self._write_card()
+        if self.corpus is not None:
+            paths = sorted(open_folder(self.output_dir).glob(".alignment/*/summary.json"))
+            splits = [path.split("/")[1] for path in paths]
+            sizes = {split: replace(self, split=split).read_summary().num_bytes for split in splits}
+            write_card(self.output_dir, self.corpus, sizes)
         self.ledger().remove()
         remove_unfinished(self.folder, "")
         for name in (*files, "README.md"):
@@ -150,19 +164,6 @@ class AlignmentJob(ResumableJob):
     def _report(self) -> str:
         return "unaligned.jsonl" if self.corpus is None else f"unaligned/{self.split}.jsonl"
 
-    def _check_arguments(self) -> None:
-        if self.ctc_model is None and self.whisper_model is None:
-            raise ValueError(
-                "Pass `ctc_model` for recordings with a text, `whisper_model` for those without, or both."
-            )
-        if self.source.layout == "preference_pairs":
-            raise ValueError("The recordings of preference pairs cannot be aligned: the pairs have no words.")
-        if self.corpus is None and self.source.layout in ("dataset", "webdataset"):
-            raise ValueError(
-                f"A manifest names files of audio, and the recordings of a {self.source.layout} are inside of others. "
-                "Tokenise them first, and pass the result as `corpus`."
-            )
-
     def _shards(self) -> list[str]:
         """The files of the corpus. A job without a corpus has none."""
         return [] if self.corpus is None else list_shards(self.corpus, self.split)
@@ -171,14 +172,6 @@ class AlignmentJob(ResumableJob):
         return _load_aligners(
             self.ctc_model, self.ctc_revision, self.whisper_model, self.whisper_revision, self.language
         )
-
-    def _write_card(self) -> None:
-        """Write the card of the corpus, with the sizes of the splits that are aligned."""
-        if self.corpus is not None:
-            paths = sorted(open_folder(self.output_dir).glob(".alignment/*/summary.json"))
-            splits = [path.split("/")[1] for path in paths]
-            sizes = {split: replace(self, split=split).read_summary().num_bytes for split in splits}
-            write_card(self.output_dir, self.corpus, sizes)
 
 
 @lru_cache(maxsize=1)

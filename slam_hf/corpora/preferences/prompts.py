@@ -3,17 +3,18 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from datasets import load_dataset_builder
 
-from ...encoding.dataset_source import DatasetPart, identify_split, load_split
+from ...encoding.dataset_source import divide_dataset, identify_split, load_split
 from ...encoding.reading import PieceRules, read_pieces
 from ...encoding.recordings import Skipped, SkipReason
 from ...encoding.segmentation import Segmentation
 from ...encoding.source_arguments import SourceArguments
-from ...encoding.sources import Part, Row, Source
+from ...encoding.sources import Part, Row, RowsPart, Source
 from ...judging.continuations import cut_units, end_of_prompt
 
 
@@ -33,18 +34,6 @@ class Prompt:
     text: str | None = None
 
 
-@dataclass(frozen=True)
-class PromptPart:
-    """The first rows of a part of a source. Its length is not given: each prompt takes about the same time."""
-
-    part: Part
-    num_rows: int | None
-    seconds: float | None = None
-
-    def read(self, start: int) -> Iterator[Any]:
-        return itertools.islice(self.part.read(start), None if self.num_rows is None else self.num_rows - start)
-
-
 def open_corpus(args: SourceArguments) -> Source:
     r"""
     Make a source of the rows of a tokenised corpus.
@@ -58,7 +47,7 @@ def open_corpus(args: SourceArguments) -> Source:
     if missing := [name for name in UNIT_COLUMNS if name not in corpus.column_names]:
         raise ValueError(f"'{args.source}' is not a tokenised corpus: it has no column {missing[0]!r}.")
     corpus = corpus.select_columns([*UNIT_COLUMNS, *(name for name in TEXT_COLUMNS if name in corpus.column_names)])
-    return Source(DatasetPart.divide(corpus, _as_stored), identity)
+    return Source(divide_dataset(corpus, _as_stored), identity)
 
 
 def _as_stored(row: dict[str, Any], position: str) -> dict[str, Any]:
@@ -66,18 +55,23 @@ def _as_stored(row: dict[str, Any], position: str) -> dict[str, Any]:
 
 
 def select_prompts(source: Source, num_prompts: int | None) -> Source:
-    """A source with the first `num_prompts` rows only. A `ValueError` says that their number is not known."""
+    """A source with the first `num_prompts` rows only, in parts whose length is not given: each prompt takes about the
+    same time. A `ValueError` says that the number of rows is not known."""
     parts, left = [], num_prompts
     for part in source.parts:
-        if left is None:
-            parts.append(PromptPart(part, part.num_rows))
-            continue
-        if part.num_rows is None:
+        num_rows = part.num_rows
+        if left is not None and num_rows is None:
             raise ValueError("`num_prompts` is not for a streamed dataset, whose rows are not counted: leave one out.")
-        if (num_rows := min(left, part.num_rows)) > 0:
-            parts.append(PromptPart(part, num_rows))
-        left -= num_rows
+        if left is not None:
+            num_rows = min(left, num_rows)
+            left -= num_rows
+        if num_rows != 0:
+            parts.append(RowsPart(partial(_read_first, part, num_rows), num_rows))
     return replace(source, parts=parts, identity={**source.identity, "num_prompts": num_prompts})
+
+
+def _read_first(part: Part, num_rows: int | None, start: int) -> Iterator[Any]:
+    return itertools.islice(part.read(start), None if num_rows is None else num_rows - start)
 
 
 def read_prompt(row: Row | dict[str, Any], seconds: float, sampling_rate: int, frame_rate: float) -> Prompt | Skipped:

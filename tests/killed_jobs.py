@@ -1,0 +1,53 @@
+"""Jobs in processes of their own, which can be killed, and the files that jobs leave."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from slam_hf.encoding.ledger import Ledger
+from slam_hf.encoding.progress import HoursBar
+from slam_hf.execution.arguments import ExecutorArguments
+
+
+def read_files(folder: Path | str) -> dict[str, bytes]:
+    """The content of each file below a folder by its path in it, the hidden ones too."""
+    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def start(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
+    """Start a function in a process of its own."""
+    process = get_context("fork").Process(target=_run_with_own_lock, args=(target, *arguments))
+    process.start()
+    return process
+
+
+def _run_with_own_lock(target: Callable[..., Any], *arguments: Any) -> None:
+    # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
+    HoursBar.set_lock(threading.RLock())
+    target(*arguments)
+
+
+def run_and_die(job: Any, chunks: int) -> None:
+    """Run a job in a process of its own, which is killed once it has written so many chunks."""
+    process = start(_die_after, job, chunks)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _die_after(job: Any, chunks: int) -> None:
+    add, added = Ledger.add, []
+
+    def add_and_die(self, *arguments):
+        add(self, *arguments)
+        added.append(1)
+        if len(added) == chunks:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Ledger.add = add_and_die
+    job.run(ExecutorArguments(workers=1))
