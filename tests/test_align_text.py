@@ -65,15 +65,6 @@ def test_the_command_that_it_prints_tokenises_the_recordings_with_their_words(
     assert load_dataset("aligned", split="train", cache_dir=str(tmp_path / "cache")).to_list() == rows
 
 
-def test_the_manifest_has_a_line_for_each_recording(monkeypatch, librispeech, ctc_model, tmp_path):
-    output_dir = tmp_path / "words"
-    options = ("--source", librispeech, "--layout", "librispeech", "--ctc_model", ctc_model)
-    run(monkeypatch, align_text, *options, "--output_dir", str(output_dir))
-    lines = [json.loads(line) for line in Path(output_dir, "manifest.jsonl").read_text().splitlines()]
-    assert [line["path"] for line in lines] == [f"103/1240/103-1240-{number:04d}.flac" for number in range(3)]
-    assert [sorted(line.keys() - {"id", "path"}) for line in lines] == [["aligned_text", "text"], ["text"], []]
-
-
 RUN_COMMANDS = """
 import os, shlex, subprocess, sys
 from huggingface_hub import HfApi

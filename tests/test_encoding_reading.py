@@ -1,4 +1,3 @@
-import os
 import weakref
 
 import numpy as np
@@ -103,11 +102,6 @@ def damaged(path, start, content):
     return path
 
 
-def make_pipe(path):
-    os.mkfifo(path)
-    return path
-
-
 def truncated(path, size):
     path.write_bytes(path.read_bytes()[:size])
     return path
@@ -118,7 +112,6 @@ def truncated(path, size):
     [
         (lambda write, folder: folder / "missing.wav", SkipReason.UNREADABLE, "No such file or directory"),
         (lambda write, folder: folder, SkipReason.UNREADABLE, "not a regular file"),
-        (lambda write, folder: make_pipe(folder / "pipe.wav"), SkipReason.UNREADABLE, "not a regular file"),
         (lambda write, folder: truncated(write("a.wav", noise(1)), 0), SkipReason.EMPTY, "the file has no content"),
         (lambda write, folder: write("a.wav", noise(0)), SkipReason.EMPTY, "no samples"),
         (lambda write, folder: write("a.wav", noise(0.05)), SkipReason.TOO_SHORT, "0.050 s"),

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from ..encoding.codec_identity import CodecDescription
 from ..encoding.job_state import check_files, hash_content, load_summary, save_summary
 from ..encoding.ledger import ChunkKey, Ledger, to_parquet
 from ..encoding.recordings import Skipped, count_reasons, list_reasons, skip_report
-from ..encoding.sources import Part
+from ..encoding.sources import Part, in_chunks
 from ..folders import open_folder
 from .dataset_card import SplitSummary, make_card
 from .preference_pairs import pair_rows
@@ -87,7 +87,7 @@ def write_split(
     if not filled:
         raise ValueError(f"Nothing could be tokenised: {list_reasons(reasons)}. '{report}' has the details.")
     schema = (PREFERENCE_FEATURES if has_pairs else UNIT_CORPUS_FEATURES).arrow_schema
-    groups = list(group_chunks(ledger, filled))
+    groups = group_chunks(ledger, filled)
     shards = (
         pa.concat_tables(
             (_read_pairs(ledger, key)[0] if has_pairs else ledger.read_rows(key)).cast(schema) for key in group
@@ -155,15 +155,7 @@ def write_shards(
     return num_bytes, hashes
 
 
-def group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> Iterator[list[ChunkKey]]:
+def group_chunks(ledger: Ledger, keys: list[ChunkKey]) -> list[list[ChunkKey]]:
     """Consecutive chunks with `SHARD_SECONDS` of audio."""
-    group: list[ChunkKey] = []
-    seconds = 0.0
-    for key in keys:
-        group.append(key)
-        seconds += ledger.records[key].seconds
-        if seconds >= SHARD_SECONDS:
-            yield group
-            group, seconds = [], 0.0
-    if group:
-        yield group
+    groups = in_chunks(keys, SHARD_SECONDS, lambda key: ledger.records[key].seconds)
+    return [group for group, _ in groups if group]

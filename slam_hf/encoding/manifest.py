@@ -7,8 +7,9 @@ import logging
 import os
 import posixpath
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import PurePath
 from typing import Any, TextIO
 
@@ -52,15 +53,17 @@ def read_manifest(
         ValueError: the file cannot be read, has another extension, or is a table without a column `path`.
         AudioDownloadError: a server could not be reached, or refused the file, in several tries.
     """
-    name, label_columns = os.fsdecode(path), label_columns or {}
-    files = _Files(posixpath.dirname(name) if local_path(name) is None else os.path.dirname(name), allow_urls=True)
-    if root is not None:
-        files = _Files(os.fsdecode(root), allow_urls=False)
+    name, label_columns, allow_urls = os.fsdecode(path), label_columns or {}, root is None
+    if root is None:
+        root = posixpath.dirname(name) if local_path(name) is None else os.path.dirname(name)
+    local = local_path(root)
+    folder = os.fsdecode(root).rstrip("/") if local is None else os.path.realpath(local)
+    locate = partial(_locate, folder=folder, allow_urls=allow_urls)
     recordings: list[Recording | Skipped] = []
     unknown: set[str] = set()
     for number, row in _read_rows(name):
         try:
-            recordings.append(_as_recording(row, files, label_columns))
+            recordings.append(_as_recording(row, locate, label_columns))
             unknown |= row.keys() - _COLUMNS - {*label_columns.values()}
         except ValueError as error:
             reason = SkipReason.WRONGLY_NAMED if isinstance(error, _WrongNameError) else SkipReason.MALFORMED
@@ -75,35 +78,26 @@ class _WrongNameError(ValueError):
     """A row whose path or id cannot be used."""
 
 
-class _Files:
-    """The files that rows may name: those below a folder, or also any remote ones."""
-
-    def __init__(self, root: str, allow_urls: bool):
-        local = local_path(root)
-        self.is_local = local is not None
-        self.root = os.path.realpath(local) if self.is_local else root.rstrip("/")
-        self.allow_urls = allow_urls
-
-    def locate(self, path: str) -> str:
-        """The path or URL of what a row names."""
-        if "://" in path and "::" not in path and path.startswith(_REMOTE_PROTOCOLS):
-            if not self.allow_urls and not path.startswith(f"{self.root}/"):
-                raise _WrongNameError(f"the URL {reprlib.repr(path)} is not below the root folder")
-            return path
-        if "://" in path:
-            raise _WrongNameError(f"the URL {reprlib.repr(path)} is not of a web server, the Hub or an object store")
-        if self.is_local:
-            try:
-                located = os.path.realpath(os.path.join(self.root, path))
-            except ValueError:
-                raise ValueError("'path' holds a NUL character") from None
-            is_below = os.path.commonpath([located, self.root]) == self.root
-        else:
-            located = f"{self.root}/{path}"
-            is_below = not path.startswith("/") and ".." not in path.split("/")
-        if not is_below:
-            raise _WrongNameError(f"the path {reprlib.repr(path)} leads out of the root folder")
-        return located
+def _locate(path: str, folder: str, allow_urls: bool) -> str:
+    """The path or URL of what a row names: a file below a folder or, if URLs are allowed, any remote one."""
+    if "://" in path and "::" not in path and path.startswith(_REMOTE_PROTOCOLS):
+        if not allow_urls and not path.startswith(f"{folder}/"):
+            raise _WrongNameError(f"the URL {reprlib.repr(path)} is not below the root folder")
+        return path
+    if "://" in path:
+        raise _WrongNameError(f"the URL {reprlib.repr(path)} is not of a web server, the Hub or an object store")
+    if local_path(folder) is None:
+        located = f"{folder}/{path}"
+        is_below = not path.startswith("/") and ".." not in path.split("/")
+    else:
+        try:
+            located = os.path.realpath(os.path.join(folder, path))
+        except ValueError:
+            raise ValueError("'path' holds a NUL character") from None
+        is_below = os.path.commonpath([located, folder]) == folder
+    if not is_below:
+        raise _WrongNameError(f"the path {reprlib.repr(path)} leads out of the root folder")
+    return located
 
 
 def _read_rows(path: str) -> Iterator[tuple[int, Any]]:
@@ -149,7 +143,7 @@ def _read_table(file: TextIO, path: str) -> Iterator[tuple[int, Any]]:
             yield rows.line_num, ValueError(f"{len(values)} fields for {len(columns)} columns")
 
 
-def _as_recording(row: Any, files: _Files, label_columns: Mapping[str, str]) -> Recording:
+def _as_recording(row: Any, locate: Callable[[str], str], label_columns: Mapping[str, str]) -> Recording:
     if isinstance(row, ValueError):
         raise row
     if not isinstance(row, dict) or not isinstance(row.get("path"), str):
@@ -165,7 +159,7 @@ def _as_recording(row: Any, files: _Files, label_columns: Mapping[str, str]) -> 
     if isinstance(words, list) and any(isinstance(word, dict) and None in word.values() for word in words):
         raise ValueError("'aligned_text' has a word without a time")
     labels = read_labels(row, label_columns)
-    return Recording(id, files.locate(path), offset, duration, row.get("text"), words, **labels)
+    return Recording(id, locate(path), offset, duration, row.get("text"), words, **labels)
 
 
 def _seconds(row: dict[str, Any], key: str, default: float | None) -> float | None:

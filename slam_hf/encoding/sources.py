@@ -4,10 +4,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,8 @@ ROWS_AT_ONCE = 10_000
 """Recordings that become rows of a table together. Each takes much memory meanwhile."""
 
 RECORDING_COLUMNS = ("id", "offset", "duration", "text", "aligned_text", "speaker", "style")
+
+Item = TypeVar("Item")
 
 Row = list[Recording | Skipped]
 """The recordings of one row of the input, which stay together: one, or the three clips of a preference pair."""
@@ -134,7 +136,7 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
     files = list(dict.fromkeys(item.audio for item in recordings if isinstance(item, Recording)))
     probes = dict(zip(files, look_at_files(_probe, files, "Probing files"), strict=True))
     listing = hashlib.sha256()
-    sizes, num_rows, seconds, load = [], 0, 0.0, 0.0
+    lengths = []
     for recording in recordings:
         length = 0.0
         if isinstance(recording, Skipped):
@@ -146,20 +148,26 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
             line += [label for label in (recording.speaker, recording.style) if label is not None]
             length = min(max(0.0, probe.seconds - recording.offset), recording.duration or math.inf)
         listing.update(json.dumps(line).encode() + b"\n")
-        num_rows += 1
-        seconds += length
-        load += load_seconds(length)
-        if load >= chunk_seconds:
-            sizes.append((num_rows, seconds))
-            num_rows, seconds, load = 0, 0.0, 0.0
-    if num_rows:
-        sizes.append((num_rows, seconds))
+        lengths.append(length)
+    sizes = [(len(part), sum(part)) for part, _ in in_chunks(lengths, chunk_seconds, load_seconds) if part]
     tables = [
         pa.Table.from_pylist([_to_row(item) for item in recordings[first : first + ROWS_AT_ONCE]], LISTING_SCHEMA)
         for first in range(0, len(recordings), ROWS_AT_ONCE)
     ]
     parts = divide_listing(pa.concat_tables([LISTING_SCHEMA.empty_table(), *tables]), sizes)
     return Source(parts, {"files": len(recordings), "listing": listing.hexdigest()}, chunk_seconds)
+
+
+def in_chunks(items: Iterable[Item], size: float, load: Callable[[Item], float]) -> Iterator[tuple[list[Item], bool]]:
+    """Consecutive items whose loads add up to `size`, and whether they are the last, which may be none."""
+    chunk, total = [], 0.0
+    for item in items:
+        if total >= size:
+            yield chunk, False
+            chunk, total = [], 0.0
+        chunk.append(item)
+        total += load(item)
+    yield chunk, True
 
 
 def load_seconds(seconds: float) -> float:

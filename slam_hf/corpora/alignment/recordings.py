@@ -10,7 +10,7 @@ from ...encoding.ledger import ChunkRecord, Ledger
 from ...encoding.reading import PieceRules, read_pieces
 from ...encoding.recordings import Recording, Skipped, SkipReason, is_utf8
 from ...encoding.segmentation import Segmentation
-from ...encoding.sources import Source, load_seconds
+from ...encoding.sources import Source, in_chunks, load_seconds
 from ...encoding.unit_rows import UNIT_ROW_SCHEMA, parse_piece_id
 from .aligners import CtcAligner, TimedPiece, TimedText, WhisperAligner
 from .word_times import UnalignableError
@@ -82,15 +82,11 @@ def align_parts(source: Source, aligners: Aligners, ledger: Ledger, rank: int = 
     and the `skipped` of its chunk has the reason.
     """
     for key, next_row in ledger.begin(source.parts, rank, world_size):
-        chunk, load = [], 0.0
-        for (recording,) in source.parts[key.part].read(next_row):
-            if load >= source.chunk_seconds:
-                ledger.add(key, *_make_rows(chunk, next_row, is_last=False))
-                key, chunk, load = key._replace(chunk=key.chunk + 1), [], 0.0
-            chunk.append(_align(recording, aligners))
-            load += load_seconds(chunk[-1].seconds)
-            next_row += 1
-        ledger.add(key, *_make_rows(chunk, next_row, is_last=True))
+        aligned = (_align(recording, aligners) for (recording,) in source.parts[key.part].read(next_row))
+        for chunk, is_last in in_chunks(aligned, source.chunk_seconds, lambda item: load_seconds(item.seconds)):
+            next_row += len(chunk)
+            ledger.add(key, *_make_rows(chunk, next_row, is_last))
+            key = key._replace(chunk=key.chunk + 1)
 
 
 def _make_rows(chunk: list["_Aligned"], next_row: int, is_last: bool) -> tuple[pa.Table, ChunkRecord]:

@@ -1,7 +1,7 @@
 """Continuations of prompts, with what is heard in them and how it is judged, in a job that can be killed."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from transformers import AutomaticSpeechRecognitionPipeline
 
 from ...encoding.ledger import ChunkKey, ChunkRecord, Ledger
 from ...encoding.recordings import Skipped
-from ...encoding.sources import Source
+from ...encoding.sources import Source, in_chunks
 from ...judging.continuations import sample_continuations, save_audio
 from ...judging.judge import Exchange, Judge
 from ...judging.transcription import transcribe_waveforms
@@ -84,7 +84,9 @@ class CandidateMaker:
         for key, next_row in ledger.begin(source.parts, rank, world_size):
             rows = source.parts[key.part].read(next_row)
             prompts = (read_prompt(row, self.prompt_seconds, codec.sampling_rate, codec.frame_rate) for row in rows)
-            for chunk, is_last in _in_chunks(prompts, max(1, self.batch_size // self.num_samples)):
+            # What is skipped does not count.
+            num_prompts = max(1, self.batch_size // self.num_samples)
+            for chunk, is_last in in_chunks(prompts, num_prompts, lambda item: isinstance(item, Prompt)):
                 first_row, next_row = next_row, next_row + len(chunk)
                 ledger.add(key, *self._make_rows(chunk, key, first_row, is_last))
                 key = key._replace(chunk=key.chunk + 1)
@@ -170,19 +172,6 @@ class CandidateMaker:
                 }
             )
         return rows
-
-
-def _in_chunks(items: Iterator[Prompt | Skipped], size: int) -> Iterator[tuple[list[Prompt | Skipped], bool]]:
-    """Chunks with `size` prompts, and whether each is the last. What is skipped does not count."""
-    chunk: list[Prompt | Skipped] = []
-    num_prompts = 0
-    for item in items:
-        if num_prompts == size:
-            yield chunk, False
-            chunk, num_prompts = [], 0
-        chunk.append(item)
-        num_prompts += isinstance(item, Prompt)
-    yield chunk, True
 
 
 def _seed(seed: int, id: str) -> int:

@@ -167,7 +167,7 @@ class PreferenceJob(ResumableJob):
         ledger = self.ledger()
         keys = ledger.finished(source.parts)
         records = [ledger.records[key] for key in keys]
-        groups = list(group_chunks(ledger, keys))
+        groups = group_chunks(ledger, keys)
         tables = (pa.concat_tables(ledger.read_rows(key).cast(CANDIDATE_SCHEMA) for key in group) for group in groups)
         state = {
             "files": write_shards(self.output_dir, f"candidates/{self.split}", tables, len(groups))[1],
