@@ -10,8 +10,10 @@ the best and the worst of each prompt become a pair for align_dpo.py. Start it a
 after an interruption, or with other thresholds to choose again among the same continuations.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Literal
+
+from transformers.hf_argparser import HfArg
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.preferences.job import PreferenceJob
@@ -27,19 +29,14 @@ from slam_hf.remote_files import absolute_if_folder, absolute_path
 class PromptArguments(SourceArguments):
     _argument_group_name = "where the prompts are from"
 
-    layout: Literal["folder", "librispeech", "librilight", "manifest", "webdataset", "dataset", "units"] = field(
+    layout: Literal["folder", "librispeech", "librilight", "manifest", "webdataset", "dataset", "units"] = HfArg(
         default="folder",
-        metadata={
-            "help": "What the source is. `webdataset`: tar archives of audio. `dataset` has an audio column. `units` "
-            "is a tokenised corpus, as tokenize_corpus.py makes it."
-        },
+        help="What the source is. `webdataset`: tar archives of audio. `dataset` has an audio column. `units` "
+        "is a tokenised corpus, as tokenize_corpus.py makes it.",
     )
-    num_prompts: int | None = field(
-        default=None, metadata={"help": "Number of prompts, from the first. Default: all."}
-    )
-    prompt_seconds: float = field(
-        default=3.0,
-        metadata={"help": "Length of a prompt, in seconds: to the nearest end of a word where their times are known."},
+    num_prompts: int | None = HfArg(default=None, help="Number of prompts, from the first. Default: all.")
+    prompt_seconds: float = HfArg(
+        default=3.0, help="Length of a prompt, in seconds: to the nearest end of a word where their times are known."
     )
 
     def __post_init__(self):
@@ -52,26 +49,22 @@ class PromptArguments(SourceArguments):
 class SamplingArguments:
     _argument_group_name = "how, and where to"
 
-    model: str = field(metadata={"help": "The speech language model: a Hub id or a folder."})
-    output_dir: str = field(metadata={"help": "Folder of the dataset, or its URL, such as s3://."})
-    asr_model: str = field(
-        default="openai/whisper-large-v3-turbo", metadata={"help": "Speech recogniser: a Hub id or a folder."}
+    model: str = HfArg(help="The speech language model: a Hub id or a folder.")
+    output_dir: str = HfArg(help="Folder of the dataset, or its URL, such as s3://.")
+    asr_model: str = HfArg(default="openai/whisper-large-v3-turbo", help="Speech recogniser: a Hub id or a folder.")
+    codec: str | None = HfArg(default=None, help="The unit codec. Default: the model's own.")
+    split: str = HfArg(default="train", help="Name of the split to write.")
+    num_samples: int = HfArg(default=8, help="Continuations of each prompt.")
+    temperature: float | None = HfArg(default=None, help="Sampling temperature. Default: the model's own.")
+    max_new_tokens: int | None = HfArg(
+        default=None, help="Maximum length of a continuation, in tokens. Default: the model's own."
     )
-    codec: str | None = field(default=None, metadata={"help": "The unit codec. Default: the model's own."})
-    split: str = field(default="train", metadata={"help": "Name of the split to write."})
-    num_samples: int = field(default=8, metadata={"help": "Continuations of each prompt."})
-    temperature: float | None = field(
-        default=None, metadata={"help": "Sampling temperature. Default: the model's own."}
+    seed: int = HfArg(default=0, help="Seed of the sampling.")
+    batch_size: int = HfArg(default=32, help="Number of continuations to sample together.")
+    dtype: Literal["float32", "bfloat16"] = HfArg(
+        default="float32", help="Type of the model's weights: bfloat16 is faster on a GPU."
     )
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Maximum length of a continuation, in tokens. Default: the model's own."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
-    batch_size: int = field(default=32, metadata={"help": "Number of continuations to sample together."})
-    dtype: Literal["float32", "bfloat16"] = field(
-        default="float32", metadata={"help": "Type of the model's weights: bfloat16 is faster on a GPU."}
-    )
-    save_audio: bool = field(default=False, metadata={"help": "Keep prompts and continuations as FLAC, in audio/."})
+    save_audio: bool = HfArg(default=False, help="Keep prompts and continuations as FLAC, in audio/.")
 
     def __post_init__(self):
         if self.num_samples < 2:
@@ -85,16 +78,13 @@ class SamplingArguments:
 class ThresholdArguments:
     _argument_group_name = "which continuations are chosen and rejected"
 
-    min_score: float | None = field(
-        default=None, metadata={"help": "Score that a chosen continuation has at least. Default: no limit."}
+    min_score: float | None = HfArg(
+        default=None, help="Score that a chosen continuation has at least. Default: no limit."
     )
-    max_score: float | None = field(
-        default=None, metadata={"help": "Score that a rejected one has at most. Default: no limit."}
-    )
-    min_margin: float = field(default=0.0, metadata={"help": "The scores of a pair differ by more than this."})
-    max_auto_bleu: float = field(
-        default=0.2,
-        metadata={"help": "A text with a higher auto-BLEU-2 repeats itself: it is rejected, whatever its score."},
+    max_score: float | None = HfArg(default=None, help="Score that a rejected one has at most. Default: no limit.")
+    min_margin: float = HfArg(default=0.0, help="The scores of a pair differ by more than this.")
+    max_auto_bleu: float = HfArg(
+        default=0.2, help="A text with a higher auto-BLEU-2 repeats itself: it is rejected, whatever its score."
     )
 
 

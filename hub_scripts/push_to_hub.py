@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from huggingface_hub import RepoCard
+from transformers.hf_argparser import HfArg
 
 from slam_hf.checkpoint_files import check_content
 from slam_hf.command_line import parse_arguments, run
@@ -44,32 +45,24 @@ from slam_hf.quickstart import resolve_path
 
 @dataclass
 class PushArguments:
-    repo_id: str = field(metadata={"help": "Repository to publish to: `user/name`."})
-    folder: str | None = field(default=None, metadata={"help": "Folder of a model or of a codec."})
-    corpus: str | None = field(default=None, metadata={"help": "Folder of a tokenised corpus, instead of `folder`."})
-    metric: str | None = field(
-        default=None, metadata={"help": "Metric to publish as a Space, instead of `folder`: `sblimp`, ..."}
-    )
-    space: str | None = field(
+    repo_id: str = HfArg(help="Repository to publish to: `user/name`.")
+    folder: str | None = HfArg(default=None, help="Folder of a model or of a codec.")
+    corpus: str | None = HfArg(default=None, help="Folder of a tokenised corpus, instead of `folder`.")
+    metric: str | None = HfArg(default=None, help="Metric to publish as a Space, instead of `folder`: `sblimp`, ...")
+    space: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Repository of a model, `user/model` or `user/model@revision`, to publish its page as a Space, "
-            "instead of `folder`."
-        },
+        help="Repository of a model, `user/model` or `user/model@revision`, to publish its page as a Space, "
+        "instead of `folder`.",
     )
-    requirement: str | None = field(
+    requirement: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "What the Space of a model installs this package from, such as "
-            "`slam-hf @ git+https://github.com/user/slam-hf`. Default: the Space carries the code."
-        },
+        help="What the Space of a model installs this package from, such as "
+        "`slam-hf @ git+https://github.com/user/slam-hf`. Default: the Space carries the code.",
     )
-    codec: str | None = field(
+    codec: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Repository of the model's codec, `user/codec` or `user/codec@revision`. The model will load it "
-            "at this commit. Default: the codec that the processor was saved with."
-        },
+        help="Repository of the model's codec, `user/codec` or `user/codec@revision`. The model will load it "
+        "at this commit. Default: the codec that the processor was saved with.",
     )
     evaluations: list[str] = field(
         default_factory=list,
@@ -78,26 +71,20 @@ class PushArguments:
             "of the folder."
         },
     )
-    license: str | None = field(
+    license: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Licence for the card, as an identifier of the Hub, such as mit. Default: that of the card in the "
-            "folder."
-        },
+        help="Licence for the card, as an identifier of the Hub, such as mit. Default: that of the card in the "
+        "folder.",
     )
-    card: str | None = field(
-        default=None, metadata={"help": "File with a card of your own, instead of the generated one."}
-    )
-    private: bool = field(default=False, metadata={"help": "Whether to make the repository private."})
-    revision: str = field(default="main", metadata={"help": "Branch to publish to."})
-    tag: str | None = field(default=None, metadata={"help": "Tag for this version, such as `v1`."})
-    dry_run: bool = field(default=False, metadata={"help": "Show the files and the card, and publish nothing."})
-    page: str | None = field(
+    card: str | None = HfArg(default=None, help="File with a card of your own, instead of the generated one.")
+    private: bool = HfArg(default=False, help="Whether to make the repository private.")
+    revision: str = HfArg(default="main", help="Branch to publish to.")
+    tag: str | None = HfArg(default=None, help="Tag for this version, such as `v1`.")
+    dry_run: bool = HfArg(default=False, help="Show the files and the card, and publish nothing.")
+    page: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "File that `dry_run` writes the card to, as HTML. Default: a temporary one, which opens in the "
-            "browser if the output is a terminal."
-        },
+        help="File that `dry_run` writes the card to, as HTML. Default: a temporary one, which opens in the "
+        "browser if the output is a terminal.",
     )
 
     def __post_init__(self):
