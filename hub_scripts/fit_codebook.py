@@ -52,7 +52,9 @@ class CodebookArguments:
     num_held_out: int = field(default=100, metadata={"help": "Number of held-out recordings to measure the units on."})
     iterations: int = field(default=50, metadata={"help": "Maximum number of k-means iterations."})
     seed: int = field(default=0, metadata={"help": "Seed of the sample and of the first centroids."})
-    num_workers: int = field(default=2, metadata={"help": "Processes that decode ahead of each encoder."})
+    num_workers: int = field(
+        default=2, metadata={"help": "Number of processes that decode audio ahead of each encoder."}
+    )
     repo_id: str | None = field(
         default=None, metadata={"help": "Repository name for the card. Default: the name of the folder."}
     )

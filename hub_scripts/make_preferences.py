@@ -54,7 +54,7 @@ class SamplingArguments:
     asr_model: str = HfArg(default="openai/whisper-large-v3-turbo", help="Speech recogniser: a Hub id or a folder.")
     codec: str | None = HfArg(default=None, help="The unit codec. Default: the model's own.")
     split: str = HfArg(default="train", help="Name of the split to write.")
-    num_samples: int = HfArg(default=8, help="Continuations of each prompt.")
+    num_samples: int = HfArg(default=8, help="Number of continuations per prompt.")
     temperature: float | None = HfArg(default=None, help="Sampling temperature. Default: the model's own.")
     max_new_tokens: int | None = HfArg(
         default=None, help="Maximum length of a continuation, in tokens. Default: the model's own."
@@ -78,10 +78,8 @@ class SamplingArguments:
 class ThresholdArguments:
     _argument_group_name = "which continuations are chosen and rejected"
 
-    min_score: float | None = HfArg(
-        default=None, help="Score that a chosen continuation has at least. Default: no limit."
-    )
-    max_score: float | None = HfArg(default=None, help="Score that a rejected one has at most. Default: no limit.")
+    min_score: float | None = HfArg(default=None, help="Minimum score of a chosen continuation. Default: no limit.")
+    max_score: float | None = HfArg(default=None, help="Maximum score of a rejected continuation. Default: no limit.")
     min_margin: float = HfArg(default=0.0, help="The scores of a pair differ by more than this.")
     max_auto_bleu: float = HfArg(
         default=0.2, help="A text with a higher auto-BLEU-2 repeats itself: it is rejected, whatever its score."

@@ -57,7 +57,9 @@ class CorpusArguments:
     min_peak_dbfs: float = field(
         default=-60.0, metadata={"help": "Minimum peak in dBFS. Quieter pieces are left out."}
     )
-    num_workers: int = field(default=2, metadata={"help": "Processes that decode ahead of each codec."})
+    num_workers: int = field(
+        default=2, metadata={"help": "Number of processes that decode audio ahead of each codec."}
+    )
     push_to_hub: str | None = field(default=None, metadata={"help": "Repository to upload the dataset to."})
     private: bool = field(default=False, metadata={"help": "Whether to make that repository private."})
 

@@ -1,4 +1,4 @@
-"""Pretraining on two machines, with the commands of the README."""
+"""Pretraining on two machines, with the commands of hub_scripts/accelerate_configs/README.md."""
 
 import json
 import os

@@ -1,10 +1,10 @@
-"""Recordings in a language other than English, to try the README's way to a codec and a model of your own with: four
-voices of espeak-ng tell short Italian stories, each told by two of them, twenty minutes in all.
+"""Recordings for "Your own language and voice" in hub_scripts/README.md: four voices of espeak-ng tell short Italian
+stories, and two of them tell each story. All recordings together last twenty minutes.
 
 python hub_scripts/quickstart/italian.py italian
 
-It needs espeak-ng (`apt-get install espeak-ng`) and takes seconds. `italian/manifest.jsonl` has what is said, and who
-says it.
+It needs espeak-ng (`apt-get install espeak-ng`) and takes seconds. `italian/manifest.jsonl` has the text and the
+speaker of each recording.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from ..configuration_hubert_unit_codec import UnitHifiGanConfig
 class VocoderArguments:
     _argument_group_name = "vocoder"
 
-    codec: str = field(metadata={"help": "Folder or Hub repository of the codec whose units are spoken."})
+    codec: str = field(metadata={"help": "Folder or Hub repository of the codec whose units the vocoder speaks."})
     output_dir: str = field(metadata={"help": "Folder of the codec with its new vocoder, and of the run."})
     codec_revision: str = field(default="main", metadata={"help": "Revision of the codec's repository."})
     vocoder_config: dict | str | None = field(
@@ -43,7 +43,7 @@ class VocoderArguments:
     )
     max_steps: int | None = field(default=None, metadata={"help": "Steps to train."})
     max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train, in place of `max_steps`."})
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Crops in a batch of each process."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Number of crops per batch and process."})
     crop_seconds: float = field(default=0.56, metadata={"help": "Length of a crop, in seconds."})
     learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate after the warm-up."})
     final_learning_rate: float = field(
@@ -78,7 +78,9 @@ class VocoderArguments:
         default=None,
         metadata={"help": "Speech recogniser, a Hub id or a folder, for the word error rate of the resynthesis."},
     )
-    num_workers: int = field(default=2, metadata={"help": "Processes that prepare batches, or decode recordings."})
+    num_workers: int = field(
+        default=2, metadata={"help": "Number of processes that prepare batches or decode recordings."}
+    )
     use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU, also where there is a GPU."})
     seed: int = field(default=0, metadata={"help": "Seed of the weights and of the crops."})
 

@@ -44,7 +44,7 @@ class SourceArguments:
     id_column: str | None = field(default=None, metadata={"help": "Column of the ids. Default: the rows' positions."})
     chunk_seconds: float = field(
         default=CHUNK_SECONDS,
-        metadata={"help": "Audio in a chunk, in seconds. A killed job loses its unfinished chunks."},
+        metadata={"help": "Seconds of audio per chunk. A killed job loses its unfinished chunks."},
     )
 
     @property

@@ -49,7 +49,7 @@ class EvaluationArguments:
         batch_tokens (`int`, *optional*, defaults to 8192):
             Maximum number of tokens per batch, padding included.
         num_workers (`int`, *optional*, defaults to 2):
-            Processes that decode audio ahead of each codec.
+            Number of processes that decode audio ahead of each codec.
         training_tokens (`float`, *optional*):
             Number of tokens that the model was trained on, for the results table. Defaults to the number in the record
             of its training.
@@ -66,7 +66,7 @@ class EvaluationArguments:
     )
     codec: str | None = HfArg(default=None, help="The unit codec: a Hub id or a folder. Default: the model's own.")
     cache_dir: str = HfArg(
-        default=str(Path(HF_HOME) / "slam_hf" / "units"), help="Where units of audio files are kept."
+        default=str(Path(HF_HOME) / "slam_hf" / "units"), help="Folder where the units of audio files are cached."
     )
     reduction: Literal["mean", "sum"] = HfArg(default="mean", help="Mean score per token, as published, or the sum.")
     dtype: Literal["float32", "bfloat16"] = HfArg(
@@ -74,7 +74,7 @@ class EvaluationArguments:
     )
     ban_text: bool = HfArg(default=False, help="Ban text tokens in tasks of speech alone.")
     batch_tokens: int = HfArg(default=8192, help="Maximum number of tokens per batch.")
-    num_workers: int = HfArg(default=2, help="Processes that decode audio ahead of each codec.")
+    num_workers: int = HfArg(default=2, help="Number of processes that decode audio ahead of each codec.")
     training_tokens: float | None = HfArg(
         default=None, help="Number of tokens that the model was trained on. Default: the one in its record."
     )

@@ -37,12 +37,12 @@ class ExecutorArguments:
         default="local", metadata={"help": "This machine, a Slurm or Ray cluster, or Hugging Face Jobs."}
     )
     workers: int | None = field(
-        default=None, metadata={"help": "Tasks that run at once. Default on this machine: one on each GPU, or one."}
+        default=None, metadata={"help": "Number of tasks at a time. Default on this machine: one per GPU, or one."}
     )
     tasks: int | None = field(
         default=None,
         metadata={
-            "help": "Tasks that the work is divided into. The result does not depend on it. Default: "
+            "help": "Number of tasks that the work is divided into. The result does not depend on it. Default: "
             f"{TASKS_PER_WORKER} for each of several workers, so that a slow one gets fewer."
         },
     )

@@ -209,12 +209,14 @@ class PretrainArguments:
     cut_documents: bool = field(default=True, metadata={"help": "Whether packing cuts documents to fill sequences."})
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Number of processes for the corpora."})
     batch_size: int | None = field(default=None, metadata={"help": "Sequences per step, over all processes."})
-    max_train_tokens: int | None = field(default=None, metadata={"help": "Tokens to train on; -1: no such budget."})
-    max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no such budget."})
+    max_train_tokens: int | None = field(
+        default=None, metadata={"help": "Number of tokens to train on; -1: no limit."}
+    )
+    max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no limit."})
     sample_steps: int | None = field(
         default=None, metadata={"help": "Number of steps between two continuations to listen to; -1: none."}
     )
-    price_per_hour: float | None = field(default=None, metadata={"help": "Price of an hour of all machines."})
+    price_per_hour: float | None = field(default=None, metadata={"help": "Price of an hour on all machines together."})
     benchmarks: dict | str | None = field(
         default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
     )
