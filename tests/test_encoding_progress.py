@@ -45,20 +45,18 @@ def test_the_bar_does_without_a_total():
     assert str(bar).endswith("? left")
 
 
-def test_progress_is_what_the_ledger_has(ledger):
-    progress = JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger, disable=True)
+@pytest.mark.parametrize(
+    ("parts", "total"),
+    [
+        ([FakePart(7200.0, 50), FakePart(3600.0, 10)], 10_800.0),
+        ([FakePart(None, 50), FakePart(None, 10)], 5400.0 / 20 * 60),  # estimated from the rows
+        ([FakePart(None, None)], None),
+    ],
+)
+def test_progress_is_what_the_ledger_has(ledger, parts, total):
+    progress = JobProgress(parts, ledger, disable=True)
 
-    assert (progress.seconds_done, progress.total_seconds) == (5400.0, 10_800.0)
-
-
-def test_a_total_that_is_not_known_is_estimated_from_the_rows(ledger):
-    progress = JobProgress([FakePart(None, 50), FakePart(None, 10)], ledger, disable=True)
-
-    assert progress.total_seconds == 5400.0 / 20 * 60
-
-
-def test_a_stream_of_unknown_length_has_no_total(ledger):
-    assert JobProgress([FakePart(None, None)], ledger, disable=True).total_seconds is None
+    assert (progress.seconds_done, progress.total_seconds) == (5400.0, total)
 
 
 def test_a_job_says_that_it_continues_and_from_where(ledger, capsys):

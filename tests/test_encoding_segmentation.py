@@ -66,30 +66,23 @@ def test_the_cuts_do_not_depend_on_how_the_recording_is_read(block):
     assert positions(segments) == positions(cut(waveform, Segmentation(max_seconds=1.0)))
 
 
-def test_fixed_pieces_follow_each_other():
-    segments = cut(noise(10), Segmentation(max_seconds=4.0, cut="fixed"))
-
-    assert positions(segments) == [(0, 0, 100), (100, 100, 200), (200, 200, None)]
-    assert [len(segment.waveform) for segment in segments] == [64_000, 64_000, 32_000]
-
-
-def test_fixed_pieces_that_repeat_their_overlap_keep_all_they_hold():
+@pytest.mark.parametrize(
+    ("overlap", "expected", "starts"),
+    [
+        ({}, [(0, 0, 100), (100, 100, 200), (200, 200, None)], (4, 8)),
+        ({"overlap_seconds": 1.0}, [(0, 0, 100), (75, 75, 175), (150, 150, None)], (3, 6)),
+        ({"overlap_seconds": 1.0, "overlap": "context"}, [(0, 0, 87), (75, 87, 162), (150, 162, None)], (3, 6)),
+    ],
+    ids=["follow each other", "repeat their overlap", "keep each frame once"],
+)
+def test_fixed_pieces(overlap, expected, starts):
     waveform = noise(10)
 
-    segments = cut(waveform, Segmentation(max_seconds=4.0, cut="fixed", overlap_seconds=1.0))
+    segments = cut(waveform, Segmentation(max_seconds=4.0, cut="fixed", **overlap))
 
-    assert positions(segments) == [(0, 0, 100), (75, 75, 175), (150, 150, None)]
-    np.testing.assert_array_equal(segments[1].waveform, waveform[3 * RATE : 7 * RATE])
-    np.testing.assert_array_equal(segments[2].waveform, waveform[6 * RATE :])
-
-
-def test_fixed_pieces_whose_overlap_is_context_keep_each_frame_once():
-    waveform = noise(10)
-
-    segments = cut(waveform, Segmentation(max_seconds=4.0, cut="fixed", overlap_seconds=1.0, overlap="context"))
-
-    assert positions(segments) == [(0, 0, 87), (75, 87, 162), (150, 162, None)]
-    np.testing.assert_array_equal(segments[1].waveform, waveform[3 * RATE : 7 * RATE])
+    assert positions(segments) == expected
+    for segment, start in zip(segments, (0, *starts), strict=True):
+        np.testing.assert_array_equal(segment.waveform, waveform[start * RATE : (start + 4) * RATE])
 
 
 def test_frames_begin_at_whole_samples_of_any_sampling_rate():
