@@ -14,22 +14,21 @@ from typing import Any
 
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
-from transformers import PreTrainedModel, pipeline
+from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer, get_peft_config
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
-from slam_hf.hub.samples import save_samples
+from slam_hf.hub.samples import save_training_samples
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
 from slam_hf.training.batches import StepSampler
-from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs, check_same_rows
-from slam_hf.training.final_steps import save_final_model, trained_model
+from slam_hf.training.final_steps import train_and_save, trained_model
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.plan import batch_size
 from slam_hf.training.preferences import AlignArguments, load_model, load_pairs, load_processor
-from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar, uses_fsdp
+from slam_hf.training.process_setup import prepare_process, uses_fsdp
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
 
@@ -76,17 +75,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
         peft_config=get_peft_config(model_args),
         callbacks=[recorder, *energy_callbacks(training_args)],
     )
-    put_before_reporters(trainer, recorder)
-    show_one_bar(trainer)
-    publisher = Publisher(trainer, processor)
-    trainer.add_callback(publisher)
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(output_dir)
-
-    train_or_resume(trainer)
-    trainer.evaluate()
-    save_final_model(trainer)
-
+    publisher = train_and_save(trainer, processor, recorder)
     if trainer.is_world_process_zero():
         validation = {
             "held-out reward accuracy (%)": "eval_rewards/accuracies",
@@ -95,8 +84,7 @@ def align(args: AlignArguments, training_args: DPOConfig, model_args: ModelArgum
         save_records(recorder, trainer, validation)
         if args.prompt is not None:
             model = trained_model(trainer, model_args)
-            speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
-            save_samples(output_dir, speak, [args.prompt], (training_args.seed, training_args.seed + 1))
+            save_training_samples(output_dir, model, processor, args.prompt, training_args.seed)
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")
     trainer.end()

@@ -13,22 +13,20 @@ recipe: add `--max_steps 20`, for example.
 
 from pathlib import Path
 
-from transformers import pipeline
 from trl import GRPOConfig, GRPOTrainer, get_peft_config
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
-from slam_hf.hub.samples import save_samples
+from slam_hf.hub.samples import save_training_samples
 from slam_hf.judging.arguments import load_judge
 from slam_hf.judging.transcription import load_recogniser
 from slam_hf.training.arguments import CorpusConfig, ModelArguments
-from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.data import check_codecs
-from slam_hf.training.final_steps import save_final_model, trained_model
+from slam_hf.training.final_steps import train_and_save, trained_model
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.preferences import load_model, load_processor, load_rows
-from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar, uses_fsdp
+from slam_hf.training.process_setup import prepare_process, uses_fsdp
 from slam_hf.training.rewards import OnlineAlignArguments, SpokenReward, make_prompts
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records
 
@@ -59,23 +57,12 @@ def align(args: OnlineAlignArguments, training_args: GRPOConfig, model_args: Mod
         peft_config=get_peft_config(model_args),
         callbacks=[recorder, *energy_callbacks(training_args)],
     )
-    put_before_reporters(trainer, recorder)
-    show_one_bar(trainer)
-    publisher = Publisher(trainer, processor)
-    trainer.add_callback(publisher)
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(output_dir)
-
-    train_or_resume(trainer)
-    trainer.evaluate()
-    save_final_model(trainer)
-
+    publisher = train_and_save(trainer, processor, recorder)
     if trainer.is_world_process_zero():
         save_records(recorder, trainer, {"held-out reward": "eval_reward"})
         if args.prompt is not None:
             model = trained_model(trainer, model_args)
-            speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
-            save_samples(output_dir, speak, [args.prompt], (training_args.seed, training_args.seed + 1))
+            save_training_samples(output_dir, model, processor, args.prompt, training_args.seed)
         save_model_card(trainer)
         print(f"Model, tokenizer, processor and card: {output_dir}")
     trainer.end()

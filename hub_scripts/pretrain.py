@@ -11,7 +11,7 @@ The second command trains on several GPUs. Arguments replace those of the recipe
 
 from pathlib import Path
 
-from transformers import TrainingArguments, pipeline
+from transformers import TrainingArguments
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.evaluation.arguments import EvaluationArguments
@@ -19,11 +19,10 @@ from slam_hf.evaluation.pairs import evaluate_pairs
 from slam_hf.evaluation.report import describe_results, save_evaluation
 from slam_hf.hub.model_card import save_model_card
 from slam_hf.hub.publisher import Publisher
-from slam_hf.hub.samples import save_samples
+from slam_hf.hub.samples import save_training_samples
 from slam_hf.run_record import count_training_tokens
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.budget import set_budget
-from slam_hf.training.checkpoints import train_or_resume
 from slam_hf.training.continuation_samples import ContinuationSamples, check_samples, choose_prompt
 from slam_hf.training.corpus_losses import CorpusLossTrainer, name_losses, number_corpora
 from slam_hf.training.data import (
@@ -35,12 +34,12 @@ from slam_hf.training.data import (
     pack_corpus,
 )
 from slam_hf.training.energy import EnergyCallback
-from slam_hf.training.final_steps import check_final_steps, describe_continuation, save_final_model, trained_model
+from slam_hf.training.final_steps import check_final_steps, describe_continuation, train_and_save, trained_model
 from slam_hf.training.initialization import initial_model, make_processor
 from slam_hf.training.output_folder import claim_output_dir
 from slam_hf.training.packing import PackingCollator
 from slam_hf.training.plan import describe_plan, tokens_per_step
-from slam_hf.training.process_setup import prepare_process, put_before_reporters, show_one_bar
+from slam_hf.training.process_setup import prepare_process
 from slam_hf.training.run_recorder import RunRecorder, energy_callbacks, save_records, save_training_curve
 from slam_hf.training.throughput import ThroughputCallback
 
@@ -101,21 +100,12 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
     )
     tokens = tokens_per_step(args, training_args)
     throughput = ThroughputCallback(model.num_parameters(), tokens, price_per_hour=args.price_per_hour)
-    put_before_reporters(trainer, recorder, throughput, energy)
     spoken = validation.get("speech", validation.get("interleaved"))
     if args.sample_steps is not None:
         prompt = choose_prompt(spoken)
         trainer.add_callback(ContinuationSamples(trainer, processor, prompt, args.sample_steps, throughput.pause))
-    show_one_bar(trainer)
-    publisher = Publisher(trainer, processor)
-    trainer.add_callback(publisher)
     trainer.accelerator.print(describe_plan(args, training_args, model, sequences))
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(output_dir)
-
-    train_or_resume(trainer)
-    trainer.evaluate()
-    save_final_model(trainer)
+    publisher = train_and_save(trainer, processor, recorder, throughput, energy)
 
     if trainer.is_world_process_zero():
         save_records(recorder, trainer, losses)
@@ -133,8 +123,7 @@ def pretrain(args: PretrainArguments, training_args: TrainingArguments, model_ar
 
     if trainer.is_world_process_zero():
         if args.prompt is not None:
-            speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
-            save_samples(output_dir, speak, [args.prompt], (training_args.seed, training_args.seed + 1))
+            save_training_samples(output_dir, model, processor, args.prompt, training_args.seed)
         save_model_card(trainer, summaries, model)
         print(f"Model, tokenizer, processor and card: {output_dir}")
         audio = output_dir / "continuation.wav"

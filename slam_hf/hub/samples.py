@@ -11,11 +11,14 @@ from typing import Any
 import soundfile
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
+from transformers import pipeline
 from transformers.utils import is_matplotlib_available
 
 from ..audio_utils import load_audio
 from ..continuation_plot import plot_continuation
+from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PAPER_SAMPLING, AudioToAudioPipeline
+from ..processing_speech_lm import SpeechLMProcessor
 from ..public_names import public_name
 from .repository_files import stage
 
@@ -98,6 +101,14 @@ def save_samples(
             samples.append(Sample(of, f"{number}.flac", seconds, f"{name}.flac", seed, SAMPLING, picture))
     content = json.dumps(list(map(asdict, samples)), indent=2) + "\n"
     (folder / SAMPLES / INDEX).write_text(content, encoding="utf-8")
+
+
+def save_training_samples(
+    folder: Path, model: SpeechLMForCausalLM, processor: SpeechLMProcessor, recording: str, seed: int
+) -> None:
+    """Continue a recording twice by a model that was trained with a seed, as [`save_samples`] does."""
+    speak = pipeline("audio-to-audio", model=model, processor=processor, device=model.device)
+    save_samples(folder, speak, [recording], (seed, seed + 1))
 
 
 def read_samples(folder: Path) -> list[Sample]:

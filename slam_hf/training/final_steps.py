@@ -1,4 +1,4 @@
-"""The end of pretraining: the trained model and a first listen to it, and a check beforehand of what it needs."""
+"""Trains a model to the end, saves it and listens to it, and checks beforehand what this needs."""
 
 import copy
 import shutil
@@ -9,7 +9,7 @@ import soundfile
 import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, Trainer, pipeline
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, pipeline
 from transformers.utils import is_matplotlib_available
 from trl import ModelConfig
 
@@ -18,13 +18,15 @@ from ..continuation_plot import plot_continuation
 from ..evaluation.pairs import check_benchmark
 from ..evaluation.tasks import TASKS
 from ..evaluation.units import read_tokenized
+from ..hub.publisher import Publisher
 from ..hub.remote_code import export_remote_code
 from ..judging.transcription import load_recogniser, transcribe_waveforms
 from ..modeling_speech_lm import SpeechLMForCausalLM
 from ..pipeline_audio_to_audio import PAPER_SAMPLING
 from ..processing_speech_lm import SpeechLMProcessor
 from .arguments import PretrainArguments
-from .checkpoints import save_on_other_machine
+from .checkpoints import save_on_other_machine, train_or_resume
+from .process_setup import put_before_reporters, show_one_bar
 
 
 UNFINISHED_MODEL = ".unfinished_model"
@@ -49,6 +51,21 @@ def check_final_steps(args: PretrainArguments, sampling_rate: int) -> None:
         load_audio(args.prompt, sampling_rate)
         if args.asr_model is not None:
             load_recogniser(args.asr_model, torch.device("cpu"))
+
+
+def train_and_save(trainer: Trainer, processor: SpeechLMProcessor, *measuring: TrainerCallback) -> Publisher:
+    """Train, or continue an interrupted run, evaluate, and save the model with its processor in the output folder.
+    Callbacks that are `measuring` add to the logs before they are reported. Returns what publishes the model."""
+    put_before_reporters(trainer, *measuring)
+    show_one_bar(trainer)
+    publisher = Publisher(trainer, processor)
+    trainer.add_callback(publisher)
+    if trainer.is_world_process_zero():
+        processor.save_pretrained(trainer.args.output_dir)
+    train_or_resume(trainer)
+    trainer.evaluate()
+    save_final_model(trainer)
+    return publisher
 
 
 def save_final_model(trainer: Trainer) -> None:
