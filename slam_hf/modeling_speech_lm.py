@@ -13,10 +13,10 @@ from transformers.cache_utils import Cache
 from transformers.generation import (
     GenerationConfig,
     GenerationMixin,
-    LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
+    SuppressTokensLogitsProcessor,
 )
 from transformers.masking_utils import create_masks_for_generate, find_packed_sequence_indices
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -397,7 +397,8 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         if self.config.has_text and input_ids is not None and kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = torch.ones_like(input_ids)  # or transformers would mask the padding id
         if num_ids < self.config.vocab_size:
-            logits_processor = LogitsProcessorList([*(logits_processor or []), _PaddingBan(num_ids)])
+            ban = SuppressTokensLogitsProcessor(range(num_ids, self.config.vocab_size), self.device)
+            logits_processor = LogitsProcessorList([*(logits_processor or []), ban])
         stop_strings = stop_strings or (generation_config or self.generation_config).stop_strings
         if stop_strings and self.config.has_text:
             kwargs |= {"stop_strings": stop_strings, "tokenizer": tokenizer}
@@ -477,16 +478,6 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         if not self.config.has_text:
             self.config.num_units = min(num_units, self.config.vocab_size - NUM_SPECIAL_TOKENS)
         return embeddings
-
-
-class _PaddingBan(LogitsProcessor):
-    """Bans all ids but the first `num_ids`: the others pad the vocabulary."""
-
-    def __init__(self, num_ids: int):
-        self.num_ids = num_ids
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        return scores.index_fill(1, torch.arange(self.num_ids, scores.shape[1], device=scores.device), -torch.inf)
 
 
 class _StopUnits(StoppingCriteria):

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel, HubertModel, Wav2Vec2FeatureExtractor, WhisperConfig
 
 from slam_hf.codec_training import codebook_job
-from slam_hf.codec_training.codebook_job import CodebookJob
+from slam_hf.codec_training.codebook_job import CodebookArguments, CodebookJob
 from slam_hf.encoding.source_arguments import VoiceSourceArguments
 from slam_hf.execution.arguments import ExecutorArguments
 from slam_hf.hub.codec_card import render_codec_card
@@ -43,7 +43,15 @@ def corpus(tmp_path_factory) -> VoiceSourceArguments:
 
 @pytest.fixture
 def job(corpus, tmp_path) -> CodebookJob:
-    return CodebookJob(corpus, ENCODER, str(tmp_path / "out"), layers=[2], num_units=[16], num_workers=0)
+    return make_job(corpus, tmp_path / "out", [2], [16])
+
+
+def make_job(source: VoiceSourceArguments, folder: Path, layers: list[int], num_units: list[int]) -> CodebookJob:
+    return CodebookJob(source, CodebookArguments(ENCODER, str(folder), layers, num_units, num_workers=0))
+
+
+def change(job: CodebookJob, **settings) -> CodebookJob:
+    return replace(job, args=replace(job.args, **settings))
 
 
 def weights(job: CodebookJob) -> dict[str, bytes]:
@@ -87,7 +95,7 @@ def test_a_codec_without_a_vocoder_with_a_card_and_a_report(job, corpus):
 
 
 def test_several_layers_and_sizes_are_those_of_jobs_of_their_own(job, tmp_path):
-    several = replace(job, output_dir=str(tmp_path / "several"), layers=[2, 4], num_units=[8, 16])
+    several = change(job, output_dir=str(tmp_path / "several"), layers=[2, 4], num_units=[8, 16])
     report = several.run(LOCAL)
     assert [(book["layer"], book["num_units"]) for book in report["codebooks"]] == [(2, 8), (2, 16), (4, 8), (4, 16)]
     job.run(LOCAL)
@@ -98,9 +106,9 @@ def test_several_layers_and_sizes_are_those_of_jobs_of_their_own(job, tmp_path):
 
 
 def test_the_codebook_does_not_depend_on_the_tasks_or_on_interruptions(job, tmp_path, monkeypatch):
-    job = replace(job, layers=[1, 2])
+    job = change(job, layers=[1, 2])
     job.run(LOCAL)
-    other = replace(job, output_dir=str(tmp_path / "other"))
+    other = change(job, output_dir=str(tmp_path / "other"))
     fit, add = codebook_job.fit_codebook, codebook_job.Ledger.add
     calls = []
 
@@ -135,7 +143,7 @@ def test_bad_recordings_are_left_out_and_reported(tmp_path):
         "short.wav": np.ones(20),
     }
     source = write_corpus(tmp_path, **bad)
-    report = CodebookJob(source, ENCODER, str(tmp_path / "out"), [1], [8], num_workers=0).run(LOCAL)
+    report = make_job(source, tmp_path / "out", [1], [8]).run(LOCAL)
     assert report["skipped"] == {"not finite": 1, "empty": 1, "silent": 1, "too short": 1}
     lines = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
     assert {json.loads(line)["id"] for line in lines} == set(bad)
@@ -146,7 +154,7 @@ def test_recordings_without_speech_give_no_codebook_and_say_why(tmp_path):
     folder.mkdir()
     for number in range(3):
         soundfile.write(folder / f"{number}.wav", np.zeros(16_000), 16_000)
-    job = CodebookJob(VoiceSourceArguments(str(folder)), ENCODER, str(tmp_path / "out"), [1], [8], num_workers=0)
+    job = make_job(VoiceSourceArguments(str(folder)), tmp_path / "out", [1], [8])
     with pytest.raises(ValueError, match="8 units: There are 0 frames, and 8 units need at least as many.*silent"):
         job.run(LOCAL)
     assert not (tmp_path / "out" / "config.json").exists()
@@ -170,19 +178,19 @@ def test_recordings_without_speech_give_no_codebook_and_say_why(tmp_path):
 def test_what_cannot_be_done_is_said_before_anything_is_encoded(job, monkeypatch, settings, message):
     monkeypatch.setattr(codebook_job, "encode_parts", None)
     with pytest.raises(ValueError, match=message):
-        replace(job, **settings).run(LOCAL)
+        change(job, **settings).run(LOCAL)
 
 
 def test_a_model_without_a_state_for_each_frame_is_refused(job, tmp_path):
     WhisperConfig().save_pretrained(tmp_path / "whisper")
     with pytest.raises(ValueError, match="of type 'whisper': it has no hidden state for each frame"):
-        replace(job, encoder=str(tmp_path / "whisper")).run(LOCAL)
+        change(job, encoder=str(tmp_path / "whisper")).run(LOCAL)
 
 
 def test_other_settings_do_not_continue_a_job(job):
     job.run(LOCAL)
     with pytest.raises(ValueError, match="a codebook that was begun with other settings"):
-        replace(job, num_units=[8]).run(LOCAL)
+        change(job, num_units=[8]).run(LOCAL)
 
 
 def test_other_files_are_not_replaced(job):
@@ -195,7 +203,7 @@ def test_other_files_are_not_replaced(job):
 def test_recordings_are_resampled_for_an_encoder_of_another_rate(job, tmp_path):
     HubertModel.from_pretrained(ENCODER).save_pretrained(tmp_path / "encoder")
     Wav2Vec2FeatureExtractor(sampling_rate=12_000, do_normalize=True).save_pretrained(tmp_path / "encoder")
-    report = replace(job, encoder=str(tmp_path / "encoder")).run(LOCAL)
+    report = change(job, encoder=str(tmp_path / "encoder")).run(LOCAL)
     codec = AutoModel.from_pretrained(job.output_dir)
     assert (codec.sampling_rate, codec.config.do_normalize, codec.frame_rate) == (12_000, True, 18.75)
     assert report["num_frames"] < 18.75 * report["seconds"]
@@ -203,11 +211,11 @@ def test_recordings_are_resampled_for_an_encoder_of_another_rate(job, tmp_path):
 
 def test_the_encoder_of_a_codec_is_taken(job, tiny_codec, tmp_path):
     tiny_codec.save_pretrained(tmp_path / "codec")
-    replace(job, encoder=str(tmp_path / "codec")).run(LOCAL)
+    change(job, encoder=str(tmp_path / "codec")).run(LOCAL)
     codec = AutoModel.from_pretrained(job.output_dir)
     assert (codec.config.layer, codec.codebook_size) == (2, 16)
     with pytest.raises(ValueError, match="must be from 1 to 3"):
-        replace(job, encoder=str(tmp_path / "codec"), output_dir=str(tmp_path / "x"), layers=[4]).run(LOCAL)
+        change(job, encoder=str(tmp_path / "codec"), output_dir=str(tmp_path / "x"), layers=[4]).run(LOCAL)
 
 
 def test_a_card_needs_all_measures(job):

@@ -48,64 +48,45 @@ RULES = PieceRules(Segmentation(max_seconds=30.0))
 
 
 @dataclass(frozen=True)
-class CodebookJob(ResumableJob):
-    r"""
-    Fits codebooks on the hidden states of an encoder: k-means for each layer and number of units, in one pass over the
-    audio. Described by names and numbers, so that any machine can run it. The result does not depend on the division
-    of the work or on interruptions.
+class CodebookArguments:
+    _argument_group_name = "which codebook, and where to"
 
-    Args:
-        source ([`VoiceSourceArguments`]):
-            The recordings. Speakers are read for the comparison of voices, which needs texts that several of them say.
-        encoder (`str`):
-            Folder or repository of a HuBERT or another encoder ([`HubertUnitCodecConfig`]), or of a codec, whose
-            encoder is taken.
-        output_dir (`str`):
-            Path or URL of the folder for the codec. With several layers or numbers of units, each codec is in a folder
-            in it.
-        layers (sequence of `int`):
-            Transformer layers, counted from 1.
-        num_units (sequence of `int`):
-            Sizes of the codebook.
-        revision (`str`, *optional*, defaults to `"main"`):
-            Revision of the encoder's repository.
-        max_frames (`int`, *optional*, defaults to 1,000,000):
-            Frames that k-means sees. A million of 768 values takes 3 GB for each layer.
-        max_hours (`float`, *optional*, defaults to 100.0):
-            Hours of recordings that are encoded for them.
-        frame_share (`float`, *optional*):
-            Share of their frames that is kept. By default, that follows from the lengths of the recordings.
-        num_held_out (`int`, *optional*, defaults to 100):
-            Recordings that the units are measured on.
-        iterations (`int`, *optional*, defaults to 50):
-            Maximum number of k-means iterations.
-        seed (`int`, *optional*, defaults to 0):
-            Seed of the sample and of the first centroids.
-        do_normalize (`bool`, *optional*):
-            Whether clips are normalised. By default, as the encoder's `preprocessor_config.json` says.
-        num_workers (`int`, *optional*, defaults to 2):
-            Processes that decode ahead of each encoder.
-        repo_id, license (`str`, *optional*):
-            Name and licence for the cards.
-    """
-
-    source: VoiceSourceArguments
-    encoder: str
-    output_dir: str
-    layers: Sequence[int]
-    num_units: Sequence[int]
-    revision: str = "main"
-    max_frames: int = 1_000_000
-    max_hours: float = 100.0
-    frame_share: float | None = None
-    num_held_out: int = 100
-    iterations: int = 50
-    seed: int = 0
-    do_normalize: bool | None = None
-    num_workers: int = 2
-    repo_id: str | None = None
-    license: str | None = None
-    rules: PieceRules = field(default=RULES)
+    encoder: str = field(
+        metadata={"help": "Folder or Hub repository of an encoder, or of a codec whose encoder is taken."}
+    )
+    output_dir: str = field(metadata={"help": "Folder of the codec, or its URL, such as s3://."})
+    layers: list[int] = field(metadata={"help": "Layers of the encoder, counted from 1."})
+    num_units: list[int] = field(
+        default_factory=lambda: [500], metadata={"help": "Numbers of units. Each layer gets a codebook of each."}
+    )
+    encoder_revision: str = field(default="main", metadata={"help": "Revision of the encoder's repository."})
+    do_normalize: bool | None = field(
+        default=None,
+        metadata={"help": "Normalise each clip. Default: as the encoder's preprocessor_config.json says."},
+    )
+    max_frames: int = field(
+        default=1_000_000,
+        metadata={"help": "Maximum number of frames for k-means. A million of 768 values take 3 GB per layer."},
+    )
+    max_hours: float = field(default=100.0, metadata={"help": "Maximum hours of recordings to encode."})
+    frame_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of their frames to keep. Default: computed from the lengths, which a dataset does not have."
+        },
+    )
+    num_held_out: int = field(default=100, metadata={"help": "Number of held-out recordings to measure the units on."})
+    iterations: int = field(default=50, metadata={"help": "Maximum number of k-means iterations."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sample and of the first centroids."})
+    num_workers: int = field(
+        default=2, metadata={"help": "Number of processes that decode audio ahead of each encoder."}
+    )
+    repo_id: str | None = field(
+        default=None, metadata={"help": "Repository name for the card. Default: the name of the folder."}
+    )
+    license: str | None = field(
+        default=None, metadata={"help": "Licence for the card, as an identifier of the Hub, such as mit."}
+    )
 
     def __post_init__(self):
         for name in ("layers", "num_units"):
@@ -119,15 +100,41 @@ class CodebookJob(ResumableJob):
         if self.frame_share is not None and not 0 < self.frame_share <= 1:
             raise ValueError(f"`frame_share` must be above 0 and at most 1; got {self.frame_share}.")
 
+
+@dataclass(frozen=True)
+class CodebookJob(ResumableJob):
+    r"""
+    Fits codebooks on the hidden states of an encoder: k-means for each layer and number of units, in one pass over the
+    audio. Described by names and numbers, so that any machine can run it. The result does not depend on the division
+    of the work or on interruptions.
+
+    Args:
+        source ([`VoiceSourceArguments`]):
+            The recordings. Speakers are read for the comparison of voices, which needs texts that several of them say.
+        args ([`CodebookArguments`]):
+            Which codebooks of which encoder, and where to. With several layers or numbers of units, each codec is in a
+            folder in `output_dir`.
+        rules ([`PieceRules`], *optional*):
+            How recordings are cut, and which pieces are left out.
+    """
+
+    source: VoiceSourceArguments
+    args: CodebookArguments
+    rules: PieceRules = field(default=RULES)
+
     title = "a codebook"
     progress = "Encoding"
+
+    @property
+    def output_dir(self) -> str:
+        return self.args.output_dir
 
     @property
     def folder(self) -> str:
         return f"{self.output_dir}/.codebook/sample"
 
     def paths(self) -> list[str]:
-        return [self.source.source, self.encoder]
+        return [self.source.source, self.args.encoder]
 
     def check_folder(self) -> None:
         check_unclaimed(self.output_dir, ".codebook/sample", ("config.json", "README.md", REPORT))
@@ -138,16 +145,16 @@ class CodebookJob(ResumableJob):
     def list_source(self) -> Source:
         """List and probe the input, once for all tasks, and plan the sample. Returns the recordings that frames are
         taken of."""
-        source, rate = super().list_source(), self._codec().frame_rate
-        lengths, most = [part.seconds for part in source.parts], max(self.num_units)
-        if self.max_frames < most:
-            raise ValueError(f"`max_frames` is {self.max_frames:,}, and {most:,} units need at least as many frames.")
+        source, rate, args = super().list_source(), self._codec().frame_rate, self.args
+        lengths, most = [part.seconds for part in source.parts], max(args.num_units)
+        if args.max_frames < most:
+            raise ValueError(f"`max_frames` is {args.max_frames:,}, and {most:,} units need at least as many frames.")
         if None not in lengths and sum(lengths) * rate < most:
             raise ValueError(
                 f"The recordings have {sum(lengths):,.1f} s of audio, {sum(lengths) * rate:,.0f} frames, and {most:,} "
                 "units need at least as many. Take more recordings, or fewer units."
             )
-        limits = (self.max_frames, self.max_hours, self.frame_share, self.num_held_out, self.seed)
+        limits = (args.max_frames, args.max_hours, args.frame_share, args.num_held_out, args.seed)
         return plan_sample(source, rate, *limits).training(source)
 
     def settings(self, source: Source) -> dict[str, Any]:
@@ -157,10 +164,10 @@ class CodebookJob(ResumableJob):
             "source": {**source.identity, "chunk_seconds": source.chunk_seconds},
             "rules": asdict(self.rules),
             "sample": asdict(self._plan(source)),
-            "max_frames": self.max_frames,
-            "layers": list(self.layers),
-            "num_units": list(self.num_units),
-            "iterations": self.iterations,
+            "max_frames": self.args.max_frames,
+            "layers": list(self.args.layers),
+            "num_units": list(self.args.num_units),
+            "iterations": self.args.iterations,
         }
 
     def read_summary(self) -> dict[str, Any] | None:
@@ -171,9 +178,9 @@ class CodebookJob(ResumableJob):
     def process(self, source: Source, rank: int, world_size: int) -> None:
         """Keep the states of the sampled frames, and the audio of the held-out recordings."""
         codec, plan = self._codec().to(_device()), self._plan(source)
-        share = (rank, world_size, self.num_workers)
+        share = (rank, world_size, self.args.num_workers)
         training, held_out = plan.training(source), plan.held_out(source)
-        computation = SampledStates(tuple(self.layers), plan)
+        computation = SampledStates(tuple(self.args.layers), plan)
         encode_parts(training, codec, self.rules, self.ledger(), *share, computation=computation)
         encode_parts(held_out, codec, self.rules, self.ledger("held-out"), *share, keep_audio=True)
 
@@ -187,10 +194,10 @@ class CodebookJob(ResumableJob):
         skipped = list(dict.fromkeys(item for item in skipped if item.reason != SkipReason.NOT_SAMPLED))
         atomic_write(f"{self.output_dir}/{SKIPPED}", skip_report(skipped))
         report: dict[str, Any] = {
-            "encoder": public_name(self.encoder),
+            "encoder": public_name(self.args.encoder),
             "seconds": sum(frames.records[key].seconds for key in keys),
-            "num_frames": min(self.max_frames, sum(frames.records[key].num_units for key in keys)),
-            "seed": self.seed,
+            "num_frames": min(self.args.max_frames, sum(frames.records[key].num_units for key in keys)),
+            "seed": self.args.seed,
             "skipped": count_reasons(skipped),
             "codebooks": [],
         }
@@ -216,23 +223,23 @@ class CodebookJob(ResumableJob):
 
     def codec_folder(self, layer: int, num_units: int) -> str:
         """Path or URL of the folder of a codec."""
-        is_alone = len(self.layers) * len(self.num_units) == 1
+        is_alone = len(self.args.layers) * len(self.args.num_units) == 1
         return self.output_dir if is_alone else f"{self.output_dir}/layer-{layer}-units-{num_units}"
 
     def _fit(self, ledger: Ledger, keys: Sequence[Any], report: dict[str, Any]) -> dict[tuple[int, int], Codebook]:
         """Fit each codebook, unless an earlier run has, and describe it in the report."""
         codebooks = {}
         folder = open_folder(self.folder)
-        for layer in self.layers:
+        for layer in self.args.layers:
             frames = None
-            for num_units in self.num_units:
+            for num_units in self.args.num_units:
                 name = f"codebooks/layer-{layer}-units-{num_units}.safetensors"
                 if not folder.exists(name):
-                    frames = read_frames(ledger, keys, layer, self.max_frames) if frames is None else frames
+                    frames = read_frames(ledger, keys, layer, self.args.max_frames) if frames is None else frames
                     desc = f"Layer {layer}, {num_units:,} units"
                     try:
                         book = fit_codebook(
-                            frames, num_units, self.iterations, seed=self.seed, device=_device(), desc=desc
+                            frames, num_units, self.args.iterations, seed=self.args.seed, device=_device(), desc=desc
                         )
                     except ValueError as error:
                         left_out = f" Left out: {list_reasons(report['skipped'])}." if report["skipped"] else ""
@@ -252,20 +259,21 @@ class CodebookJob(ResumableJob):
     def _write_codec(self, entry: dict[str, Any], book: Codebook, report: dict[str, Any]) -> None:
         """Write the folder of a codec, each file at once."""
         folder = self.codec_folder(entry["layer"], entry["num_units"])
-        encoder, options = _load_encoder(self.encoder, self.revision, self.do_normalize)
+        encoder, options = _load_encoder(self.args.encoder, self.args.encoder_revision, self.args.do_normalize)
         with tempfile.TemporaryDirectory() as scratch:
             codec = HubertUnitCodec.from_parts(encoder, book.centroids, entry["layer"], **options)
             codec.save_pretrained(scratch)
             export_remote_code(scratch)
             figures = {key: report[key] for key in ("encoder", "seconds", "num_frames")} | entry
             (Path(scratch) / CODEBOOK).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-            repo_id = self.repo_id or os.path.basename(folder.rstrip("/"))
-            render_codec_card(scratch, repo_id, license=self.license).save(Path(scratch) / "README.md")
+            repo_id = self.args.repo_id or os.path.basename(folder.rstrip("/"))
+            render_codec_card(scratch, repo_id, license=self.args.license).save(Path(scratch) / "README.md")
             for path in sorted(Path(scratch).iterdir()):
                 atomic_write(f"{folder}/{path.name}", path.read_bytes())
 
     def _codec(self) -> HubertUnitCodec:
-        return _load_codec(self.encoder, self.revision, self.do_normalize, tuple(self.layers))
+        args = self.args
+        return _load_codec(args.encoder, args.encoder_revision, args.do_normalize, tuple(args.layers))
 
     def _plan(self, source: Source) -> SamplePlan:
         """The plan that a listed source was made by, or that the job began with."""
