@@ -471,13 +471,24 @@ def test_a_bad_recording_is_named_among_many(speak, recordings, tmp_path):
             speak(bare)
 
 
-def test_bad_recordings_are_named(speak, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.wav"):
-        speak(tmp_path / "none.wav")
-    with pytest.raises(ValueError, match="the audio is empty"):
-        speak({"array": [], "sampling_rate": 16_000})
-    with pytest.raises(ValueError, match="A bare array has no sampling rate"):
-        speak(np.zeros(16_000, np.float32))
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("none.wav", FileNotFoundError, r"^'none\.wav': no such audio file"),
+        (["prompt.wav", {"audio": {"path": "none.wav"}}], FileNotFoundError, r"^Recording 1: 'none\.wav': no such"),
+        ({"audio": {"path": "short.wav", "bytes": None}}, ValueError, r"short\.wav': Clip 0 has 99 samples"),
+        ({"array": [], "sampling_rate": 16_000}, ValueError, "the audio is empty"),
+    ],
+)
+def test_bad_recordings_are_named(speak, recordings, tmp_path, monkeypatch, source, error, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(recordings[0], "prompt.wav")
+    soundfile.write("short.wav", np.zeros(99), 16_000)
+    with pytest.raises(error, match=message):
+        speak(source, **GREEDY)
+
+
+def test_a_prompt_needs_a_duration(speak, tmp_path):
     with pytest.raises(ValueError, match="`prompt_duration` is in seconds and must be positive, got 0"):
         speak(tmp_path / "any.wav", prompt_duration=0)
 
@@ -496,18 +507,6 @@ def test_stop_strings_need_no_tokenizer(speak, recordings):
     units = speak(recordings[0], prompt_duration=2.0, **GREEDY)["units"].tolist()
     stopped = speak(recordings[0], prompt_duration=2.0, stop_strings=f"<Un{units[1]}>", **GREEDY)["units"].tolist()
     assert stopped == units[: units.index(units[1]) + 1]
-
-
-def test_a_missing_recording_is_named_with_its_index(speak, recordings):
-    with pytest.raises(FileNotFoundError, match="Recording 1: 'missing.wav': no such audio file"):
-        speak([recordings[0], {"audio": {"path": "missing.wav"}}], **GREEDY)
-
-
-def test_a_short_recording_of_a_dataset_is_named_by_its_path(speak, tmp_path):
-    path = tmp_path / "short.wav"
-    soundfile.write(path, np.zeros(99), 16_000)
-    with pytest.raises(ValueError, match=r"short\.wav': Clip 0 has 99 samples"):
-        speak({"audio": {"path": str(path), "bytes": None}})
 
 
 def test_a_seed_is_refused_where_it_would_not_be_kept(speak, recordings):
