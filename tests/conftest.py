@@ -102,6 +102,15 @@ def tiny_model():
 
 
 @pytest.fixture
+def tiny_processor():
+    """A processor for `tiny_model`, which names no codec."""
+    from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
+    from slam_hf.configuration_hubert_unit_codec import make_feature_extractor
+
+    return SpeechLMProcessor(make_feature_extractor(), HubertUnitTokenizer(num_units=50))
+
+
+@pytest.fixture
 def checkpoint(tmp_path, tiny_model, tiny_codec) -> Path:
     """A folder with `model`, which names no codec, and `codec`."""
     from slam_hf import HubertUnitTokenizer

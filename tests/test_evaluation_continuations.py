@@ -11,9 +11,8 @@ import pytest
 import soundfile
 from test_judging_endpoint import completion, serve
 from tiny_judges import save_recogniser, save_text_lm
-from transformers import EncodecFeatureExtractor, pipeline
+from transformers import pipeline
 
-from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.evaluation import assessments
 from slam_hf.evaluation.arguments import ContinuationArguments, EvaluationArguments
 from slam_hf.evaluation.continuations import continue_prompts, evaluate_continuations
@@ -29,11 +28,8 @@ DTYPES = ["float32", "bfloat16"]
 
 
 @pytest.fixture
-def workplace(tmp_path, tiny_model, tiny_codec, recordings):
+def workplace(checkpoint, tmp_path, recordings):
     """Folders of the models, and of three stories."""
-    tiny_model.save_pretrained(tmp_path / "model")
-    HubertUnitTokenizer(num_units=50).save_pretrained(tmp_path / "model")
-    tiny_codec.save_pretrained(tmp_path / "codec")
     save_recogniser(tmp_path / "recogniser")
     save_text_lm(tmp_path / "text_lm")
     (tmp_path / "sSC").mkdir()
@@ -240,12 +236,9 @@ def test_an_evaluation_whose_prompts_are_all_skipped_is_an_error(workplace, tiny
 
 
 @pytest.fixture
-def speak(tiny_model, tiny_codec):
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    processor = SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50))
-    return pipeline(
-        "audio-to-audio", model=tiny_model, processor=processor, codec=tiny_codec, max_new_tokens=12, device="cpu"
-    )
+def speak(tiny_model, tiny_processor, tiny_codec):
+    options = {"max_new_tokens": 12, "device": "cpu"}
+    return pipeline("audio-to-audio", model=tiny_model, processor=tiny_processor, codec=tiny_codec, **options)
 
 
 @pytest.fixture
@@ -256,16 +249,6 @@ def files(tmp_path, recordings):
         files[f"{number}_correct"] = tmp_path / f"{number}_correct.wav"
         soundfile.write(files[f"{number}_correct"], waveform[number * 16000 : number * 16000 + 32000], rate)
     return files
-
-
-@pytest.fixture
-def prompts(files):
-    return RecordedPrompts(files, 1.0)
-
-
-@pytest.fixture
-def arguments():
-    return ContinuationArguments(prompt_seconds=1.0, batch_size=2, seed=7)
 
 
 class Recogniser:
@@ -280,10 +263,18 @@ class Recogniser:
         return [{"text": f" {len(item['raw'])} samples"} for item in inputs]
 
 
-def test_prompts_are_continued_written_and_transcribed(speak, files, prompts, arguments, tmp_path):
-    records = continue_prompts(
-        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "journal", tmp_path / "audio"
-    )
+@pytest.fixture
+def continue_files(speak, files, tmp_path):
+    def run(recogniser=None, journal="journal", seed=7):
+        arguments = ContinuationArguments(prompt_seconds=1.0, batch_size=2, seed=seed)
+        folders = tmp_path / journal, tmp_path / "audio"
+        return continue_prompts(RecordedPrompts(files, 1.0), speak, recogniser or Recogniser(), arguments, *folders)
+
+    return run
+
+
+def test_prompts_are_continued_written_and_transcribed(continue_files, files, tmp_path):
+    records = continue_files()
     assert [record["prompt"] for record in records] == list(files)
     for record in records:
         assert record["prompt_seconds"] == 1.0
@@ -296,10 +287,8 @@ def test_prompts_are_continued_written_and_transcribed(speak, files, prompts, ar
     assert int(whole) > int(continuation)
 
 
-def test_an_interrupted_run_continues_with_the_same_samples(speak, files, prompts, arguments, tmp_path):
-    whole = continue_prompts(
-        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "whole", tmp_path / "audio"
-    )
+def test_an_interrupted_run_continues_with_the_same_samples(continue_files):
+    whole = continue_files(journal="whole")
 
     dying = Recogniser()
 
@@ -309,52 +298,34 @@ def test_an_interrupted_run_continues_with_the_same_samples(speak, files, prompt
         return dying(inputs, batch_size)
 
     with pytest.raises(KeyboardInterrupt):
-        continue_prompts(
-            RecordedPrompts(files, 1.0),
-            speak,
-            die_at_the_second_batch,
-            arguments,
-            tmp_path / "journal",
-            tmp_path / "audio",
-        )
+        continue_files(die_at_the_second_batch)
     recogniser = Recogniser()
-    resumed = continue_prompts(
-        RecordedPrompts(files, 1.0), speak, recogniser, arguments, tmp_path / "journal", tmp_path / "audio"
-    )
+    resumed = continue_files(recogniser)
     assert recogniser.batches == [4, 2]  # of prompts 2 and 3, and of prompt 4, each whole and continuation
     assert resumed == whole
 
 
-def test_seed_changes_the_continuations(speak, files, prompts, arguments, tmp_path):
-    first = continue_prompts(
-        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "first", tmp_path / "audio"
-    )
-    arguments.seed = 100
-    second = continue_prompts(
-        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "second", tmp_path / "audio"
-    )
+def test_seed_changes_the_continuations(continue_files):
+    first = continue_files(journal="first")
+    second = continue_files(journal="second", seed=100)
     assert [record["prompt_units"] for record in first] == [record["prompt_units"] for record in second]
     assert [record["units"] for record in first] != [record["units"] for record in second]
 
 
-def test_an_empty_continuation_is_silent(speak, files, prompts, arguments, tmp_path):
+def test_an_empty_continuation_is_silent(continue_files, speak, tmp_path):
     speak._generate_kwargs["max_new_tokens"] = 1
     speak._generate_kwargs["suppress_tokens"] = [0, *range(2, 52)]  # leaves <S>
     recogniser = Recogniser()
-    records = continue_prompts(
-        RecordedPrompts(files, 1.0), speak, recogniser, arguments, tmp_path / "journal", tmp_path / "audio"
-    )
+    records = continue_files(recogniser)
     assert all(record["units"] == [] and record["continuation_transcript"] == "" for record in records)
     assert recogniser.batches == [2, 2, 1]
     assert len(soundfile.read(tmp_path / "audio" / "0_correct_continuation.wav")[0]) == 0
 
 
-def test_what_cannot_be_a_prompt_is_skipped(speak, files, prompts, arguments, tmp_path):
+def test_what_cannot_be_a_prompt_is_skipped(continue_files, files):
     soundfile.write(files["1_correct"], np.zeros(639, dtype=np.float32), 16000)
     files["4_correct"].write_bytes(b"")
-    records = continue_prompts(
-        RecordedPrompts(files, 1.0), speak, Recogniser(), arguments, tmp_path / "journal", tmp_path / "audio"
-    )
+    records = continue_files()
     assert records[1] == {"prompt": "1_correct", "skipped": "1_correct: too short: 0.040 s"}
     assert records[4]["skipped"].startswith("4_correct: ")
     assert [record["skipped"] is None for record in records] == [True, False, True, True, False]

@@ -1,5 +1,6 @@
 import copy
 import csv
+import hashlib
 import json
 
 import numpy as np
@@ -10,17 +11,13 @@ import soundfile
 import torch
 from transformers import AutoTokenizer, EncodecFeatureExtractor
 
-from slam_hf import (
-    HubertUnitTokenizer,
-    SpeechLMConfig,
-    SpeechLMForCausalLM,
-    SpeechLMProcessor,
-)
+from slam_hf import SpeechLMConfig, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.corpora.schema import UNIT_CORPUS_FEATURES
 from slam_hf.evaluation.arguments import EvaluationArguments
 from slam_hf.evaluation.pairs import check_benchmark, evaluate_pairs
 from slam_hf.evaluation.report import save_evaluation
 from slam_hf.evaluation.tasks import TASKS
+from slam_hf.fingerprints import hash_rows
 
 
 @pytest.fixture
@@ -160,15 +157,14 @@ def test_an_utterance_that_is_longer_than_the_positions_of_the_model_is_skipped(
     assert (too_long["correct_score"], too_long["incorrect_units"]) == (None, 7)
 
 
-def test_a_processor_in_memory_is_used_and_left_as_it_is(checkpoint, stories, tiny_model, tiny_codec):
+def test_a_processor_in_memory_is_used_and_left_as_it_is(checkpoint, stories, tiny_model, tiny_processor):
     expected = evaluate_pairs(arguments(checkpoint, stories), tiny_model)
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    processor = SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50))
     args = arguments(checkpoint, stories)
     (checkpoint / "model").rename(checkpoint / "gone")
-    assert evaluate_pairs(args, tiny_model, processor).records == expected.records
-    assert processor.audio_tokenizer is None
-    assert (processor.tokenizer.add_eos_token, processor.tokenizer.padding_side) == (False, "right")
+    assert evaluate_pairs(args, tiny_model, tiny_processor).records == expected.records
+    assert tiny_processor.audio_tokenizer is None
+    tokenizer = tiny_processor.tokenizer
+    assert (tokenizer.add_eos_token, tokenizer.padding_side) == (False, "right")
 
 
 def test_a_benchmark_is_checked_without_reading_its_audio(stories, tmp_path):
@@ -341,7 +337,11 @@ def test_the_audio_of_prompt_and_ending_is_joined_before_it_is_encoded(
     pieces = {"1_mutual": (0, 24000), "1_correct": (24000, 40000), "1_incorrect": (60000, 75000)}
     for name, (start, end) in pieces.items():
         soundfile.write(folder / f"{name}.wav", waveform[start:end], rate, subtype="FLOAT")
-    (record,) = evaluate_pairs(arguments(checkpoint, folder), tiny_model).records
+    evaluation = evaluate_pairs(arguments(checkpoint, folder), tiny_model)
+    (record,) = evaluation.records
+    prompt, correct, incorrect = (hashlib.sha256((folder / f"{name}.wav").read_bytes()).hexdigest() for name in pieces)
+    contents = ["1_correct", "1_incorrect", {}, "1_mutual", prompt, correct, incorrect]
+    assert evaluation.data["hash"] == hash_rows([contents])
     for side in ("correct", "incorrect"):
         start, end = pieces[f"1_{side}"]
         joined = np.concatenate([waveform[:24000], waveform[start:end]])

@@ -123,16 +123,11 @@ push_to_hub.main(PushArguments(repo_id="user/demo", space="user/model"))
 
 
 @pytest.mark.slow
-def test_the_app_of_a_published_space_starts(tmp_path, tiny_model, tiny_codec):
+def test_the_app_of_a_published_space_starts(tmp_path, tiny_model, tiny_processor, tiny_codec):
     pytest.importorskip("gradio")
-    from transformers import EncodecFeatureExtractor
-
-    from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
-
     tiny_codec.save_pretrained(tmp_path / "codec")
     tiny_model.save_pretrained(tmp_path / "model")
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50)).save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
     scripts = os.path.join(os.path.dirname(__file__), "..", "hub_scripts")
     with serve_hub() as hub:
         environment = hub_environment(hub, tmp_path / "home")

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from loopback_hub import run_with_hub
-from transformers import AutoModelForCausalLM, AutoProcessor, EncodecFeatureExtractor
+from transformers import AutoModelForCausalLM, AutoProcessor
 
-from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
+from slam_hf import HubertUnitCodec, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.corpora.dataset_card import render_dataset_card
 from slam_hf.evaluation.report import Evaluation, save_evaluation
 from slam_hf.fingerprints import describe_model
@@ -62,12 +62,11 @@ ALIGNMENT = RunRecord(
 
 
 @pytest.fixture
-def folder(tmp_path, tiny_model) -> Path:
+def folder(tmp_path, tiny_model, tiny_processor) -> Path:
     """A model with its processor, without codec and record."""
     folder = tmp_path / "secret" / "model"
     tiny_model.save_pretrained(folder)
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50)).save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
     return folder
 
 

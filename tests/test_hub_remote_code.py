@@ -6,19 +6,17 @@ import sys
 
 import numpy as np
 import pytest
-from transformers import AutoModelForAudioTokenization, AutoModelForCausalLM, AutoProcessor, EncodecFeatureExtractor
+from transformers import AutoModelForAudioTokenization, AutoModelForCausalLM, AutoProcessor
 
 import slam_hf
-from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.hub.remote_code import export_remote_code
 
 
 @pytest.fixture
-def folder(tiny_model, tmp_path):
+def folder(tiny_model, tiny_processor, tmp_path):
     """As another toolkit could have saved it: without code and without its names."""
     tiny_model.save_pretrained(tmp_path)
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50)).save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
     for code in tmp_path.glob("*.py"):
         code.unlink()
     for path in tmp_path.glob("*.json"):

@@ -7,9 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save
-from transformers import EncodecFeatureExtractor
 
-from slam_hf import HubertUnitTokenizer, SpeechLMProcessor
 from slam_hf.checkpoint_files import weight_files
 from slam_hf.hub.repository_files import (
     MODEL_FILES,
@@ -26,12 +24,11 @@ PNG, WAV = b"\x89PNG\r\n\x1a\n and so on", b"RIFF\x00\x00\x00\x00WAVE and so on"
 
 
 @pytest.fixture
-def folder(tmp_path, tiny_model) -> Path:
+def folder(tmp_path, tiny_model, tiny_processor) -> Path:
     """A model with everything that is published."""
     folder = tmp_path / "model"
     tiny_model.save_pretrained(folder, max_shard_size="50KB")
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50)).save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
     for name, content in zip(OPTIONAL_FILES, (b"{}", b"[]", PNG, WAV, PNG), strict=True):
         (folder / name).write_bytes(content)
     return folder

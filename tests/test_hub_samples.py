@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 from loopback_hub import hub_environment, serve_hub
-from transformers import EncodecFeatureExtractor, pipeline
+from transformers import pipeline
 
-from slam_hf import HubertUnitTokenizer, SpeechLMProcessor, load_audio
+from slam_hf import SpeechLMProcessor, load_audio
 from slam_hf.hub.model_card import render_model_card
 from slam_hf.hub.preview import render_page
 from slam_hf.hub.samples import MAX_BYTES, read_samples, save_samples
@@ -23,15 +23,12 @@ SCRIPTS = Path(__file__).parents[1] / "hub_scripts"
 
 
 @pytest.fixture
-def folder(tmp_path, tiny_model, tiny_codec, recordings):
+def folder(tmp_path, tiny_model, tiny_processor, tiny_codec, recordings):
     """A model with samples of two recordings, and a codec beside it."""
     tiny_codec.save_pretrained(tmp_path / "codec")
     tiny_model.save_pretrained(tmp_path / "model")
-    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=16_000)
-    processor = SpeechLMProcessor(feature_extractor, HubertUnitTokenizer(num_units=50))
-    processor.save_pretrained(tmp_path / "model")
-    processor.audio_tokenizer = tiny_codec
-    speak = pipeline("audio-to-audio", model=tiny_model, processor=processor, max_new_tokens=8)
+    tiny_processor.save_pretrained(tmp_path / "model")
+    speak = pipeline("audio-to-audio", model=tiny_model, processor=tiny_processor, codec=tiny_codec, max_new_tokens=8)
     save_samples(tmp_path / "model", speak, list(map(str, recordings)), seeds=(3, 4), prompt_seconds=1.0)
     return tmp_path / "model"
 

@@ -2,9 +2,10 @@ import json
 import threading
 import time
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import loopback_server
 import pytest
+from loopback_server import QuietHandler
 
 from slam_hf.judging import endpoint
 from slam_hf.judging.arguments import JudgeArguments, load_judge
@@ -19,60 +20,43 @@ def completion(content):
     return 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]})
 
 
-class Server:
-    """An endpoint on the loopback. `answer` gives status, body and possibly headers of an answer, and `requests`
-    has what was asked."""
+class Handler(QuietHandler):
+    """Answers with the status, the body and possibly the headers that `answer` gives. `requests` has what was asked,
+    and `most_at_once` how much of it at once."""
 
-    def __init__(self, answer):
-        self.answer, self.requests, self.at_once, self.most_at_once = answer, [], 0, 0
-        self.lock = threading.Lock()
+    protocol_version = "HTTP/1.1"
 
-    def handle(self, handler):
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        with self.lock:
-            self.requests.append((handler.path, dict(handler.headers), body))
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-        status, content, *headers = self.answer(body["messages"][0]["content"])
-        with self.lock:
-            self.at_once -= 1
+    def do_POST(self):
+        server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.requests.append((self.path, dict(self.headers), body))
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+        status, content, *headers = server.answer(body["messages"][0]["content"])
+        with server.lock:
+            server.at_once -= 1
         if status is None:  # hang up
-            handler.close_connection = True
+            self.close_connection = True
             return
-        handler.send_response(status)
+        self.send_response(status)
         for name, value in dict(*headers).items():
-            handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(content.encode())))
-        handler.end_headers()
-        handler.wfile.write(content.encode())
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content.encode())))
+        self.end_headers()
+        self.wfile.write(content.encode())
+
+    def handle(self):
+        with suppress(ConnectionError):  # the client has given up
+            super().handle()
 
 
 @contextmanager
 def serve(answer):
-    state = Server(answer)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            state.handle(self)
-
-        def log_message(self, *arguments):
-            pass
-
-        def handle(self):
-            with suppress(ConnectionError):  # the client has given up
-                super().handle()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield state
-    finally:
-        server.shutdown()
-        server.server_close()
+    """An endpoint on the loopback."""
+    counts = {"at_once": 0, "most_at_once": 0}
+    with loopback_server.serve(Handler, answer=answer, requests=[], lock=threading.Lock(), **counts) as server:
+        server.url += "/v1"
+        yield server
 
 
 @pytest.fixture

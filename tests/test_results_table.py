@@ -102,17 +102,14 @@ def test_columns_appear_with_their_scores(write_summary):
     ]
 
 
-def test_two_summaries_of_a_task_are_refused(write_summary):
+def test_a_second_summary_of_a_task_is_refused_and_named_with_the_first(write_summary):
     folder = write_summary("sblimp", {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]})
-    with pytest.raises(ValueError, match=r"is the second summary of sblimp for my-model"):
+    message = r"sblimp.json' is the second summary of sblimp for my-model, after '.*sblimp.json': pass one"
+    with pytest.raises(ValueError, match=message):
         read_summaries([folder, folder / "sblimp.json"])
-
-
-def test_a_second_summary_is_named_with_the_first(write_summary):
-    folder = write_summary("sblimp", {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]})
     (folder / "copy").mkdir()
     shutil.copy(folder / "sblimp.json", folder / "copy" / "sblimp.json")
-    with pytest.raises(ValueError, match=r"sblimp.json' is the second summary .*, after '.*sblimp.json': pass one"):
+    with pytest.raises(ValueError, match=message):
         read_summaries([folder])
 
 
@@ -183,10 +180,15 @@ def test_counts_are_written_as_they_are_read():
     ]
 
 
-def test_plot_shows_every_model_with_known_tokens(write_summary, tmp_path, monkeypatch):
-    figure = pytest.importorskip("matplotlib.figure")
-    saved = []
-    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, dpi: saved.append(self))
+@pytest.fixture
+def saved(monkeypatch):
+    """The figures that are saved."""
+    figure, figures = pytest.importorskip("matplotlib.figure"), []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, dpi: figures.append(self))
+    return figures
+
+
+def test_plot_shows_every_model_with_known_tokens(write_summary, tmp_path, saved):
     folder = write_summary("sblimp", {"accuracy": 0.6, "accuracy_interval": [0.58, 0.63]})
     save_plot([*PUBLISHED, *read_summaries([folder])], tmp_path / "plot.png")
     labels = [{text.get_text() for text in axes.texts} for axes in saved[0].axes]
@@ -196,10 +198,7 @@ def test_plot_shows_every_model_with_known_tokens(write_summary, tmp_path, monke
     assert {"Slam", "Slam (scaled)", "Slam (-DPO)"} <= labels[2]
 
 
-def test_a_line_joins_the_checkpoints_of_a_run(tmp_path, monkeypatch):
-    figure = pytest.importorskip("matplotlib.figure")
-    saved = []
-    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, dpi: saved.append(self))
+def test_a_line_joins_the_checkpoints_of_a_run(tmp_path, saved):
     names = {"run/checkpoint-20": ("2M", 60.0), "run/checkpoint-10": ("1M", 55.0), "other": ("3M", 58.0)}
     rows = [Row(name, "?", "1M", tokens, {"sblimp": Score(value)}, True) for name, (tokens, value) in names.items()]
     save_plot(rows, tmp_path / "plot.png")
@@ -207,11 +206,19 @@ def test_a_line_joins_the_checkpoints_of_a_run(tmp_path, monkeypatch):
     assert lines == [[[1e6, 55.0], [2e6, 60.0]]]
 
 
-def test_models_that_are_not_in_the_plot_are_named(write_summary, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def run_script(monkeypatch):
+    def run(*arguments) -> None:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    return run
+
+
+def test_models_that_are_not_in_the_plot_are_named(write_summary, tmp_path, run_script, capsys):
     pytest.importorskip("matplotlib")
     folder = write_summary("sblimp", {"accuracy": 0.6, "accuracy_interval": [0.58, 0.63]}, training_tokens=None)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), "--plot", str(tmp_path / "plot.png")])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    run_script(folder, "--plot", tmp_path / "plot.png")
     said = capsys.readouterr().err
     assert "Not in the plot: Moshi (speech only), my-model. Their number of training tokens is not known." in said
     assert "`--training_tokens`" in said
@@ -219,11 +226,10 @@ def test_models_that_are_not_in_the_plot_are_named(write_summary, tmp_path, monk
         save_plot(read_summaries([folder]), tmp_path / "plot.png")
 
 
-def test_script_prints_the_table_and_draws_it(write_summary, tmp_path, monkeypatch, capsys):
+def test_script_prints_the_table_and_draws_it(write_summary, tmp_path, run_script, capsys):
     pytest.importorskip("matplotlib")
     folder = write_summary("tstorycloze", {"accuracy": 0.8, "accuracy_interval": [0.78, 0.82]})
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), "--plot", str(tmp_path / "plot.png")])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    run_script(folder, "--plot", tmp_path / "plot.png")
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 + 17 + 1
     assert printed[-1] == "| **my-model** | ? | 358M | 1.4B | — | — | 80 [78, 82] | — | — |"
@@ -238,11 +244,10 @@ CROSS_MODAL_RESULTS = {
 }
 
 
-def test_models_of_speech_and_text_are_in_a_table_with_those_of_their_paper(write_summary, monkeypatch, capsys):
+def test_models_of_speech_and_text_are_in_a_table_with_those_of_their_paper(write_summary, run_script, capsys):
     folder = write_summary("tstorycloze_s2t", CROSS_MODAL_RESULTS)
     write_summary("tstorycloze", {"accuracy": 0.6, "accuracy_interval": [0.5, 0.7]})
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    run_script(folder)
     main, cross_modal, conditional = re.split(r"\n\n[^|]*:\n\n", capsys.readouterr().out.strip())
     header, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in cross_modal.splitlines()]
     assert header[4:] == [

@@ -159,12 +159,8 @@ def encode_files(
     def make_source(missing: Iterable[str]) -> Source:
         return file_source([Recording(hash, str(by_hash[hash])) for hash in missing])
 
-    encoded, skipped = _encode(by_hash.keys(), make_source, codec, cache_dir, num_workers)
-    return Utterances(
-        units={name: encoded[hash][0] for name, hash in hashes.items() if hash in encoded},
-        skipped={name: skipped[hash] for name, hash in hashes.items() if hash in skipped},
-        hashes=hashes,
-    )
+    utterances, _ = _encode(hashes, make_source, codec, cache_dir, num_workers)
+    return utterances
 
 
 def encode_stories(
@@ -186,15 +182,11 @@ def encode_stories(
         parts = [_StoryPart(tuple(items[start : start + STORIES_PER_PART]), codec.sampling_rate) for start in starts]
         return Source(parts, {})
 
-    encoded, skipped = _encode(by_key.keys(), make_source, codec, cache_dir, num_workers)
-    utterances = Utterances(hashes=hashes)
-    for name, key in keys.items():
-        if key in skipped:
-            utterances.skipped[name] = skipped[key]
-        else:
-            utterances.units[name], durations = encoded[key]
-            end_of_prompt = round(_seconds(by_key[key][0]) * codec.frame_rate)
-            utterances.starts[name] = int((np.cumsum(durations) - durations < end_of_prompt).sum())
+    utterances, durations = _encode(keys, make_source, codec, cache_dir, num_workers)
+    utterances.hashes = hashes
+    for name in utterances.units:
+        end_of_prompt = round(_seconds(by_key[keys[name]][0]) * codec.frame_rate)
+        utterances.starts[name] = int((np.cumsum(durations[name]) - durations[name] < end_of_prompt).sum())
     return utterances
 
 
@@ -234,20 +226,20 @@ def _seconds(path: Path) -> float:
 
 
 def _encode(
-    hashes: Collection[str],
+    hashes: dict[str, str],
     make_source: Callable[[Iterable[str]], Source],
     codec: HubertUnitCodec,
     cache_dir: str | os.PathLike,
     num_workers: int,
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
-    """Units and durations, and why recordings were skipped, by hash. `make_source` makes the source of the recordings
-    that are not in the cache."""
-    state = get_process_state()
+) -> tuple[Utterances, dict[str, np.ndarray]]:
+    """The recordings whose hashes are given by name, and their durations. `make_source` makes the source of those that
+    are not in the cache, by hash."""
+    state, wanted = get_process_state(), set(hashes.values())
     folder = Path(cache_dir) / describe_codec(codec).weights
-    encoded, skipped = _read_cache(folder, hashes)
+    encoded, skipped = _read_cache(folder, wanted)
     # All processes must find the same files missing, before one of them encodes any.
     state.wait_for_everyone()
-    missing = sorted(hashes - encoded.keys() - skipped.keys())
+    missing = sorted(wanted - encoded.keys() - skipped.keys())
     if missing:
         ledger = Ledger(folder / hashlib.sha256("".join(missing).encode()).hexdigest(), job=folder.name)
         # Every utterance with a frame is scored, short and silent ones too.
@@ -258,10 +250,12 @@ def _encode(
         with JobProgress(source.parts, Ledger(ledger.folder, ledger.job), disable=rank != 0):
             encode_parts(source, codec, rules, ledger, rank, world_size, num_workers)
         state.wait_for_everyone()
-        encoded, skipped = _read_cache(folder, hashes)
-        if lost := hashes - encoded.keys() - skipped.keys():
+        encoded, skipped = _read_cache(folder, wanted)
+        if lost := wanted - encoded.keys() - skipped.keys():
             raise ValueError(f"'{folder}' lacks the units of {len(lost)} files that were just encoded. Start again.")
-    return encoded, skipped
+    units, durations = ({name: encoded[of][i] for name, of in hashes.items() if of in encoded} for i in (0, 1))
+    reasons = {name: skipped[of] for name, of in hashes.items() if of in skipped}
+    return Utterances(units, reasons, hashes), durations
 
 
 def _read_cache(
