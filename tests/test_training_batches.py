@@ -12,7 +12,7 @@ import torch
 import yaml
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
-from training_utils import random_sequences, tiny_speech_lm
+from training_utils import BASE_CONFIG, make_trainer, random_sequences, tiny_speech_lm
 from transformers import Trainer, TrainingArguments
 
 from slam_hf.training.batches import BatchTrainer, StepSampler, divide_batch
@@ -68,19 +68,8 @@ def test_pairs_fill_the_last_batch_of_an_epoch():
 
 def train(tmp_path, sequences: Dataset | IterableDataset, num_sequences: int | None, **training_args) -> Trainer:
     """Train the tiny model: with the stock trainer, where no number of sequences is given."""
-    args = {"max_steps": 4, "logging_steps": 1, "learning_rate": 1e-2, "save_strategy": "no", **training_args}
-    args = TrainingArguments(
-        str(tmp_path),
-        use_cpu=True,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        **args,
-    )
     trainer_class = Trainer if num_sequences is None else partial(BatchTrainer, num_sequences)
-    trainer = trainer_class(
-        train_dataset=sequences, model=tiny_speech_lm(), args=args, data_collator=PackingCollator(16)
-    )
+    trainer = make_trainer(tmp_path, (), sequences, trainer_class=trainer_class, **{"max_steps": 4, **training_args})
     trainer.train()
     return trainer
 
@@ -114,12 +103,9 @@ def test_the_loss_of_an_evaluation_is_the_mean_over_its_tokens(tmp_path, batch_s
         batch = PackingCollator(16)([sequence])
         count = (batch["labels"] != -100).sum().item()
         total, num_tokens = total + count * model(**batch).loss.item(), num_tokens + count
-    args = TrainingArguments(str(tmp_path), per_device_eval_batch_size=batch_size, max_steps=1, use_cpu=True)
-    args.remove_unused_columns = args.dataloader_pin_memory = False
     held_out = sequences.to_iterable_dataset() if streaming else sequences
-    trainer = BatchTrainer(
-        8, sequences, eval_dataset={"a": held_out}, model=model, args=args, data_collator=PackingCollator(16)
-    )
+    trainer_class = partial(BatchTrainer, 8, eval_dataset={"a": held_out})
+    trainer = make_trainer(tmp_path, model=model, trainer_class=trainer_class, per_device_eval_batch_size=batch_size)
     assert trainer.evaluate()["eval_a_loss"] == pytest.approx(total / num_tokens, abs=1e-6)
 
 
@@ -205,9 +191,7 @@ def test_a_run_continues_on_other_numbers_of_processes(tmp_path, corpora, kind, 
         settings = yaml.safe_load((ROOT / "hub_scripts" / "accelerate_configs" / "fsdp.yaml").read_text())
         for name, value in {"accelerate_use_fsdp": True, **settings["fsdp_config"]}.items():
             monkeypatch.setenv(name.upper(), str(value))
-    base_config = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    base_config |= {"model_type": "qwen2", "num_attention_heads": 2, "num_key_value_heads": 1}
-    recipe = {"use_cpu": True, "base_config": base_config, "num_units": 50, "context_length": 24, **corpora[kind]}
+    recipe = {"use_cpu": True, "base_config": BASE_CONFIG, "num_units": 50, "context_length": 24, **corpora[kind]}
     recipe |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}
     recipe |= {"max_steps": 12, "logging_steps": 1, "save_strategy": "steps", "save_steps": 2, "disable_tqdm": True}
     recipe |= {"dataloader_pin_memory": False, "resume_from_checkpoint": "latest"}

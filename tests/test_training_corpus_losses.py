@@ -59,18 +59,18 @@ def mean_losses(model, sequences: Dataset, losses: list[list[str]]) -> dict[str,
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
-def test_the_logged_losses_are_those_of_the_tokens_of_each_corpus(tmp_path, monkeypatch, accumulation):
+def test_the_logged_losses_are_those_of_the_tokens_of_each_corpus(tmp_path, accumulation):
     losses = names(("user/a",), ("user/b",), ("user/c", None, "text"), ("user/d", None, "text"))
     parts = random_sequences(32)
     parts = number_corpora([parts.select(range(4)), parts.select(range(4, 10)), parts.select(range(10, 32))])
     mixed = mix_corpora(parts, [None] * 3, seed=0)
-    monkeypatch.setattr("training_utils.Trainer", partial(CorpusLossTrainer, losses, num_sequences=2 * accumulation))
     model = tiny_speech_lm(attention_dropout=0.0).eval()
     batch = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation}
     trainer = make_trainer(
         tmp_path,
         sequences=mixed,
         model=model,
+        trainer_class=partial(CorpusLossTrainer, losses, num_sequences=2 * accumulation),
         learning_rate=0.0,
         lr_scheduler_type="constant",
         lr_scheduler_kwargs={},
@@ -88,15 +88,13 @@ def test_the_logged_losses_are_those_of_the_tokens_of_each_corpus(tmp_path, monk
     assert logged(trainer, "loss_text_d") == []  # without a token since the last log
 
 
-def test_the_trained_weights_stay_the_same(tmp_path, monkeypatch):
+def test_the_trained_weights_stay_the_same(tmp_path):
     sequences = random_sequences(20)
-    monkeypatch.setattr("training_utils.Trainer", partial(BatchTrainer, num_sequences=4))
-    plain = make_trainer(tmp_path, sequences=sequences, max_steps=5)
+    plain = make_trainer(tmp_path, sequences=sequences, trainer_class=partial(BatchTrainer, 4), max_steps=5)
     plain.train()
-    patched = partial(CorpusLossTrainer, [["loss_a"], ["loss_b"]], num_sequences=4)
-    monkeypatch.setattr("training_utils.Trainer", patched)
+    by_corpus = partial(CorpusLossTrainer, [["loss_a"], ["loss_b"]], num_sequences=4)
     (mixed,) = number_corpora([sequences])
-    trainer = make_trainer(tmp_path, sequences=mixed, max_steps=5)
+    trainer = make_trainer(tmp_path, sequences=mixed, trainer_class=by_corpus, max_steps=5)
     trainer.train()
     assert logged(trainer, "loss") == logged(plain, "loss")
     assert logged(trainer, "loss_a") == pytest.approx(logged(plain, "loss"), abs=1e-6)

@@ -3,22 +3,13 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from training_utils import tiny_speech_lm
+from training_utils import BASE_CONFIG, tiny_speech_lm
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from slam_hf import HubertUnitCodec, SpeechLMForCausalLM, SpeechTextTokenizer
 from slam_hf.training.arguments import ModelArguments, PretrainArguments
 from slam_hf.training.initialization import initial_model, make_processor
 
-
-BASE = {
-    "model_type": "qwen2",
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
 
 OPT = {
     "model_type": "opt",
@@ -32,7 +23,7 @@ OPT = {
 
 def test_from_scratch_the_seed_decides():
     first, again, other = (
-        initial_model(PretrainArguments(base_config=BASE, num_units=50), ModelArguments(), seed).state_dict()
+        initial_model(PretrainArguments(base_config=BASE_CONFIG, num_units=50), ModelArguments(), seed).state_dict()
         for seed in (1, 1, 2)
     )
     assert first["lm.model.embed_tokens.weight"].shape == (52, 16)
@@ -41,7 +32,7 @@ def test_from_scratch_the_seed_decides():
 
 
 def test_a_text_lm_is_twist_initialisation(tmp_path):
-    text_lm = AutoModelForCausalLM.from_config(Qwen2Config(**BASE, vocab_size=100))
+    text_lm = AutoModelForCausalLM.from_config(Qwen2Config(**BASE_CONFIG, vocab_size=100))
     text_lm.save_pretrained(tmp_path)
     args = PretrainArguments(num_units=50, rope_theta=10_000.0)
     model = initial_model(args, ModelArguments(model_name_or_path=str(tmp_path)), seed=0)
@@ -55,7 +46,7 @@ def test_a_text_lm_keeps_its_text_where_there_is_text_to_train_on(interleaved_ch
     text_lm, corpus = tmp_path / "text-lm", tmp_path / "corpus"
     corpus.mkdir()
     shutil.copytree(interleaved_checkpoint / "text-tokenizer", text_lm)
-    base = {name: value for name, value in BASE.items() if name != "model_type"}
+    base = {name: value for name, value in BASE_CONFIG.items() if name != "model_type"}
     AutoModelForCausalLM.from_config(LlamaConfig(**base, vocab_size=380)).save_pretrained(text_lm)
     args = PretrainArguments(num_units=40, datasets=[{"path": str(corpus), "modality": "text"}])
     model_args = ModelArguments(model_name_or_path=str(text_lm))
@@ -91,7 +82,7 @@ def test_a_speech_lm_goes_on(tmp_path):
 
 def test_lora_trains_adapters_only():
     model_args = ModelArguments(use_peft=True, lora_target_modules=["q_proj", "v_proj"])
-    model = initial_model(PretrainArguments(base_config=BASE), model_args, seed=0)
+    model = initial_model(PretrainArguments(base_config=BASE_CONFIG), model_args, seed=0)
     assert isinstance(model, PeftModel)
     assert {name.split(".")[-3] for name, weight in model.named_parameters() if weight.requires_grad} == {
         "lora_A",
@@ -100,7 +91,7 @@ def test_lora_trains_adapters_only():
 
 
 def test_lora_trains_every_linear_layer_by_default():
-    model = initial_model(PretrainArguments(base_config=BASE), ModelArguments(use_peft=True), seed=0)
+    model = initial_model(PretrainArguments(base_config=BASE_CONFIG), ModelArguments(use_peft=True), seed=0)
     modules = {name.rpartition(".")[2] for name in model.targeted_module_names}
     assert modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert ModelArguments(use_peft=True, lora_target_modules=["q_proj"]).lora_target_modules == ["q_proj"]
@@ -111,7 +102,7 @@ def test_lora_trains_every_linear_layer_by_default():
     [
         ({"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 64}, 64),
         ({**OPT, "max_position_embeddings": 48}, 48),
-        ({**BASE, "max_position_embeddings": 32}, None),  # rotary
+        ({**BASE_CONFIG, "max_position_embeddings": 32}, None),  # rotary
     ],
 )
 def test_a_context_is_no_longer_than_the_positions_of_the_model(base_config, positions):
@@ -179,8 +170,8 @@ def test_what_is_needed_after_training_is_looked_for_before(args, error, message
     ("args", "model_args", "message"),
     [
         ({}, {}, "Give either `base_config`"),
-        ({"base_config": BASE}, {"model_name_or_path": "x"}, "Give either `base_config`"),
-        ({"base_config": BASE}, {"dtype": "auto"}, "`dtype` must be named"),
+        ({"base_config": BASE_CONFIG}, {"model_name_or_path": "x"}, "Give either `base_config`"),
+        ({"base_config": BASE_CONFIG}, {"dtype": "auto"}, "`dtype` must be named"),
     ],
 )
 def test_contradicting_arguments_are_refused(args, model_args, message):

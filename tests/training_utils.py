@@ -1,11 +1,11 @@
 """A training run of a second, for tests of what goes on in one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from slam_hf import HubertUnitTokenizer, SpeechLMConfig, SpeechLMForCausalLM
@@ -15,20 +15,20 @@ from slam_hf.training.packing import PackingCollator
 CONTEXT_LENGTH = 16
 BATCH_SIZE = 4
 
+BASE_CONFIG = {
+    "model_type": "qwen2",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+
 
 def tiny_speech_lm(**base_config) -> SpeechLMForCausalLM:
     """A speech language model of 50 units with random weights, always the same."""
     torch.manual_seed(0)
-    base_config = {
-        "model_type": "qwen2",
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        **base_config,
-    }
-    return SpeechLMForCausalLM(SpeechLMConfig(base_config=base_config, vocab_size=52))
+    return SpeechLMForCausalLM(SpeechLMConfig(base_config=BASE_CONFIG | base_config, vocab_size=52))
 
 
 def random_sequences(count: int) -> Dataset:
@@ -42,11 +42,12 @@ def random_sequences(count: int) -> Dataset:
 def make_trainer(
     output_dir: Path,
     callbacks: Sequence[TrainerCallback] = (),
-    sequences: Dataset | None = None,
+    sequences: Dataset | IterableDataset | None = None,
     model: SpeechLMForCausalLM | None = None,
+    trainer_class: Callable[..., Trainer] = Trainer,
     **training_args,
 ) -> Trainer:
-    """A stock trainer on packed sequences, with the learning-rate schedule of the Slam recipe."""
+    """A trainer, the stock one by default, on packed sequences, with the learning-rate schedule of the Slam recipe."""
     settings = {
         "per_device_train_batch_size": BATCH_SIZE,
         "learning_rate": 1e-2,
@@ -57,7 +58,7 @@ def make_trainer(
         "save_strategy": "no",
         **training_args,
     }
-    trainer = Trainer(
+    trainer = trainer_class(
         model=model or tiny_speech_lm(),
         args=TrainingArguments(
             output_dir=str(output_dir),

@@ -112,8 +112,8 @@ class BatchTrainer(Trainer):
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         self.eval_sums: list[torch.Tensor] = []
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        loss, num_tokens = self.accelerator.gather(torch.stack(self.eval_sums)).cpu().double().sum(dim=0).tolist()
-        output.metrics[f"{metric_key_prefix}_loss"] = loss / num_tokens
+        loss, num_tokens = self.accelerator.gather(torch.stack(self.eval_sums)).cpu().double().sum(dim=0)
+        output.metrics[f"{metric_key_prefix}_loss"] = (loss / num_tokens).item()
         return output
 
 
