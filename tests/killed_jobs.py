@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_hf.encoding.ledger import Ledger
-from slam_hf.encoding.progress import HoursBar
+from slam_hf.encoding.progress import JobProgress
 from slam_hf.execution.arguments import ExecutorArguments
 
 
@@ -29,7 +29,7 @@ def start(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
 
 def _run_with_own_lock(target: Callable[..., Any], *arguments: Any) -> None:
     # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
-    HoursBar.set_lock(threading.RLock())
+    JobProgress.set_lock(threading.RLock())
     target(*arguments)
 
 

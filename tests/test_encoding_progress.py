@@ -6,7 +6,7 @@ import pytest
 
 from slam_hf.encoding import progress
 from slam_hf.encoding.ledger import ChunkKey, ChunkRecord, Ledger
-from slam_hf.encoding.progress import HoursBar, JobProgress
+from slam_hf.encoding.progress import JobProgress
 
 
 @dataclass
@@ -26,22 +26,22 @@ def ledger(tmp_path):
     return ledger
 
 
-def test_the_bar_shows_hours_done_hours_per_hour_and_time_left():
-    bar = HoursBar(seconds_before=3600.0, total_seconds=4 * 3600.0)
+def test_the_bar_shows_hours_done_hours_per_hour_and_time_left(ledger):
+    bar = JobProgress([FakePart(4 * 3600.0, 50)], ledger)
     bar.start_t -= 36.0
 
-    bar.show(2 * 3600.0, total_seconds=None)
+    bar.show(2.5 * 3600.0)
 
-    # One hour of audio in 36 seconds; two are left.
-    assert str(bar).endswith("| 2.00 of 4.00 h done, 100.0 h per hour, 01:12 left")
+    # One hour of audio in 36 seconds; one and a half are left.
+    assert str(bar).endswith("| 2.50 of 4.00 h done, 100.0 h per hour, 00:54 left")
 
 
-def test_the_bar_does_without_a_total():
-    bar = HoursBar(seconds_before=0.0)
+def test_the_bar_does_without_a_total(ledger):
+    bar = JobProgress([FakePart(None, None)], ledger)
 
-    bar.show(1800.0, total_seconds=None)
+    bar.show(7200.0)
 
-    assert "| 0.50 h done" in str(bar)
+    assert "| 2.00 h done" in str(bar)
     assert str(bar).endswith("? left")
 
 
@@ -77,18 +77,18 @@ def test_chunks_of_other_processes_are_counted_from_time_to_time(ledger, monkeyp
     with JobProgress([FakePart(7200.0, 50), FakePart(3600.0, 10)], ledger) as job:
         monkeypatch.setattr(ledger, "refresh", refresh)
         assert counted.wait(10)
-        while job.bar.n < 6400.0 / 3600:
+        while job.n < 6400.0 / 3600:
             time.sleep(0.01)
 
 
 def test_the_bar_of_a_job_that_is_done_is_full(ledger):
     with JobProgress([FakePart(7200.0, 50)], ledger) as job:
         pass
-    assert "100%" in str(job.bar) and "| 2.00 of 2.00 h done" in str(job.bar)
+    assert "100%" in str(job) and "| 2.00 of 2.00 h done" in str(job)
 
     with pytest.raises(ValueError, match="failed"), JobProgress([FakePart(7200.0, 50)], ledger) as job:
         raise ValueError("failed")
-    assert "| 1.50 of 2.00 h done" in str(job.bar)
+    assert "| 1.50 of 2.00 h done" in str(job)
 
 
 def test_an_error_of_the_network_does_not_end_the_progress(ledger, monkeypatch):
