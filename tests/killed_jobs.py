@@ -1,8 +1,10 @@
 """Jobs in processes of their own, which can be killed, and the files that jobs leave."""
 
 import os
+import random
 import signal
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -31,6 +33,19 @@ def _run_with_own_lock(target: Callable[..., Any], *arguments: Any) -> None:
     # tqdm's lock is one with the parent's, and a child that is killed while it holds it would keep it for ever.
     JobProgress.set_lock(threading.RLock())
     target(*arguments)
+
+
+def run_two_at_once(target: Callable[..., Any], *arguments: Any) -> int:
+    """Run a function in two processes, one a moment after the other, and return how many of them were refused."""
+    processes = []
+    for _ in range(2):
+        processes.append(start(target, *arguments))
+        time.sleep(random.uniform(0, 0.1))
+    for process in processes:
+        process.join(timeout=120)
+    codes = [process.exitcode for process in processes]
+    assert 0 in codes
+    return sum(code != 0 for code in codes)
 
 
 def run_and_die(job: Any, chunks: int) -> None:

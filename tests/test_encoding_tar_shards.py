@@ -78,14 +78,6 @@ def test_the_shards_of_a_folder_are_listed_in_order(write, tmp_path):
     assert [item.id for item in list_tar_shards(tmp_path)] == ["a/c.tar/1.flac", "b.tar/1.flac", "d.tar.gz"]
 
 
-def test_a_shard_has_parts_by_its_seconds(write):
-    path = write(make_tar(*(member(f"{number}.flac", flac(number, seconds=2)) for number in range(5))))
-
-    source = file_source(list_tar_shards(path), chunk_seconds=4.0)
-
-    assert [(part.num_rows, part.seconds) for part in source.parts] == [(2, 4.0), (2, 4.0), (1, 2.0)]
-
-
 WORDS = [{"word": "go", "start_time": 0.0, "end_time": 0.5}]
 
 
