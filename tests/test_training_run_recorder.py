@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
-from slam_hf.hub.training_runs import describe_hardware
+from slam_hf.hub.training_runs import describe_hardware, run_rows
 from slam_hf.run_record import (
     CorpusRecord,
     Emissions,
@@ -153,12 +153,28 @@ def test_the_records_of_the_base_model_come_first(tmp_path):
     assert (alignment.padding, alignment.recipe["beta"]) == (None, 0.1)
 
 
-def test_a_share_of_held_out_data_is_recorded_in_percent(tmp_path):
+@pytest.mark.parametrize(
+    ("evaluations", "values", "printed", "row"),
+    [
+        (
+            ((0, 0.5), (4, 0.75)),
+            [50, 75],
+            "50.000 at first, 75.000 after training.",
+            "50.000 (step 0) → 75.000 (step 4)",
+        ),
+        (((4, 0.75),), [75, 75], "75.000", "75.000 (step 4)"),
+    ],
+    ids=["two evaluations", "one evaluation"],
+)
+def test_a_share_of_held_out_data_is_shown_in_percent(tmp_path, capsys, evaluations, values, printed, row):
     trainer = make_trainer(tmp_path)
-    trainer.state.log_history = [{"step": step, "eval_accuracy": share} for step, share in ((0, 0.5), (4, 0.75))]
+    trainer.state.log_history = [{"step": step, "eval_accuracy": share} for step, share in evaluations]
     recorder = RunRecorder.begin("pretraining", trainer.args, ModelConfig(), [], {})
     save_records(recorder, trainer, {"accuracy (%)": "eval_accuracy"})
-    assert read_run_records(tmp_path)[0].validation == {"accuracy (%)": [50.0, 75.0]}
+    (record,) = read_run_records(tmp_path)
+    assert record.validation == {"accuracy (%)": values}
+    assert capsys.readouterr().out == f"Accuracy (%): {printed} after training.\n"
+    assert dict(run_rows(record))["accuracy (%)"] == row
 
 
 def test_unreadable_records_of_the_base_model_are_named_before_training(tmp_path):
@@ -229,6 +245,7 @@ def test_a_corpus_of_the_hub_has_its_commit(tmp_path):
 from datasets import Dataset, load_dataset
 from huggingface_hub import HfApi
 from slam_hf.training.arguments import CorpusConfig
+from slam_hf.hub.training_runs import run_rows
 from slam_hf.run_record import Reference
 from slam_hf.training.run_recorder import record_corpus
 

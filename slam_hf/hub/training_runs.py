@@ -42,7 +42,8 @@ def run_rows(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "emissions", f"{record.emissions.co2:.3g} kg CO₂eq, if the electricity is from {countries}"
     for name, (first, last) in record.validation.items():
         first_step, last_step = record.validation_steps
-        yield name, f"{first:.3f} (step {first_step:,}) → {last:.3f} (step {last_step:,})"
+        start = f"{first:.3f} (step {first_step:,}) → " if first_step < last_step else ""
+        yield name, f"{start}{last:.3f} (step {last_step:,})"
     for name, value in record.measurements.items():
         yield name, f"{value:.3g}"
     if record.packages:

@@ -170,8 +170,9 @@ def save_records(recorder: RunRecorder, trainer: Trainer, validation: dict[str, 
         evaluations = [log for log in state.log_history if key in log]
         first, last = scale * evaluations[0][key], scale * evaluations[-1][key]
         record.validation[name] = [first, last]
-        print(f"{name.capitalize()}: {first:.3f} at first, {last:.3f} after training.")
-    record.validation_steps = [evaluations[0]["step"], evaluations[-1]["step"]]
+        record.validation_steps = [evaluations[0]["step"], evaluations[-1]["step"]]
+        start = f"{first:.3f} at first, " if record.validation_steps[0] < record.validation_steps[1] else ""
+        print(f"{name.capitalize()}: {start}{last:.3f} after training.")
     record.emissions = read_emissions(output_dir, recorder.started_at)
     save_run_records(recorder.records, output_dir)
 
