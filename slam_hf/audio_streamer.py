@@ -140,7 +140,7 @@ class StreamClosed(RuntimeError):
 
 
 class _Streamer(BaseStreamer):
-    """Hands the tokens of one `generate()` to another thread, which makes chunks of them in `__iter__`."""
+    """Hands the tokens of one `generate()` to another thread, which makes chunks of them in `_chunks`."""
 
     def __init__(self, max_pending: int | None, timeout: float | None):
         self.max_pending, self.timeout = max_pending, timeout
@@ -148,6 +148,12 @@ class _Streamer(BaseStreamer):
         self._has_prompt = self._is_ended = self._is_closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._chunks()
+        finally:
+            self.close()
 
     def put(self, value: torch.Tensor) -> None:
         """As `generate()` calls it: first with the prompt, then with each new token. It waits while `max_pending`
@@ -285,20 +291,17 @@ class AudioIteratorStreamer(_Streamer):
         self.decoder = StreamingDecoder(processor.require_codec(), chunk_duration, speaker_id, style_id)
         self._num_prompt = 0  # units of the prompt that are still to come
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        try:
-            for audio, units, durations in self._decode():
-                num_prompt = min(len(units), self._num_prompt)
-                self._num_prompt -= num_prompt
-                yield {
-                    "audio": audio,
-                    "sampling_rate": self.decoder.codec.sampling_rate,
-                    "units": units[num_prompt:],
-                    "prompt_units": units[:num_prompt],
-                    "durations": durations,
-                }
-        finally:
-            self.close()
+    def _chunks(self) -> Iterator[dict[str, Any]]:
+        for audio, units, durations in self._decode():
+            num_prompt = min(len(units), self._num_prompt)
+            self._num_prompt -= num_prompt
+            yield {
+                "audio": audio,
+                "sampling_rate": self.decoder.codec.sampling_rate,
+                "units": units[num_prompt:],
+                "prompt_units": units[:num_prompt],
+                "durations": durations,
+            }
 
     def _decode(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for number, ids in enumerate(self._tokens()):
@@ -338,14 +341,11 @@ class TextChunkStreamer(_Streamer):
         self.tokenizer, self.end_ids, self.skip_prompt = tokenizer, end_ids, skip_prompt
         self._num_skipped = 0  # characters of the prompt that are still to come
 
-    def __iter__(self) -> Iterator[dict[str, str]]:
-        try:
-            for text in self._texts():
-                new, self._num_skipped = text[self._num_skipped :], max(0, self._num_skipped - len(text))
-                if new:
-                    yield {"generated_text": new}
-        finally:
-            self.close()
+    def _chunks(self) -> Iterator[dict[str, str]]:
+        for text in self._texts():
+            new, self._num_skipped = text[self._num_skipped :], max(0, self._num_skipped - len(text))
+            if new:
+                yield {"generated_text": new}
 
     def _texts(self) -> Iterator[str]:
         texts: list[str] = []

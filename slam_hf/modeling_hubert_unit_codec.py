@@ -399,10 +399,8 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
                 or a list of sequences, which needs no padding.
             durations (`torch.LongTensor` of shape `(batch_size, num_units)`, *optional*):
                 Frames that each unit lasts; predicted where they are not given.
-            speaker_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each sequence, *optional*):
-                Speaker, by its number or name; defaults to the first one where the vocoder has several.
-            style_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each sequence, *optional*):
-                Style, by its number or name; defaults to the first one where the vocoder has several.
+            speaker_id, style_id (`int`, `str`, or a list or `torch.LongTensor`, one for each sequence, *optional*):
+                Speaker and style, by number or name; by default the first ones, where the vocoder has several.
             batched (`bool`, *optional*):
                 Whether sequences go through the vocoder in batches, in place of one by one. Defaults to `True` on an
                 accelerator and `False` on a CPU.

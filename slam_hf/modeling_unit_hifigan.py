@@ -94,10 +94,8 @@ class UnitHifiGan(PreTrainedModel):
                 Units, without padding: convolutions would see it.
             durations (`torch.LongTensor` of shape `(batch_size, num_units)`):
                 Frames that each unit lasts. Every row must last equally long.
-            speaker_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each row, *optional*):
-                Speaker, by its number or name; defaults to the first one where the vocoder has several.
-            style_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each row, *optional*):
-                Style, by its number or name; defaults to the first one where the vocoder has several.
+            speaker_id, style_id (`int`, `str`, or a list or `torch.LongTensor`, one for each row, *optional*):
+                Speaker and style, by number or name; by default the first ones, where the vocoder has several.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, num_frames * hop_length)`: samples between -1 and 1.
@@ -128,10 +126,8 @@ class UnitHifiGan(PreTrainedModel):
                 The unit of each frame, padded on the right with any unit.
             num_frames (`torch.LongTensor` of shape `(batch_size,)`):
                 Frames of each row.
-            speaker_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each row, *optional*):
-                Speaker, by its number or name; defaults to the first one where the vocoder has several.
-            style_id (`int`, `str`, or a list or `torch.LongTensor` of them, one for each row, *optional*):
-                Style, by its number or name; defaults to the first one where the vocoder has several.
+            speaker_id, style_id (`int`, `str`, or a list or `torch.LongTensor`, one for each row, *optional*):
+                Speaker and style, by number or name; by default the first ones, where the vocoder has several.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, longest * hop_length)`: samples between -1 and 1, and zeros

@@ -263,10 +263,8 @@ class SpeechLMProcessor(ProcessorMixin):
         Args:
             input_ids (`torch.LongTensor`, `np.ndarray` or `list[int]` of shape `(length,)`):
                 The sequence.
-            speaker_id (`int` or `str`, *optional*):
-                Who speaks, by number or name; defaults to the first one where the vocoder has several.
-            style_id (`int` or `str`, *optional*):
-                In which style, by number or name; defaults to the first one where the vocoder has several.
+            speaker_id, style_id (`int` or `str`, *optional*):
+                Who speaks and in which style, by number or name; by default the first ones, where there are several.
 
         Returns:
             `np.ndarray` of shape `(samples,)`, float32, at the codec's sampling rate.

@@ -54,10 +54,6 @@ class SamplePlan:
         """The source with the recordings that frames are taken of."""
         return self._select(source, self.held_out_below, self.train_below)
 
-    def number(self, recording: Recording) -> float:
-        """The number of a recording, from 0 to 1."""
-        return _number(self.seed, recording, self.by_text)
-
     def _select(self, source: Source, low: float, high: float) -> Source:
         return replace(source, parts=[SelectedPart(part, self, low, high) for part in source.parts])
 
@@ -84,7 +80,7 @@ class SelectedPart:
             yield [self._select(item) for item in row]
 
     def _select(self, item: Recording | Skipped) -> Recording | Skipped:
-        if isinstance(item, Skipped) or self.low <= self.plan.number(item) < self.high:
+        if isinstance(item, Skipped) or self.low <= _number(self.plan.seed, item, self.plan.by_text) < self.high:
             return item
         return Skipped(item.id, SkipReason.NOT_SAMPLED, "")
 
@@ -127,11 +123,10 @@ def plan_sample(
         return SamplePlan(share if num_held_out else 0.0, 1.0, frame_share, seed)
     recordings = [item for part in source.parts for row in part.read(0) for item in row if isinstance(item, Recording)]
     wanted = min(num_held_out, max(1, len(recordings) // 10)) if len(recordings) > 1 else 0
-    by_text = True
-    numbers = np.sort([_number(seed, item, by_text) for item in recordings])
-    if np.unique(numbers).size < 2 * wanted:  # few texts, each spoken by many
-        by_text = False
+    for by_text in (True, False):
         numbers = np.sort([_number(seed, item, by_text) for item in recordings])
+        if np.unique(numbers).size >= 2 * wanted:  # else few texts, each spoken by many
+            break
     held_out_below = float(np.nextafter(numbers[wanted - 1], 1.0)) if wanted else 0.0
     training = numbers[numbers >= held_out_below]
     hours = sum(lengths) / 3600 * len(training) / max(1, len(numbers))
@@ -209,6 +204,7 @@ def _column(layer: int) -> str:
 
 
 def _number(seed: int, recording: Recording, by_text: bool) -> float:
+    """The number of a recording, from 0 to 1."""
     name = f"text {recording.text}" if by_text and recording.text else f"id {recording.id}"
     digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
