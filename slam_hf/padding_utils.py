@@ -59,7 +59,7 @@ def split_clips(
     clips = [as_tensor(clip, "input_values") for clip in (input_values if is_list else [input_values])]
     if is_list and (padding_mask is not None or not clips or any(clip.ndim != 1 for clip in clips)):
         raise ValueError(
-            "A list of clips holds tensors of shape (num_samples,), and takes no `padding_mask`. With "
+            "A list of clips holds tensors of shape (num_samples,), mono, and takes no `padding_mask`. With "
             '`return_tensors="pt"`, a feature extractor gives a padded batch in place of a list.'
         )
     for clip in clips:

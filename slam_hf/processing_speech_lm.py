@@ -21,7 +21,6 @@ from .configuration_speech_lm import SpeechLMConfig
 from .loading_utils import ACCESS, naming_damaged_files
 from .modeling_hubert_unit_codec import HubertUnitCodec
 from .modeling_unit_hifigan import Voice
-from .padding_utils import as_tensor
 from .public_names import PREFIX
 from .tokenization_hubert_unit import HubertUnitTokenizer, UnitTokenizer
 from .tokenization_speech_text import SpeechTextTokenizer
@@ -46,7 +45,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     Args:
         feature_extractor ([`~transformers.EncodecFeatureExtractor`]):
-            Checks and pads 16 kHz mono waveforms.
+            What the codec's waveforms are: mono, at a sampling rate that must be the codec's.
         tokenizer ([`HubertUnitTokenizer`] or [`SpeechTextTokenizer`]):
             Units, or text and units, to ids.
         audio_tokenizer ([`HubertUnitCodec`], *optional*):
@@ -236,18 +235,12 @@ class SpeechLMProcessor(ProcessorMixin):
 
     def _encode(self, waveforms: list[np.ndarray], sampling_rate: int | None) -> list[torch.LongTensor]:
         codec = self.require_codec()
-        if sampling_rate is None:
-            raise ValueError("Pass `sampling_rate`, that of the waveforms in Hz.")
-        waveforms = [as_tensor(waveform, "audio").detach().cpu() for waveform in waveforms]
-        for waveform in waveforms:
-            if not waveform.is_floating_point():
-                raise ValueError(
-                    f"`audio` must be floating point samples between -1 and 1, got {waveform.dtype}: read recordings "
-                    "and convert samples with `slam_hf.load_audio`."
-                )
-        waveforms = [waveform.float().numpy() for waveform in waveforms]  # NumPy has no bfloat16
-        inputs = self.feature_extractor(waveforms, sampling_rate=sampling_rate, return_tensors="pt")
-        encoded = codec.encode(inputs["input_values"], inputs["padding_mask"])
+        if sampling_rate != codec.sampling_rate:
+            raise ValueError(
+                "Pass `sampling_rate`, that of the waveforms in Hz. It must be the sampling rate of the codec, "
+                f"{codec.sampling_rate}; got {sampling_rate}."
+            )
+        encoded = codec.encode(waveforms)
         codes, lengths = encoded.audio_codes[:, 0].cpu(), encoded.lengths.tolist()
         return [codec.deduplicate(row[:length])[0] for row, length in zip(codes, lengths, strict=True)]
 

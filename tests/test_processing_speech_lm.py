@@ -194,7 +194,7 @@ def test_codec_of_another_model_is_an_error(processor):
 
 @pytest.mark.parametrize("audio", [np.ones(8_000, np.int16), torch.ones(8_000, dtype=torch.int16), [[1] * 8_000]])
 def test_integer_samples_are_not_taken_for_full_scale_ones(processor, audio):
-    with pytest.raises(ValueError, match="`audio` must be floating point samples between -1 and 1, got torch.int"):
+    with pytest.raises(ValueError, match="must be floating point samples between -1 and 1, got torch.int"):
         processor(audio, 16_000)
 
 
