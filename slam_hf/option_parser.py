@@ -3,8 +3,10 @@
 import argparse
 import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +15,17 @@ from transformers import HfArgumentParser
 
 
 LAUNCHES = "With options of `accelerate launch`, such as --num_processes 2, several processes run it."
+
+
+def with_help(cls: type) -> type:
+    """A decorator of dataclasses: the descriptions of arguments in the docstring become the help of their options."""
+    entries = re.findall(r"^ {8}(\w+) \(.*\):\n((?: {12}.*\n)+)", cls.__doc__, re.MULTILINE)
+    descriptions = {name: " ".join(text.split()).replace("%", "%%") for name, text in entries}
+    for argument in fields(cls):
+        if argument.name in descriptions:
+            # Without the marks of code and references.
+            argument.metadata = {"help": re.sub(r"\[`~?[\w.]*?(\w+)`\]|`", r"\1", descriptions[argument.name])}
+    return cls
 
 
 class OptionParser(HfArgumentParser):

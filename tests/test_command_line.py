@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from slam_hf import command_line
 from slam_hf.command_line import parse_arguments, run
+from slam_hf.option_parser import with_help
 
 
 @dataclass
@@ -89,6 +90,31 @@ def test_all_arguments_are_listed_on_demand(capsys):
         parse_arguments(DOC, [Arguments], [TrainingArguments], ["--help_all"])
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("--name NAME", "--config CONFIG", "--learning_rate LEARNING_RATE"))
+
+
+@with_help
+@dataclass
+class Described:
+    r"""
+    Args:
+        size (`int`, *optional*, defaults to 3):
+            Size of [`~corpora.Thing`] or [`Other`], `2` or more:
+            at most 98 %.
+        other (`str`, *optional*):
+            Another.
+    """
+
+    size: int = 3
+    other: str | None = None
+
+
+def test_help_has_the_descriptions_of_the_docstring(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(DOC, [Described], args=["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "--size SIZE Size of Thing or Other, 2 or more: at most 98 %. (default: 3) --other OTHER Another." in printed
+    )
 
 
 def test_help_shows_groups_choices_flags_and_what_is_required(capsys):

@@ -14,6 +14,7 @@ from trl import ModelConfig
 from ..configuration_speech_lm import SpeechLMConfig
 from ..corpora.interleaving import METHODS
 from ..evaluation.tasks import pair_tasks
+from ..option_parser import with_help
 from ..public_names import PREFIX, is_hub_id
 from ..quickstart import resolve_path
 from ..recipe_parser import check_keys
@@ -110,6 +111,7 @@ class CorpusConfig:
             self.weight = weight
 
 
+@with_help
 @dataclass
 class PretrainArguments:
     r"""
@@ -118,7 +120,8 @@ class PretrainArguments:
     Args:
         base_config (`dict`, *optional*):
             Train from scratch: the architecture of the LM, as in its `config.json` (`model_type`, `hidden_size`, ...).
-            Otherwise `model_name_or_path` says what to start from: a text LM (TWIST initialisation), or a SpeechLM.
+            Otherwise `model_name_or_path` says what to start from: a text LM (TWIST initialisation), or a SpeechLM. On
+            the command line it is JSON.
         text_tokenizer (`str`, *optional*):
             Make a model of speech and text: the text tokenizer that is extended with units, a Hub id, a folder or
             `"quickstart:tokenizer"`. If a corpus has text, it defaults to the tokenizer of the text LM.
@@ -161,17 +164,18 @@ class PretrainArguments:
             Defaults to what the arguments of the trainer give, or in a resumed run, gave when it began: so it can
             continue on another number of processes.
         max_train_tokens (`int`, *optional*):
-            Number of tokens to train on, without padding.
+            Number of tokens to train on, without padding; -1: no limit.
         max_train_hours (`float`, *optional*):
-            Number of hours to train. `max_steps` and `num_train_epochs` are the other ways to say how long. -1 removes
-            a budget that a recipe gives.
+            Number of hours to train; -1: no limit. `max_steps` and `num_train_epochs` are the other ways to say how
+            long.
         sample_steps (`int`, *optional*):
             Let the model continue a held-out document every so many steps, with `codec`. -1 removes what a recipe
             gives.
         price_per_hour (`float`, *optional*):
             Price of an hour of all machines of the run: the plan then says what the run costs.
         benchmarks (`dict[str, str]`, *optional*):
-            Benchmarks of pairs to score the model on at the end: the folder of each by its task (`sblimp`, ...).
+            Benchmarks of pairs to score the model on at the end: the folder of each by its task (`sblimp`, ...), on
+            the command line in JSON.
         prompt (`str`, *optional*):
             A recording that the model continues at the end, with `codec`. Defaults to a held-out document. An empty
             string removes what a recipe names, as it does for `codec`.
@@ -181,48 +185,31 @@ class PretrainArguments:
             Whether to delete what an earlier run has left in the output folder.
     """
 
-    base_config: dict | str | None = field(
-        default=None, metadata={"help": "Train from scratch: the LM's configuration, in JSON."}
-    )
-    text_tokenizer: str | None = field(
-        default=None, metadata={"help": "Tokenizer of text, for a model of speech and text: a Hub id or a folder."}
-    )
-    num_units: int = field(default=500, metadata={"help": "Number of units of the codec."})
-    rope_theta: float | None = field(default=None, metadata={"help": "Base of the rotary embedding of a text LM."})
-    codec: str | None = field(default=None, metadata={"help": "The unit codec: a Hub id or a folder."})
-    datasets: list[CorpusConfig] = field(
-        default_factory=lambda: [CorpusConfig(f"{PREFIX}corpus")],
-        metadata={"help": "Tokenised corpora: Hub ids or folders. Default: quickstart:corpus."},
-    )
-    interleaving: str = field(
-        default="poisson", metadata={"help": "How to choose the words that are speech: poisson, span or random."}
-    )
-    interleaving_span: float = field(default=10, metadata={"help": "Number of words per span of speech."})
-    interleaving_share: float = field(default=0.3, metadata={"help": "Share of the words that are speech."})
-    streaming: bool = field(default=False, metadata={"help": "Read the corpora during training."})
-    validation_split: str = field(default="validation", metadata={"help": "Split that is held out."})
-    validation_documents: int | None = field(
-        default=None, metadata={"help": "Hold out this number of documents of each corpus instead of a split."}
-    )
-    context_length: int = field(default=1024, metadata={"help": "Tokens per packed sequence."})
-    packing: bool = field(default=True, metadata={"help": "Whether documents share a sequence."})
-    cut_documents: bool = field(default=True, metadata={"help": "Whether packing cuts documents to fill sequences."})
-    dataset_num_proc: int | None = field(default=None, metadata={"help": "Number of processes for the corpora."})
-    batch_size: int | None = field(default=None, metadata={"help": "Sequences per step, over all processes."})
-    max_train_tokens: int | None = field(
-        default=None, metadata={"help": "Number of tokens to train on; -1: no limit."}
-    )
-    max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train; -1: no limit."})
-    sample_steps: int | None = field(
-        default=None, metadata={"help": "Number of steps between two continuations to listen to; -1: none."}
-    )
-    price_per_hour: float | None = field(default=None, metadata={"help": "Price of an hour on all machines together."})
-    benchmarks: dict | str | None = field(
-        default=None, metadata={"help": "Folders of benchmarks by task, to score at the end, in JSON."}
-    )
-    prompt: str | None = field(default=None, metadata={"help": "A recording to continue at the end."})
-    asr_model: str | None = field(default=None, metadata={"help": "Speech recogniser for the continuation."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete an earlier run in the output folder."})
+    base_config: dict | str | None = None
+    text_tokenizer: str | None = None
+    num_units: int = 500
+    rope_theta: float | None = None
+    codec: str | None = None
+    datasets: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig(f"{PREFIX}corpus")])
+    interleaving: str = "poisson"
+    interleaving_span: float = 10
+    interleaving_share: float = 0.3
+    streaming: bool = False
+    validation_split: str = "validation"
+    validation_documents: int | None = None
+    context_length: int = 1024
+    packing: bool = True
+    cut_documents: bool = True
+    dataset_num_proc: int | None = None
+    batch_size: int | None = None
+    max_train_tokens: int | None = None
+    max_train_hours: float | None = None
+    sample_steps: int | None = None
+    price_per_hour: float | None = None
+    benchmarks: dict | str | None = None
+    prompt: str | None = None
+    asr_model: str | None = None
+    overwrite_output_dir: bool = False
 
     def __post_init__(self):
         self.base_config = _read_mapping("base_config", self.base_config)

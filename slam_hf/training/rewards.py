@@ -1,7 +1,7 @@
 """Prompts and rewards for TRL's online trainers: completions are vocoded, transcribed and judged."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -12,10 +12,12 @@ from ..judging.arguments import JudgeArguments
 from ..judging.continuations import cut_units
 from ..judging.judge import Exchange, Judge
 from ..judging.transcription import transcribe_waveforms
+from ..option_parser import with_help
 from ..processing_speech_lm import SpeechLMProcessor
 from .preferences import AlignmentData
 
 
+@with_help
 @dataclass
 class OnlineAlignArguments(JudgeArguments, AlignmentData):
     r"""
@@ -35,15 +37,9 @@ class OnlineAlignArguments(JudgeArguments, AlignmentData):
 
     _argument_group_name = "prompts and rewards"
 
-    prompt_seconds: float = field(
-        default=3.0, metadata={"help": "Length of the prompts, where these are the beginnings of documents."}
-    )
-    asr_model: str = field(
-        default="openai/whisper-large-v3-turbo", metadata={"help": "Speech recogniser: a Hub id or a folder."}
-    )
-    max_auto_bleu: float = field(
-        default=0.2, metadata={"help": "A text with a higher auto-BLEU-2 repeats itself, and gets a low reward."}
-    )
+    prompt_seconds: float = 3.0
+    asr_model: str = "openai/whisper-large-v3-turbo"
+    max_auto_bleu: float = 0.2
 
     def __post_init__(self):
         super().__post_init__()
