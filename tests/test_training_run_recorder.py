@@ -156,12 +156,7 @@ def test_the_records_of_the_base_model_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("evaluations", "values", "printed", "row"),
     [
-        (
-            ((0, 0.5), (4, 0.75)),
-            [50, 75],
-            "50.000 at first, 75.000 after training.",
-            "50.000 (step 0) → 75.000 (step 4)",
-        ),
+        (((0, 0.5), (4, 0.75)), [50, 75], "50.000 at first, 75.000", "50.000 (step 0) → 75.000 (step 4)"),
         (((4, 0.75),), [75, 75], "75.000", "75.000 (step 4)"),
     ],
     ids=["two evaluations", "one evaluation"],
