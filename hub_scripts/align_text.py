@@ -13,7 +13,9 @@ with `text` and `aligned_text`. Start it again with the same command to continue
 
 import os
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.alignment.job import AlignmentJob
@@ -27,28 +29,22 @@ from slam_hf.remote_files import absolute_if_folder, absolute_path
 class AlignmentArguments:
     _argument_group_name = "how, and where to"
 
-    output_dir: str = field(metadata={"help": "Folder of the manifest or of the dataset, or its URL, such as s3://."})
-    ctc_model: str | None = field(
+    output_dir: str = HfArg(help="Folder of the manifest or of the dataset, or its URL, such as s3://.")
+    ctc_model: str | None = HfArg(
+        default=None, help="Folder or Hub repository of a CTC model that writes letters, for recordings with a text."
+    )
+    whisper_model: str | None = HfArg(
         default=None,
-        metadata={"help": "Folder or Hub repository of a CTC model that writes letters, for recordings with a text."},
+        help="Folder or Hub repository of a Whisper model, which transcribes recordings without a text; "
+        "without `ctc_model`, all of them.",
     )
-    whisper_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder or Hub repository of a Whisper model, which transcribes recordings without a text; "
-            "without `ctc_model`, all of them."
-        },
+    ctc_revision: str = HfArg(default="main", help="Revision of the CTC model's repository.")
+    whisper_revision: str = HfArg(default="main", help="Revision of Whisper's repository.")
+    language: str | None = HfArg(default=None, help="Language of the speech. Default: Whisper detects it.")
+    corpus: str | None = HfArg(
+        default=None, help="Folder or URL of the dataset that tokenize_corpus.py made from the source."
     )
-    ctc_revision: str = field(default="main", metadata={"help": "Revision of the CTC model's repository."})
-    whisper_revision: str = field(default="main", metadata={"help": "Revision of Whisper's repository."})
-    language: str | None = field(
-        default=None, metadata={"help": "Language of the speech. Default: Whisper detects it."}
-    )
-    corpus: str | None = field(
-        default=None,
-        metadata={"help": "Folder or URL of the dataset that tokenize_corpus.py made from the source."},
-    )
-    split: str = field(default="train", metadata={"help": "Split of the corpus."})
+    split: str = HfArg(default="train", help="Split of the corpus.")
 
 
 def main() -> None:

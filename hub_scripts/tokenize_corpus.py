@@ -10,9 +10,11 @@ Start it again with the same command to continue after an interruption. On this 
 each GPU, or one on the CPU. `--executor` runs it on a Slurm or Ray cluster, or as Hugging Face Jobs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from transformers.hf_argparser import HfArg
 
 from slam_hf.command_line import parse_arguments, run
 from slam_hf.corpora.dataset_card import render_dataset_card
@@ -31,37 +33,26 @@ from slam_hf.remote_files import absolute_if_folder, absolute_path, local_path
 class CorpusArguments:
     _argument_group_name = "how, and where to"
 
-    codec: str = field(metadata={"help": "Folder or Hub repository of a `HubertUnitCodec`."})
-    output_dir: str = field(metadata={"help": "Folder of the dataset, or its URL, such as s3://."})
-    codec_revision: str = field(default="main", metadata={"help": "Revision of the codec's repository."})
-    dtype: Literal["float32", "bfloat16"] = field(
+    codec: str = HfArg(help="Folder or Hub repository of a `HubertUnitCodec`.")
+    output_dir: str = HfArg(help="Folder of the dataset, or its URL, such as s3://.")
+    codec_revision: str = HfArg(default="main", help="Revision of the codec's repository.")
+    dtype: Literal["float32", "bfloat16"] = HfArg(
         default="float32",
-        metadata={
-            "help": "Precision of the codec. bfloat16 is faster on a GPU and changes the unit "
-            "of 0.5 %% of the frames, as hub_scripts/compare_units.py counts them."
-        },
+        help="Precision of the codec. bfloat16 is faster on a GPU and changes the unit "
+        "of 0.5 %% of the frames, as hub_scripts/compare_units.py counts them.",
     )
-    split: str = field(default="train", metadata={"help": "Name of the split to write."})
-    cut: Literal["silence", "fixed"] = field(default="silence", metadata={"help": "Where long recordings are cut."})
-    max_seconds: float = field(
-        default=40.0, metadata={"help": "Maximum length in seconds. Longer recordings are cut."}
+    split: str = HfArg(default="train", help="Name of the split to write.")
+    cut: Literal["silence", "fixed"] = HfArg(default="silence", help="Where long recordings are cut.")
+    max_seconds: float = HfArg(default=40.0, help="Maximum length in seconds. Longer recordings are cut.")
+    overlap_seconds: float = HfArg(default=0.0, help="Overlap of `fixed` pieces, in seconds.")
+    overlap: Literal["repeat", "context"] = HfArg(
+        default="repeat", help="`repeat`: units of the overlap are in both pieces. `context`: each is in one of them."
     )
-    overlap_seconds: float = field(default=0.0, metadata={"help": "Overlap of `fixed` pieces, in seconds."})
-    overlap: Literal["repeat", "context"] = field(
-        default="repeat",
-        metadata={"help": "`repeat`: units of the overlap are in both pieces. `context`: each is in one of them."},
-    )
-    min_seconds: float = field(
-        default=0.1, metadata={"help": "Minimum length in seconds. Shorter pieces are left out."}
-    )
-    min_peak_dbfs: float = field(
-        default=-60.0, metadata={"help": "Minimum peak in dBFS. Quieter pieces are left out."}
-    )
-    num_workers: int = field(
-        default=2, metadata={"help": "Number of processes that decode audio ahead of each codec."}
-    )
-    push_to_hub: str | None = field(default=None, metadata={"help": "Repository to upload the dataset to."})
-    private: bool = field(default=False, metadata={"help": "Whether to make that repository private."})
+    min_seconds: float = HfArg(default=0.1, help="Minimum length in seconds. Shorter pieces are left out.")
+    min_peak_dbfs: float = HfArg(default=-60.0, help="Minimum peak in dBFS. Quieter pieces are left out.")
+    num_workers: int = HfArg(default=2, help="Number of processes that decode audio ahead of each codec.")
+    push_to_hub: str | None = HfArg(default=None, help="Repository to upload the dataset to.")
+    private: bool = HfArg(default=False, help="Whether to make that repository private.")
 
 
 def push(folder: Path, repo_id: str, private: bool) -> None:

@@ -2,12 +2,13 @@
 
 import inspect
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
+from transformers.hf_argparser import HfArg
 
 from ..remote_files import local_path
 
@@ -33,40 +34,34 @@ class ExecutorArguments:
 
     _argument_group_name = "where it runs"
 
-    executor: Literal["local", "slurm", "ray", "jobs"] = field(
-        default="local", metadata={"help": "This machine, a Slurm or Ray cluster, or Hugging Face Jobs."}
+    executor: Literal["local", "slurm", "ray", "jobs"] = HfArg(
+        default="local", help="This machine, a Slurm or Ray cluster, or Hugging Face Jobs."
     )
-    workers: int | None = field(
-        default=None, metadata={"help": "Number of tasks at a time. Default on this machine: one per GPU, or one."}
+    workers: int | None = HfArg(
+        default=None, help="Number of tasks at a time. Default on this machine: one per GPU, or one."
     )
-    tasks: int | None = field(
+    tasks: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "Number of tasks that the work is divided into. The result does not depend on it. Default: "
-            f"{TASKS_PER_WORKER} for each of several workers, so that a slow one gets fewer."
-        },
+        help="Number of tasks that the work is divided into. The result does not depend on it. Default: "
+        f"{TASKS_PER_WORKER} for each of several workers, so that a slow one gets fewer.",
     )
-    cpus_per_task: int | None = field(default=None, metadata={"help": "Slurm, Ray: CPUs of a task. Default: 4."})
-    gpus_per_task: int | None = field(default=None, metadata={"help": "Slurm, Ray: GPUs of a task. Default: none."})
-    mem_per_cpu_gb: int | None = field(default=None, metadata={"help": "Slurm, Ray: memory, in GB. Default: 4."})
-    time: str | None = field(default=None, metadata={"help": "Slurm, Jobs: time limit of a task, 12:00:00 or 12h."})
-    partition: str | None = field(default=None, metadata={"help": "Slurm: partition."})
-    qos: str | None = field(default=None, metadata={"help": "Slurm: quality of service. Default: normal."})
-    env_command: str | None = field(
-        default=None,
-        metadata={"help": "Slurm: command that activates the environment, such as 'source venv/bin/activate'."},
+    cpus_per_task: int | None = HfArg(default=None, help="Slurm, Ray: CPUs of a task. Default: 4.")
+    gpus_per_task: int | None = HfArg(default=None, help="Slurm, Ray: GPUs of a task. Default: none.")
+    mem_per_cpu_gb: int | None = HfArg(default=None, help="Slurm, Ray: memory, in GB. Default: 4.")
+    time: str | None = HfArg(default=None, help="Slurm, Jobs: time limit of a task, 12:00:00 or 12h.")
+    partition: str | None = HfArg(default=None, help="Slurm: partition.")
+    qos: str | None = HfArg(default=None, help="Slurm: quality of service. Default: normal.")
+    env_command: str | None = HfArg(
+        default=None, help="Slurm: command that activates the environment, such as 'source venv/bin/activate'."
     )
-    flavor: str | None = field(
-        default=None, metadata={"help": "Jobs: hardware, such as a10g-small. Default: cpu-basic."}
+    flavor: str | None = HfArg(default=None, help="Jobs: hardware, such as a10g-small. Default: cpu-basic.")
+    image: str | None = HfArg(default=None, help="Jobs: Docker image, which has uv.")
+    namespace: str | None = HfArg(default=None, help="Jobs: user or organisation that pays.")
+    dependencies: list[str] | None = HfArg(
+        default=None, help="Jobs: requirements that pip can install, this package among them."
     )
-    image: str | None = field(default=None, metadata={"help": "Jobs: Docker image, which has uv."})
-    namespace: str | None = field(default=None, metadata={"help": "Jobs: user or organisation that pays."})
-    dependencies: list[str] | None = field(
-        default=None, metadata={"help": "Jobs: requirements that pip can install, this package among them."}
-    )
-    executor_config: str | None = field(
-        default=None,
-        metadata={"help": "YAML file with any arguments of datatrove's executor. Options of the command line win."},
+    executor_config: str | None = HfArg(
+        default=None, help="YAML file with any arguments of datatrove's executor. Options of the command line win."
     )
 
     def __post_init__(self):
