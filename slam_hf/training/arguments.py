@@ -172,7 +172,7 @@ class PretrainArguments:
             Let the model continue a held-out document every so many steps, with `codec`. -1 removes what a recipe
             gives.
         price_per_hour (`float`, *optional*):
-            Price of an hour of all machines of the run: the plan then says what the run costs.
+            Price of an hour on all machines together: the plan then says what the run costs.
         benchmarks (`dict[str, str]`, *optional*):
             Benchmarks of pairs to score the model on at the end: the folder of each by its task (`sblimp`, ...), on
             the command line in JSON.
