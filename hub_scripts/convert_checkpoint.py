@@ -21,11 +21,12 @@ Llama whose tokenizer holds `[Hu0]`, ...). No pickle is executed.
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.hf_argparser import HfArg
 
 from slam_hf import HubertUnitCodec, HubertUnitTokenizer, SpeechLMForCausalLM, SpeechLMProcessor
 from slam_hf.checkpoint_files import weight_files
@@ -53,53 +54,39 @@ NEEDED_FILES += [*TOKENIZER_FILES, "tokenizer_config.json", "special_tokens_map.
 
 @dataclass
 class ConversionArguments:
-    output_dir: str = field(metadata={"help": "Folder to write. It must not exist."})
-    source: str | None = field(default=None, metadata={"help": "Folder or Hub repository of a model."})
-    revision: str | None = field(default=None, metadata={"help": "Revision of that repository."})
-    codec: str | None = field(
+    output_dir: str = HfArg(help="Folder to write. It must not exist.")
+    source: str | None = HfArg(default=None, help="Folder or Hub repository of a model.")
+    revision: str | None = HfArg(default=None, help="Revision of that repository.")
+    codec: str | None = HfArg(
+        default=None, help="The model's codec: `user/codec`, `user/codec@revision`, or a folder."
+    )
+    to_text_lm: bool = HfArg(default=False, help="Write the plain causal LM, which loads without this package.")
+    text_tokenizer: str | None = HfArg(
+        default=None, help="Text tokenizer of a model of text and speech. Default: the one that its config.json names."
+    )
+    num_units: int | None = HfArg(
+        default=None, help="Number of units of a TWIST model. Default: all ids from its offset on."
+    )
+    hubert: str | None = HfArg(
         default=None,
-        metadata={"help": "The model's codec: `user/codec`, `user/codec@revision`, or a folder."},
+        help="Folder or Hub repository of a HuBERT or another encoder, to make a codec instead of a model.",
     )
-    to_text_lm: bool = field(
-        default=False, metadata={"help": "Write the plain causal LM, which loads without this package."}
+    hubert_revision: str = HfArg(default="main", help="Revision of that repository.")
+    layer: int | None = HfArg(
+        default=None, help="Layer of the encoder that the k-means was fitted on, counted from 1."
     )
-    text_tokenizer: str | None = field(
+    do_normalize: bool | None = HfArg(
         default=None,
-        metadata={
-            "help": "Text tokenizer of a model of text and speech. Default: the one that its config.json names."
-        },
+        help="Whether the k-means was fitted on clips of mean 0 and variance 1. Default: what the encoder's "
+        "preprocessor_config.json says, but False for a HuBERT.",
     )
-    num_units: int | None = field(
-        default=None, metadata={"help": "Number of units of a TWIST model. Default: all ids from its offset on."}
-    )
-    hubert: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder or Hub repository of a HuBERT or another encoder, to make a codec instead of a model."
-        },
-    )
-    hubert_revision: str = field(default="main", metadata={"help": "Revision of that repository."})
-    layer: int | None = field(
-        default=None, metadata={"help": "Layer of the encoder that the k-means was fitted on, counted from 1."}
-    )
-    do_normalize: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Whether the k-means was fitted on clips of mean 0 and variance 1. Default: what the encoder's "
-            "preprocessor_config.json says, but False for a HuBERT."
-        },
-    )
-    kmeans: str | None = field(default=None, metadata={"help": "File with a scikit-learn KMeans."})
-    vocoder: str | None = field(default=None, metadata={"help": "File with a unit HiFi-GAN, if there is one."})
-    vocoder_config: str | None = field(default=None, metadata={"help": "JSON configuration of the unit HiFi-GAN."})
-    vocoder_speakers: str | None = field(default=None, metadata={"help": "Text file with its speakers, one a line."})
-    vocoder_styles: str | None = field(default=None, metadata={"help": "Text file with its styles, one a line."})
-    repo_id: str | None = field(
-        default=None, metadata={"help": "Repository name for the card. Default: the name of the folder."}
-    )
-    license: str | None = field(
-        default=None, metadata={"help": "Licence for the card, as an identifier of the Hub, such as mit."}
-    )
+    kmeans: str | None = HfArg(default=None, help="File with a scikit-learn KMeans.")
+    vocoder: str | None = HfArg(default=None, help="File with a unit HiFi-GAN, if there is one.")
+    vocoder_config: str | None = HfArg(default=None, help="JSON configuration of the unit HiFi-GAN.")
+    vocoder_speakers: str | None = HfArg(default=None, help="Text file with its speakers, one a line.")
+    vocoder_styles: str | None = HfArg(default=None, help="Text file with its styles, one a line.")
+    repo_id: str | None = HfArg(default=None, help="Repository name for the card. Default: the name of the folder.")
+    license: str | None = HfArg(default=None, help="Licence for the card, as an identifier of the Hub, such as mit.")
 
     def __post_init__(self):
         if (self.source is None) == (self.hubert is None):

@@ -1,8 +1,10 @@
 """Arguments of the training of a vocoder."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from transformers.hf_argparser import HfArg
 
 from ..configuration_hubert_unit_codec import UnitHifiGanConfig
 
@@ -11,78 +13,63 @@ from ..configuration_hubert_unit_codec import UnitHifiGanConfig
 class VocoderArguments:
     _argument_group_name = "vocoder"
 
-    codec: str = field(metadata={"help": "Folder or Hub repository of the codec whose units the vocoder speaks."})
-    output_dir: str = field(metadata={"help": "Folder of the codec with its new vocoder, and of the run."})
-    codec_revision: str = field(default="main", metadata={"help": "Revision of the codec's repository."})
-    vocoder_config: dict | str | None = field(
+    codec: str = HfArg(help="Folder or Hub repository of the codec whose units the vocoder speaks.")
+    output_dir: str = HfArg(help="Folder of the codec with its new vocoder, and of the run.")
+    codec_revision: str = HfArg(default="main", help="Revision of the codec's repository.")
+    vocoder_config: dict | str | None = HfArg(
+        default=None, help="Values of a `UnitHifiGanConfig` for a new vocoder, in JSON. Default: HiFi-GAN V1."
+    )
+    init_from: str | None = HfArg(
         default=None,
-        metadata={"help": "Values of a `UnitHifiGanConfig` for a new vocoder, in JSON. Default: HiFi-GAN V1."},
+        help="Vocoder to continue from: a codec or a vocoder, a folder or a Hub repository; or a checkpoint of "
+        "a published unit HiFi-GAN, with `init_config`.",
     )
-    init_from: str | None = field(
-        default=None,
-        metadata={
-            "help": "Vocoder to continue from: a codec or a vocoder, a folder or a Hub repository; or a checkpoint of "
-            "a published unit HiFi-GAN, with `init_config`."
-        },
+    init_config: str | None = HfArg(default=None, help="JSON file that comes with that checkpoint.")
+    validation_source: str | None = HfArg(
+        default=None, help="Held-out recordings, of the same layout. Default: a share of the source."
     )
-    init_config: str | None = field(default=None, metadata={"help": "JSON file that comes with that checkpoint."})
-    validation_source: str | None = field(
-        default=None, metadata={"help": "Held-out recordings, of the same layout. Default: a share of the source."}
-    )
-    validation_share: float = field(default=0.02, metadata={"help": "Share of the source that is held out."})
-    max_validation: int = field(default=64, metadata={"help": "Maximum number of held-out recordings."})
-    max_seconds: float = field(
-        default=20.0, metadata={"help": "Maximum length in seconds. Longer recordings are cut."}
-    )
-    num_augmentations: int = field(
+    validation_share: float = HfArg(default=0.02, help="Share of the source that is held out.")
+    max_validation: int = HfArg(default=64, help="Maximum number of held-out recordings.")
+    max_seconds: float = HfArg(default=20.0, help="Maximum length in seconds. Longer recordings are cut.")
+    num_augmentations: int = HfArg(
         default=0,
-        metadata={
-            "help": "Versions of each recording with another vocal tract, room and background. The vocoder learns to "
-            "speak their units too in the voice of the recording, as it will those of people it was not trained on."
-        },
+        help="Versions of each recording with another vocal tract, room and background. The vocoder learns to "
+        "speak their units too in the voice of the recording, as it will those of people it was not trained on.",
     )
-    max_steps: int | None = field(default=None, metadata={"help": "Steps to train."})
-    max_train_hours: float | None = field(default=None, metadata={"help": "Hours to train, in place of `max_steps`."})
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Number of crops per batch and process."})
-    crop_seconds: float = field(default=0.56, metadata={"help": "Length of a crop, in seconds."})
-    learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate after the warm-up."})
-    final_learning_rate: float = field(
-        default=1e-4, metadata={"help": "Learning rate at the end, which it decays to exponentially."}
+    max_steps: int | None = HfArg(default=None, help="Steps to train.")
+    max_train_hours: float | None = HfArg(default=None, help="Hours to train, in place of `max_steps`.")
+    per_device_train_batch_size: int = HfArg(default=16, help="Number of crops per batch and process.")
+    crop_seconds: float = HfArg(default=0.56, help="Length of a crop, in seconds.")
+    learning_rate: float = HfArg(default=2e-4, help="Learning rate after the warm-up.")
+    final_learning_rate: float = HfArg(
+        default=1e-4, help="Learning rate at the end, which it decays to exponentially."
     )
-    warmup_steps: int = field(default=0, metadata={"help": "Steps over which the learning rate rises."})
-    adam_beta1: float = field(default=0.8, metadata={"help": "First beta of AdamW."})
-    adam_beta2: float = field(default=0.99, metadata={"help": "Second beta of AdamW."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    max_grad_norm: float | None = field(
-        default=None, metadata={"help": "Maximum norm of the gradients. Default: no limit."}
+    warmup_steps: int = HfArg(default=0, help="Steps over which the learning rate rises.")
+    adam_beta1: float = HfArg(default=0.8, help="First beta of AdamW.")
+    adam_beta2: float = HfArg(default=0.99, help="Second beta of AdamW.")
+    weight_decay: float = HfArg(default=0.01, help="Weight decay of AdamW.")
+    max_grad_norm: float | None = HfArg(default=None, help="Maximum norm of the gradients. Default: no limit.")
+    mel_weight: float = HfArg(default=45.0, help="Weight of the mel loss.")
+    stft_weight: float = HfArg(default=0.0, help="Weight of the multi-resolution STFT loss.")
+    feature_weight: float = HfArg(default=2.0, help="Weight of the feature matching loss.")
+    duration_weight: float = HfArg(default=1.0, help="Weight of the loss of the duration predictor.")
+    adversarial_from: float = HfArg(
+        default=0.0, help="Share of the training after which the discriminators take part: 0 from the start, 1 never."
     )
-    mel_weight: float = field(default=45.0, metadata={"help": "Weight of the mel loss."})
-    stft_weight: float = field(default=0.0, metadata={"help": "Weight of the multi-resolution STFT loss."})
-    feature_weight: float = field(default=2.0, metadata={"help": "Weight of the feature matching loss."})
-    duration_weight: float = field(default=1.0, metadata={"help": "Weight of the loss of the duration predictor."})
-    adversarial_from: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the training after which the discriminators take part: 0 from the start, 1 never."
-        },
+    discriminator_width: int = HfArg(
+        default=32, help="Channels of the narrowest layers of the discriminators, a multiple of 4."
     )
-    discriminator_width: int = field(
-        default=32, metadata={"help": "Channels of the narrowest layers of the discriminators, a multiple of 4."}
+    mixed_precision: Literal["no", "bf16"] = HfArg(default="no", help="Precision of the computation.")
+    logging_steps: int = HfArg(default=100, help="Steps between two logs.")
+    eval_steps: int = HfArg(default=5000, help="Steps between two validations, with samples.")
+    save_steps: int = HfArg(default=5000, help="Steps between two checkpoints.")
+    num_samples: int = HfArg(default=4, help="Held-out recordings whose resynthesis is written.")
+    asr_model: str | None = HfArg(
+        default=None, help="Speech recogniser, a Hub id or a folder, for the word error rate of the resynthesis."
     )
-    mixed_precision: Literal["no", "bf16"] = field(default="no", metadata={"help": "Precision of the computation."})
-    logging_steps: int = field(default=100, metadata={"help": "Steps between two logs."})
-    eval_steps: int = field(default=5000, metadata={"help": "Steps between two validations, with samples."})
-    save_steps: int = field(default=5000, metadata={"help": "Steps between two checkpoints."})
-    num_samples: int = field(default=4, metadata={"help": "Held-out recordings whose resynthesis is written."})
-    asr_model: str | None = field(
-        default=None,
-        metadata={"help": "Speech recogniser, a Hub id or a folder, for the word error rate of the resynthesis."},
-    )
-    num_workers: int = field(
-        default=2, metadata={"help": "Number of processes that prepare batches or decode recordings."}
-    )
-    use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU, also where there is a GPU."})
-    seed: int = field(default=0, metadata={"help": "Seed of the weights and of the crops."})
+    num_workers: int = HfArg(default=2, help="Number of processes that prepare batches or decode recordings.")
+    use_cpu: bool = HfArg(default=False, help="Train on the CPU, also where there is a GPU.")
+    seed: int = HfArg(default=0, help="Seed of the weights and of the crops.")
 
     def __post_init__(self):
         if isinstance(self.vocoder_config, str):

@@ -112,12 +112,10 @@ class CommandArguments(EvaluationArguments):
 
     _argument_group_name = "models and benchmarks"
 
-    model: list[str] = field(metadata={"help": "The speech language models: Hub ids or folders."})
+    model: list[str] = HfArg(help="The speech language models: Hub ids or folders.")
     task: list[str] = field(metadata={"help": "The benchmark: %(choices)s. Or several.", "choices": TASKS})
-    data: list[str] = field(
-        metadata={
-            "help": "Folder of the benchmark as released, with audio or tokenised. One for each task, or for all."
-        }
+    data: list[str] = HfArg(
+        help="Folder of the benchmark as released, with audio or tokenised. One for each task, or for all."
     )
 
     text_tokenizer: str | None = HfArg(
