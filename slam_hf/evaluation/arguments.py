@@ -8,10 +8,12 @@ from huggingface_hub.constants import HF_HOME
 from transformers.hf_argparser import HfArg
 from transformers.utils import is_matplotlib_available
 
+from ..option_parser import with_help
 from ..quickstart import resolve_path
 from .tasks import TASKS
 
 
+@with_help
 @dataclass
 class EvaluationArguments:
     r"""
@@ -57,27 +59,18 @@ class EvaluationArguments:
 
     _argument_group_name = "model and benchmark"
 
-    model: str = HfArg(help="The speech language model: a Hub id or a folder.")
-    task: str = HfArg(help="The benchmark: %(choices)s.", metadata={"choices": TASKS})
-    data: str = HfArg(help="Folder of the benchmark as released, with audio or tokenised.")
-    output_dir: str | None = HfArg(
-        default=None,
-        help="Folder of the results. Default: `evaluation` in the model's, or outputs/evaluation/<Hub id>.",
-    )
-    codec: str | None = HfArg(default=None, help="The unit codec: a Hub id or a folder. Default: the model's own.")
-    cache_dir: str = HfArg(
-        default=str(Path(HF_HOME) / "slam_hf" / "units"), help="Folder where the units of audio files are cached."
-    )
-    reduction: Literal["mean", "sum"] = HfArg(default="mean", help="Mean score per token, as published, or the sum.")
-    dtype: Literal["float32", "bfloat16"] = HfArg(
-        default="float32", help="Type of the model's weights: bfloat16 is faster on a GPU, and less exact."
-    )
-    ban_text: bool = HfArg(default=False, help="Ban text tokens in tasks of speech alone.")
-    batch_tokens: int = HfArg(default=8192, help="Maximum number of tokens per batch.")
-    num_workers: int = HfArg(default=2, help="Number of processes that decode audio ahead of each codec.")
-    training_tokens: float | None = HfArg(
-        default=None, help="Number of tokens that the model was trained on. Default: the one in its record."
-    )
+    model: str
+    task: str
+    data: str
+    output_dir: str | None = None
+    codec: str | None = None
+    cache_dir: str = str(Path(HF_HOME) / "slam_hf" / "units")
+    reduction: Literal["mean", "sum"] = "mean"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    ban_text: bool = False
+    batch_tokens: int = 8192
+    num_workers: int = 2
+    training_tokens: float | None = None
 
     def __post_init__(self):
         self.data = resolve_path(self.data)
@@ -143,6 +136,7 @@ class CommandArguments(EvaluationArguments):
         return [EvaluationArguments(**common | {"task": task, "data": data}) for task, data in tasks]
 
 
+@with_help
 @dataclass
 class ContinuationArguments:
     r"""
@@ -152,10 +146,10 @@ class ContinuationArguments:
         num_prompts (`int`, *optional*, defaults to 1000):
             How many stories or documents to take prompts from, in their order.
         prompt_seconds (`float`, *optional*, defaults to 3.0):
-            Length of a prompt. If a corpus has `aligned_text`, or if there is a file `{n}_correct.json` with it beside
-            `{n}_correct.wav`, a list of `{"word", "start_time", "end_time"}` in seconds, the prompt ends at the
-            nearest end of a word. Otherwise, the prompts of `llm_judge` end at a pause that is at most half a second
-            away, and those of other tasks at the exact time.
+            Length of a prompt, in seconds. If a corpus has `aligned_text`, or if there is a file `{n}_correct.json`
+            with it beside `{n}_correct.wav`, a list of `{"word", "start_time", "end_time"}` in seconds, the prompt
+            ends at the nearest end of a word. Otherwise, the prompts of `llm_judge` end at a pause that is at most
+            half a second away, and those of other tasks at the exact time.
         asr_model (`str`, *optional*, defaults to `"openai/whisper-large-v3-turbo"`):
             Speech recogniser: a Hub id or a folder.
         text_lm (`str`, *optional*, defaults to `"meta-llama/Llama-3.2-1B"`):
@@ -172,18 +166,14 @@ class ContinuationArguments:
 
     _argument_group_name = "continuation tasks (genppl, auto_bleu, llm_judge, speech_quality, speaker_similarity)"
 
-    num_prompts: int = HfArg(default=1000, help="How many stories or documents to take prompts from.")
-    prompt_seconds: float = HfArg(default=3.0, help="Length of a prompt, in seconds.")
-    asr_model: str = HfArg(default="openai/whisper-large-v3-turbo", help="Speech recogniser.")
-    text_lm: str = HfArg(default="meta-llama/Llama-3.2-1B", help="Text LM for the perplexity.")
-    start_token: str | None = HfArg(
-        default=None, help="Token that the text LM's training texts begin with. Default: its bos_token."
-    )
-    speaker_model: str = HfArg(
-        default="microsoft/wavlm-base-plus-sv", help="Model of speaker verification, for the similarity of voices."
-    )
-    batch_size: int = HfArg(default=16, help="Number of prompts to continue together.")
-    seed: int = HfArg(default=0, help="Seed of the sampling.")
+    num_prompts: int = 1000
+    prompt_seconds: float = 3.0
+    asr_model: str = "openai/whisper-large-v3-turbo"
+    text_lm: str = "meta-llama/Llama-3.2-1B"
+    start_token: str | None = None
+    speaker_model: str = "microsoft/wavlm-base-plus-sv"
+    batch_size: int = 16
+    seed: int = 0
 
     def __post_init__(self):
         for name in ("num_prompts", "prompt_seconds", "batch_size"):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers.hf_argparser import HfArg
 
+from ..option_parser import with_help
 from .endpoint import EndpointJudge
 from .judge import Judge, RatingPrompt
 from .local import PerplexityJudge, RatingJudge, TextLM, check_instruct_lm, check_text_lm
@@ -16,6 +16,7 @@ KEY = "JUDGE_API_KEY"
 """Environment variable with the key of the endpoint."""
 
 
+@with_help
 @dataclass
 class JudgeArguments:
     r"""
@@ -50,30 +51,14 @@ class JudgeArguments:
 
     _argument_group_name = "who judges"
 
-    judge: Literal["perplexity", "rating"] | None = HfArg(
-        default=None,
-        help="`perplexity`: log-likelihood of the continuation under a text LM, in nats per token. `rating`: an "
-        "instruct LM rates it from 1 to 5. Default: `rating` with `judge_url`, otherwise `perplexity`.",
-    )
-    judge_model: str | None = HfArg(
-        default=None,
-        help="The text or instruct LM: a Hub id, a folder, or its name at the endpoint. Default for `perplexity`: "
-        "meta-llama/Llama-3.2-1B.",
-    )
-    judge_url: str | None = HfArg(
-        default=None,
-        help="OpenAI-compatible endpoint, such as http://localhost:8000/v1. Without it, no text leaves this machine. "
-        f"Its key is read from the environment variable {KEY}.",
-    )
-    judge_prompt: str | None = HfArg(
-        default=None, help="File with the question, with {prompt} and {continuation}. Default: the package's."
-    )
-    judge_start_token: str | None = HfArg(
-        default=None, help="Token that the text LM's training texts begin with. Default: its bos_token."
-    )
-    judge_reply_tokens: int = HfArg(default=64, help="Maximum length of a reply, in tokens.")
-    judge_timeout: float = HfArg(default=60.0, help="Seconds to wait for the endpoint, before it is asked again.")
-    judge_parallel: int = HfArg(default=8, help="Maximum number of questions to the endpoint at once.")
+    judge: Literal["perplexity", "rating"] | None = None
+    judge_model: str | None = None
+    judge_url: str | None = None
+    judge_prompt: str | None = None
+    judge_start_token: str | None = None
+    judge_reply_tokens: int = 64
+    judge_timeout: float = 60.0
+    judge_parallel: int = 8
 
     def __post_init__(self):
         if self.judge is None:
