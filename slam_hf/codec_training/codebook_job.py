@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 from tqdm import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.hf_argparser import HfArg
 
 from ..atomic_write import atomic_write
 from ..conversion import read_hubert, read_preprocessor
@@ -51,42 +52,32 @@ RULES = PieceRules(Segmentation(max_seconds=30.0))
 class CodebookArguments:
     _argument_group_name = "which codebook, and where to"
 
-    encoder: str = field(
-        metadata={"help": "Folder or Hub repository of an encoder, or of a codec whose encoder is taken."}
+    encoder: str = HfArg(help="Folder or Hub repository of an encoder, or of a codec whose encoder is taken.")
+    output_dir: str = HfArg(help="Folder of the codec, or its URL, such as s3://.")
+    layers: list[int] = HfArg(help="Layers of the encoder, counted from 1.")
+    num_units: list[int] = HfArg(
+        default_factory=lambda: [500], help="Numbers of units. Each layer gets a codebook of each."
     )
-    output_dir: str = field(metadata={"help": "Folder of the codec, or its URL, such as s3://."})
-    layers: list[int] = field(metadata={"help": "Layers of the encoder, counted from 1."})
-    num_units: list[int] = field(
-        default_factory=lambda: [500], metadata={"help": "Numbers of units. Each layer gets a codebook of each."}
-    )
-    encoder_revision: str = field(default="main", metadata={"help": "Revision of the encoder's repository."})
-    do_normalize: bool | None = field(
+    encoder_revision: str = HfArg(default="main", help="Revision of the encoder's repository.")
+    do_normalize: bool | None = HfArg(
         default=None,
-        metadata={"help": "Normalise each clip. Default: as the encoder's preprocessor_config.json says."},
+        help="Normalise each clip. Default: as the encoder's preprocessor_config.json says.",
     )
-    max_frames: int = field(
+    max_frames: int = HfArg(
         default=1_000_000,
-        metadata={"help": "Maximum number of frames for k-means. A million of 768 values take 3 GB per layer."},
+        help="Maximum number of frames for k-means. A million of 768 values take 3 GB per layer.",
     )
-    max_hours: float = field(default=100.0, metadata={"help": "Maximum hours of recordings to encode."})
-    frame_share: float | None = field(
+    max_hours: float = HfArg(default=100.0, help="Maximum hours of recordings to encode.")
+    frame_share: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "Share of their frames to keep. Default: computed from the lengths, which a dataset does not have."
-        },
+        help="Share of their frames to keep. Default: computed from the lengths, which a dataset does not have.",
     )
-    num_held_out: int = field(default=100, metadata={"help": "Number of held-out recordings to measure the units on."})
-    iterations: int = field(default=50, metadata={"help": "Maximum number of k-means iterations."})
-    seed: int = field(default=0, metadata={"help": "Seed of the sample and of the first centroids."})
-    num_workers: int = field(
-        default=2, metadata={"help": "Number of processes that decode audio ahead of each encoder."}
-    )
-    repo_id: str | None = field(
-        default=None, metadata={"help": "Repository name for the card. Default: the name of the folder."}
-    )
-    license: str | None = field(
-        default=None, metadata={"help": "Licence for the card, as an identifier of the Hub, such as mit."}
-    )
+    num_held_out: int = HfArg(default=100, help="Number of held-out recordings to measure the units on.")
+    iterations: int = HfArg(default=50, help="Maximum number of k-means iterations.")
+    seed: int = HfArg(default=0, help="Seed of the sample and of the first centroids.")
+    num_workers: int = HfArg(default=2, help="Number of processes that decode audio ahead of each encoder.")
+    repo_id: str | None = HfArg(default=None, help="Repository name for the card. Default: the name of the folder.")
+    license: str | None = HfArg(default=None, help="Licence for the card, as an identifier of the Hub, such as mit.")
 
     def __post_init__(self):
         for name in ("layers", "num_units"):
