@@ -143,6 +143,20 @@ def test_the_model_is_scored_and_continues_a_recording(pretrain, tmp_path, tiny_
     assert '<audio controls src="samples/1-seed-0.flac">' in (tmp_path / "model" / "README.md").read_text()
 
 
+@pytest.mark.slow
+def test_two_processes_score_the_same_model(tmp_path):
+    benchmarks = {}
+    for task, num_stories in (("tstorycloze", 4), ("sstorycloze", 20)):
+        names = [f"{number}_{side}" for number in range(num_stories) for side in ("correct", "incorrect")]
+        units = [[(start + step) % 500 for step in range(5 + start)] for start in range(len(names))]
+        Dataset.from_dict({"id": names, "units": units}).to_parquet(tmp_path / task / "units.parquet")
+        benchmarks[task] = str(tmp_path / task)
+    assert launch(tmp_path / "two", "--max_steps", "1", "--benchmarks", json.dumps(benchmarks), processes=2) == 0
+    (journal,) = (tmp_path / "two" / "evaluation" / ".journal").iterdir()
+    summary = json.loads((tmp_path / "two" / "evaluation" / "sstorycloze.json").read_text())
+    assert journal.name == f"{summary['model']['weights']}-float32-mean"
+
+
 def test_a_codec_makes_the_continuation_audible(pretrain, tmp_path, tiny_codec: HubertUnitCodec):
     tiny_codec.save_pretrained(tmp_path / "codec")
     for split in ("train", "validation"):

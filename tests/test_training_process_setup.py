@@ -58,6 +58,14 @@ def test_fsdp_without_gpus_is_refused(arguments, monkeypatch):
     prepare_process(arguments)
 
 
+def test_processes_that_would_each_train_alone_are_refused(arguments, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="no GPUs, and each would train alone: add `--use_cpu True`"):
+        prepare_process(arguments)
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    prepare_process(arguments)
+
+
 @pytest.mark.parametrize(("processes", "threads"), [(1, 6), (2, 3), (8, 1)])
 def test_a_single_thread_becomes_the_process_s_share_of_the_cores(arguments, monkeypatch, processes, threads):
     monkeypatch.setattr(TrainingArguments, "world_size", processes)

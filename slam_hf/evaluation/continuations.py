@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 from transformers import AutomaticSpeechRecognitionPipeline
 
@@ -73,7 +73,8 @@ def evaluate_continuations(
     speak = load_pipeline(args, model, own_processor(args, model, processor))
     transcribe = load_recogniser(continuation_args.asr_model, model.device)
     assess = load_assessment(args.task, continuation_args, judge_args, prompts, speak, transcribe)
-    described = described or describe_model(model, args.model)
+    # One for all processes: saving a trained model has changed its configuration in the first process alone.
+    (described,) = broadcast_object_list([described or describe_model(model, args.model)])
     data_hash = prompts.hash()
     model.to(getattr(torch, args.dtype))
     codec = speak.processor.audio_tokenizer

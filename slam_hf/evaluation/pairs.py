@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import AutoProcessor, pipeline
 
 from ..encoding.codec_identity import describe_codec
@@ -73,7 +74,8 @@ def evaluate_pairs(
     for names, of_pair in candidates.items():
         problems[names] = _problems_of_lengths(names, of_pair, model)
     scored = [names for names in candidates if not problems[names]]
-    described = described or describe_model(model, args.model)
+    # One for all processes: saving a trained model has changed its configuration in the first process alone.
+    (described,) = broadcast_object_list([described or describe_model(model, args.model)])
     model.to(getattr(torch, args.dtype))
     journal = f"{described['weights']}-{args.dtype}-{args.reduction}{'-ban_text' if args.ban_text else ''}"
     scores = score_pairs(

@@ -22,16 +22,18 @@ from transformers.utils import logging
 
 
 def prepare_process(args: TrainingArguments) -> None:
-    """Check that FSDP has GPUs, and that what `report_to` names is installed: an `ImportError` or a `ValueError` says
-    what is missing. Move the Hub token to the environment, because the Trainer writes its arguments to files. Show no
-    bars for loading models, writing files and preparing data. Divide the cores among the processes of a training on
-    CPU, where `accelerate launch` gives each one thread, and let them wait for each other as long as `ddp_timeout`
-    says."""
+    """Check that FSDP has GPUs, that several processes train together, and that what `report_to` names is installed:
+    an `ImportError` or a `ValueError` says what is missing. Move the Hub token to the environment, because the Trainer
+    writes its arguments to files. Show no bars for loading models, writing files and preparing data. Divide the cores
+    among the processes of a training on CPU, where `accelerate launch` gives each one thread, and let them wait for
+    each other as long as `ddp_timeout` says."""
     if uses_fsdp(args) and PartialState().distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise ValueError(
             "FSDP is for GPUs, with `accelerate launch`: without, accelerate would train with whole models in its "
             "place. Take `hub_scripts/accelerate_configs/ddp.yaml`."
         )
+    if args.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("These processes have no GPUs, and each would train alone: add `--use_cpu True`.")
     try:
         for reporter in get_reporting_integration_callbacks(args.report_to):
             reporter()
