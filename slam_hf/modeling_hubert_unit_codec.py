@@ -459,7 +459,10 @@ class HubertUnitCodec(SafeLoadingMixin, PreTrainedAudioTokenizerBase):
             ValueError: the codec has no vocoder, or the vocoder no duration predictor; or these are not units.
         """
         self.check_vocoder()
-        sequences = split_units(as_integers(units, "units")[None], self.config.num_units, self.device)
+        units = as_integers(units, "units")
+        if units.ndim != 1:
+            raise ValueError(f"`units` must have shape (num_units,), got {tuple(units.shape)}.")
+        sequences = split_units(units[None], self.config.num_units, self.device)
         return self._predict_durations(sequences, batched=False)[0]
 
     def find_voices(

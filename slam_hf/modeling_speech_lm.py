@@ -397,7 +397,7 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         if self.config.has_text and input_ids is not None and kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = torch.ones_like(input_ids)  # or transformers would mask the padding id
         if num_ids < self.config.vocab_size:
-            ban = SuppressTokensLogitsProcessor(range(num_ids, self.config.vocab_size), self.device)
+            ban = _PaddingBan(range(num_ids, self.config.vocab_size), self.device)
             logits_processor = LogitsProcessorList([*(logits_processor or []), ban])
         stop_strings = stop_strings or (generation_config or self.generation_config).stop_strings
         if stop_strings and self.config.has_text:
@@ -478,6 +478,11 @@ class SpeechLMForCausalLM(SafeLoadingMixin, PreTrainedModel, GenerationMixin):
         if not self.config.has_text:
             self.config.num_units = min(num_units, self.config.vocab_size - NUM_SPECIAL_TOKENS)
         return embeddings
+
+
+class _PaddingBan(SuppressTokensLogitsProcessor):
+    """Bans the ids that pad the vocabulary. It has a type of its own because `generate` replaces its own processor of
+    `suppress_tokens` by one that has the same type."""
 
 
 class _StopUnits(StoppingCriteria):

@@ -19,7 +19,8 @@ LAUNCHES = "With options of `accelerate launch`, such as --num_processes 2, seve
 
 def with_help(cls: type) -> type:
     """A decorator of dataclasses: the descriptions of arguments in the docstring become the help of their options."""
-    entries = re.findall(r"^ {8}(\w+) \(.*\):\n((?: {12}.*\n)+)", cls.__doc__, re.MULTILINE)
+    doc = inspect.cleandoc(cls.__doc__ or "") + "\n"  # Python 3.13 has removed the indentation, and -OO the docstring
+    entries = re.findall(r"^ {4}(\w+) \(.*\):\n((?: {8}.*\n)+)", doc, re.MULTILINE)
     descriptions = {name: " ".join(text.split()).replace("%", "%%") for name, text in entries}
     for argument in fields(cls):
         if argument.name in descriptions:

@@ -65,6 +65,7 @@ def split_clips(
     for clip in clips:
         if not clip.is_floating_point():
             raise ValueError(f"`input_values` must be floating point samples between -1 and 1, got {clip.dtype}.")
+    clips = [clip.float() for clip in clips]  # or a batch would have the type of its first clip
     # The sum is finite if all samples are, and takes a tenth of the time of a look at each of them.
     if is_list:
         sums = torch.stack([clip.sum(dtype=torch.float64) for clip in clips])

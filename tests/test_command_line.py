@@ -1,7 +1,8 @@
+import inspect
 import io
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -115,6 +116,16 @@ def test_help_has_the_descriptions_of_the_docstring(capsys):
     assert (
         "--size SIZE Size of Thing or Other, 2 or more: at most 98 %. (default: 3) --other OTHER Another." in printed
     )
+
+
+def test_descriptions_are_read_as_any_python_keeps_a_docstring():
+    for doc in (Described.__doc__, f"\n{inspect.cleandoc(Described.__doc__)}\n"):  # as Python 3.13 keeps it
+        described = make_dataclass("Described", [("other", str)])
+        described.__doc__ = doc
+        assert fields(with_help(described))[0].metadata == {"help": "Another."}
+    described = make_dataclass("Described", [("other", str)])
+    described.__doc__ = None  # with `python -OO`
+    assert not fields(with_help(described))[0].metadata
 
 
 def test_help_shows_groups_choices_flags_and_what_is_required(capsys):

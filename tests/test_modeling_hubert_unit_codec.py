@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -326,6 +327,8 @@ def test_what_is_made_of_arrays_and_lists_is_that_of_tensors(tiny_codec):
 def test_units_of_a_prediction_of_durations_are_checked(tiny_codec):
     with pytest.raises(ValueError, match="must hold units from 0 to 49"):
         tiny_codec.predict_durations([4, 50])
+    with pytest.raises(ValueError, match=re.escape("`units` must have shape (num_units,), got (2, 1).")):
+        tiny_codec.predict_durations([[4], [5]])
 
 
 @pytest.mark.parametrize(
@@ -628,6 +631,13 @@ def test_units_and_durations_do_not_depend_on_autocast(tiny_codec, reference_cli
 def test_waveforms_in_16_bits_are_encoded_as_their_values(tiny_codec, reference_clips, dtype):
     clip = reference_clips[0][None].to(dtype)
     assert torch.equal(tiny_codec.encode(clip).audio_codes, tiny_codec.encode(clip.float()).audio_codes)
+
+
+def test_the_type_of_a_clip_does_not_change_its_neighbours(tiny_codec, reference_clips):
+    clip = reference_clips[0]
+    (expected,) = tiny_codec.hidden_states([clip], batched=True)
+    _, states = tiny_codec.hidden_states([clip.half(), clip], batched=True)
+    assert torch.equal(states, expected)
 
 
 @pytest.mark.parametrize("name", ["codebook", "vocoder.hifi_gan.conv_pre.bias", "encoder.encoder.layer_norm.weight"])

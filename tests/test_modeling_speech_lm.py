@@ -677,6 +677,14 @@ def test_rows_that_pad_the_vocabulary_are_not_generated(tmp_path):
     assert torch.equal(loaded.generate(IDS[:1], **kwargs), model.generate(IDS[:1], **kwargs))
 
 
+def test_padding_of_the_vocabulary_and_suppressed_tokens_are_banned_together():
+    model, padded = padded_model()
+    kwargs = {"max_new_tokens": 20, "do_sample": False, "suppress_tokens": list(range(30))}
+    expected = model.generate(IDS[:1], **kwargs)
+    assert (expected[0, IDS.shape[1] :] >= 30).all()
+    assert torch.equal(padded.generate(IDS[:1], **kwargs), expected)
+
+
 def test_rows_that_pad_the_vocabulary_take_no_probability():
     model, padded = padded_model()
     ids = IDS.clamp(max=51)

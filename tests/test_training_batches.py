@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, concatenate_datasets
 from safetensors.torch import load_file
 from training_utils import BASE_CONFIG, make_trainer, random_sequences, tiny_speech_lm
 from transformers import Trainer, TrainingArguments
@@ -107,6 +107,16 @@ def test_the_loss_of_an_evaluation_is_the_mean_over_its_tokens(tmp_path, batch_s
     trainer_class = partial(BatchTrainer, 8, eval_dataset={"a": held_out})
     trainer = make_trainer(tmp_path, model=model, trainer_class=trainer_class, per_device_eval_batch_size=batch_size)
     assert trainer.evaluate()["eval_a_loss"] == pytest.approx(total / num_tokens, abs=1e-6)
+
+
+def test_an_evaluation_bears_batches_without_a_target_and_a_dataset_without_a_row(tmp_path):
+    sequences = random_sequences(3)
+    token = Dataset.from_list([{"input_ids": [1], "seq_lengths": [1]}], features=sequences.features)
+    held_out = {"all": sequences, "more": concatenate_datasets([sequences, token]), "none": sequences.select([])}
+    trainer_class = partial(BatchTrainer, 8, eval_dataset=held_out)
+    losses = make_trainer(tmp_path, trainer_class=trainer_class, per_device_eval_batch_size=1).evaluate()
+    assert losses["eval_more_loss"] == losses["eval_all_loss"]
+    assert "eval_none_loss" not in losses
 
 
 def test_a_stream_with_gaps_has_its_sequences_in_order(tmp_path):

@@ -187,6 +187,16 @@ def test_a_corpus_without_a_validation_split_holds_out_documents(tmp_path, capsy
     assert f"has no split to hold out: {held_out} of its rows" in capsys.readouterr().out
 
 
+def test_a_stream_without_a_row_to_hold_out_is_refused(tmp_path):
+    for split, units in (("train", [[1]]), ("validation", [])):
+        rows = Dataset.from_dict({"units": units}, features=Features({"units": List(Value("uint16"))}))
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(
+        ValueError, match="no row of the split 'validation' can be used. Hold out rows of 'train' with"
+    ):
+        load_speech(PretrainArguments(datasets=str(tmp_path), streaming=True))
+
+
 def test_a_validation_split_is_held_out(tmp_path):
     files = {"train": str(tmp_path / "train.parquet"), "dev": str(tmp_path / "validation.parquet")}
     for unit, file in enumerate(files.values(), start=1):

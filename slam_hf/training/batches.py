@@ -106,14 +106,16 @@ class BatchTrainer(Trainer):
         # The loss is the sum over the tokens of this process, divided by their mean number in a process.
         num_tokens = self.accelerator.reduce((labels[:, 1:] != IGNORE_INDEX).sum().float(), "mean")
         loss, *others = super().prediction_step(model, inputs, *args, **kwargs)
-        self.eval_sums.append(torch.stack([loss * num_tokens, num_tokens]))
+        # Without a token, the loss is NaN: a fragment of a document may have nothing but its first token.
+        self.eval_sums.append(torch.stack([(loss * num_tokens).where(num_tokens > 0, 0.0), num_tokens]))
         return loss, *others
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         self.eval_sums: list[torch.Tensor] = []
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        loss, num_tokens = self.accelerator.gather(torch.stack(self.eval_sums)).cpu().double().sum(dim=0)
-        output.metrics[f"{metric_key_prefix}_loss"] = (loss / num_tokens).item()
+        if self.eval_sums:
+            loss, num_tokens = self.accelerator.gather(torch.stack(self.eval_sums)).cpu().double().sum(dim=0)
+            output.metrics[f"{metric_key_prefix}_loss"] = (loss / num_tokens).item()
         return output
 
 

@@ -127,7 +127,13 @@ def _load_corpus(
     if args.validation_documents is None:
         splits = get_dataset_split_names(corpus.path, corpus.name, **source)
         if is_held_out_split(args.validation_split, "validation", corpus.split, splits, corpus.path):
-            return documents, load(args.validation_split)
+            held_out = load(args.validation_split)
+            if next(iter(held_out), None) is None:
+                raise ValueError(
+                    f"'{corpus.path}': no row of the split '{args.validation_split}' can be used. Hold out rows of "
+                    f"'{corpus.split}' with `validation_documents`."
+                )
+            return documents, held_out
     return hold_out(documents, args.validation_documents, corpus.path)
 
 
