@@ -18,14 +18,18 @@ from killed_jobs import read_files, run_and_die, run_two_at_once, start
 from test_corpora_alignment_aligners import make_model, save_tiny_ctc
 from test_corpora_job import DAMAGES
 
+from slam_hf.corpora.alignment import recordings as recordings_module
 from slam_hf.corpora.alignment.job import AlignmentJob
+from slam_hf.corpora.alignment.recordings import align_parts
 from slam_hf.corpora.job import tokenize_corpus
+from slam_hf.encoding.ledger import ChunkKey, Ledger, PendingPart
 from slam_hf.encoding.manifest import read_manifest
 from slam_hf.encoding.reading import PieceRules
 from slam_hf.encoding.recordings import Recording
 from slam_hf.encoding.segmentation import Segmentation
 from slam_hf.encoding.source_arguments import SourceArguments
 from slam_hf.encoding.source_file import prepare_source
+from slam_hf.encoding.sources import file_source
 from slam_hf.execution.arguments import ExecutorArguments
 from slam_hf.folders import open_folder
 from slam_hf.remote_files import AudioDownloadError
@@ -165,6 +169,22 @@ def test_a_row_whose_recording_is_not_in_the_source_is_counted(job, recordings, 
     assert summary.unaligned["audio missing"] == 1
     report = (Path(job.output_dir) / "unaligned" / "train.jsonl").read_text()
     assert json.loads(report.splitlines()[0])["id"] == "a/1.wav"
+
+
+def test_a_full_chunk_is_kept_when_the_next_recording_ends_the_process(recordings, tmp_path, monkeypatch):
+    source = replace(file_source(read_manifest(recordings)), chunk_seconds=1.0)
+    ledger, aligned = Ledger(tmp_path / "chunks"), []
+
+    def align(recording, aligners):
+        aligned.append(recording)
+        if len(aligned) == 3:
+            raise MemoryError
+        return recordings_module._Aligned(None, None, 1.0)
+
+    monkeypatch.setattr(recordings_module, "_align", align)
+    with pytest.raises(MemoryError):
+        align_parts(source, None, ledger)
+    assert ledger.pending(source.parts) == [PendingPart(ChunkKey(0, 2), first_row=2)]
 
 
 def test_a_job_that_is_killed_gives_the_same_bytes_and_so_do_more_tasks(job, tmp_path):

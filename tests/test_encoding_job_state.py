@@ -118,7 +118,9 @@ def test_the_splits_of_a_job_without_a_codec_may_have_other_settings(tmp_path):
         claim_folder(tmp_path / "train", {"models": "b"}, "an alignment")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b'"codec"', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"split": 1}', b"null", b'"codec"', b"\xff\xfe", b"[" * 100_000]
+)
 def test_damaged_settings_are_named(tmp_path, settings, content):
     claim_folder(tmp_path / "test", settings)
     (tmp_path / "test" / "settings.json").write_bytes(content)

@@ -61,7 +61,9 @@ def check_settings(folder: str, settings: dict[str, Any], job: str = "a tokenisa
     package that had others."""
     settings = json.loads(json.dumps(settings))
     path = f"{folder}/settings.json"
-    earlier = read_state(path) or read_state(path, settings)  # without any setting, the file is damaged
+    earlier = read_state(path)
+    if settings.keys().isdisjoint(earlier):
+        earlier = read_state(path, settings)  # without any of the settings, the file is damaged
     if missing := sorted(settings.keys() - earlier.keys()):
         raise ValueError(
             f"'{folder}' holds {job} that another version of slam-hf has begun: its settings lack "

@@ -158,15 +158,18 @@ def file_source(recordings: Sequence[Recording | Skipped], chunk_seconds: float 
     return Source(parts, {"files": len(recordings), "listing": listing.hexdigest()}, chunk_seconds)
 
 
-def in_chunks(items: Iterable[Item], size: float, load: Callable[[Item], float]) -> Iterator[tuple[list[Item], bool]]:
-    """Consecutive items whose loads add up to `size`, and whether they are the last, which may be none."""
+def in_chunks(
+    items: Iterable[Any], size: float, load: Callable[[Item], float], make: Callable[[Any], Item] = lambda item: item
+) -> Iterator[tuple[list[Item], bool]]:
+    """Consecutive items whose loads add up to `size`, and whether they are the last, which may be none. The work of
+    `make` on an item begins after the chunk before it was yielded and could be saved."""
     chunk, total = [], 0.0
     for item in items:
         if total >= size:
             yield chunk, False
             chunk, total = [], 0.0
-        chunk.append(item)
-        total += load(item)
+        chunk.append(make(item))
+        total += load(chunk[-1])
     yield chunk, True
 
 

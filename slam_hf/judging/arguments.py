@@ -35,7 +35,8 @@ class JudgeArguments:
             no text leaves this machine. Its key, if it needs one, is read from the environment variable
             `JUDGE_API_KEY`.
         judge_prompt (`str`, *optional*):
-            File with what the instruct LM is asked, with `{prompt}` and `{continuation}`.
+            File with what the instruct LM is asked, with `{prompt}` and `{continuation}`. Defaults to the package's
+            question.
         judge_start_token (`str`, *optional*):
             The token that the text LM's training texts begin with. Defaults to its tokenizer's `bos_token`.
         judge_reply_tokens (`int`, *optional*, defaults to 64):

@@ -82,8 +82,8 @@ def align_parts(source: Source, aligners: Aligners, ledger: Ledger, rank: int = 
     and the `skipped` of its chunk has the reason.
     """
     for key, next_row in ledger.begin(source.parts, rank, world_size):
-        aligned = (_align(recording, aligners) for (recording,) in source.parts[key.part].read(next_row))
-        for chunk, is_last in in_chunks(aligned, source.chunk_seconds, lambda item: load_seconds(item.seconds)):
+        rows, align = source.parts[key.part].read(next_row), lambda row: _align(*row, aligners)
+        for chunk, is_last in in_chunks(rows, source.chunk_seconds, lambda item: load_seconds(item.seconds), align):
             next_row += len(chunk)
             ledger.add(key, *_make_rows(chunk, next_row, is_last))
             key = key._replace(chunk=key.chunk + 1)
