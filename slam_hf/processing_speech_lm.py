@@ -45,7 +45,7 @@ class SpeechLMProcessor(ProcessorMixin):
 
     Args:
         feature_extractor ([`~transformers.EncodecFeatureExtractor`]):
-            What the codec's waveforms are: mono, at a sampling rate that must be the codec's.
+            Describes the waveforms: mono, at the sampling rate of the codec.
         tokenizer ([`HubertUnitTokenizer`] or [`SpeechTextTokenizer`]):
             Units, or text and units, to ids.
         audio_tokenizer ([`HubertUnitCodec`], *optional*):

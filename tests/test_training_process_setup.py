@@ -52,7 +52,7 @@ def test_fsdp_without_gpus_is_refused(arguments, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     for kind in (DistributedType.NO, DistributedType.MULTI_CPU):
         monkeypatch.setitem(PartialState._shared_state, "distributed_type", kind)
-        with pytest.raises(ValueError, match="FSDP is for GPUs"):
+        with pytest.raises(ValueError, match="FSDP needs GPUs"):
             prepare_process(arguments)
     monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.MULTI_GPU)
     prepare_process(arguments)

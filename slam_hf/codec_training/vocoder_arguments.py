@@ -34,7 +34,7 @@ class VocoderArguments:
     num_augmentations: int = HfArg(
         default=0,
         help="Versions of each recording with another vocal tract, room and background. The vocoder learns to "
-        "speak their units too in the voice of the recording, as it will those of people it was not trained on.",
+        "speak their units in the voice of the recording too, as it must with the units of unknown speakers.",
     )
     max_steps: int | None = HfArg(default=None, help="Steps to train.")
     max_train_hours: float | None = HfArg(default=None, help="Hours to train, in place of `max_steps`.")

@@ -79,6 +79,8 @@ def load_checkpoint(
         raise DamagedError(f"'{path}' is damaged: it is not as it was written.")
     try:
         return _load_states(path, content, modules, optimizers)
+    except torch.OutOfMemoryError:
+        raise
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"'{path}' is whole, but was written by another version of slam-hf: {error}. Continue the training with "

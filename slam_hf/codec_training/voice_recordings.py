@@ -152,7 +152,7 @@ def prepare_recordings(
 
 def _write_recordings(folder: Path, source: Source, ledgers: list[Ledger]) -> None:
     """Put the chunks together in one file, and remove them."""
-    keys, *_ = (ledger.finished(source.parts) for ledger in ledgers)
+    keys, *_ = [ledger.finished(source.parts) for ledger in ledgers]  # `finished` also checks the other versions
     skipped: list[Skipped] = [item for key in keys for item in ledgers[0].records[key].skipped]
     atomic_write(folder / SKIPPED, skip_report(skipped))
     if not any(ledgers[0].records[key].num_rows for key in keys):

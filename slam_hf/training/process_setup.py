@@ -29,8 +29,8 @@ def prepare_process(args: TrainingArguments) -> None:
     each other as long as `ddp_timeout` says."""
     if uses_fsdp(args) and PartialState().distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise ValueError(
-            "FSDP is for GPUs, with `accelerate launch`: without, accelerate would train with whole models in its "
-            "place. Take `hub_scripts/accelerate_configs/ddp.yaml`."
+            "FSDP needs GPUs and `accelerate launch`: without them, accelerate would train whole models instead. Use "
+            "`hub_scripts/accelerate_configs/ddp.yaml`."
         )
     if args.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("These processes have no GPUs, and each would train alone: add `--use_cpu True`.")
