@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
@@ -76,7 +77,7 @@ class OptionParser(HfArgumentParser):
             from accelerate.commands.launch import launch_command_parser
 
             known |= {name for action in launch_command_parser()._actions for name in action.option_strings}
-        for arg in self._args:
+        for arg in takewhile(lambda arg: arg != "--", self._args):
             if arg.startswith("--") and arg.partition("=")[0] not in known:
                 self._refuse(arg)
         super().error(message)

@@ -66,6 +66,9 @@ def test_a_mistyped_option_is_unknown_and_not_missing(libraries, capsys):
     parser.add_argument("-f", "--folder", required=True)
     with pytest.raises(ValueError, match=message):
         parser.parse_args(["a.wav", "--foldr", "b"])
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--", "--a.wav"])
+    assert capsys.readouterr().err.endswith("error: the following arguments are required: -f/--folder\n")
     with pytest.raises(SystemExit):  # what is missing is said after it
         parse_arguments(DOC, [RequiredArguments], libraries, ["--way", "far"])
     assert capsys.readouterr().err.endswith("error: the following arguments are required: --folder\n")
