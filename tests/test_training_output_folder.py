@@ -108,16 +108,21 @@ def test_what_is_not_of_a_run_is_not_overwritten(tmp_path):
 def test_a_run_continues_with_its_batch(tmp_path, monkeypatch):
     interrupt(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2, **LATEST)
     (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4" / "rng_state.pth").touch()
     monkeypatch.setattr(TrainingArguments, "world_size", 2)
     args = PretrainArguments()
     training_args = TrainingArguments(str(tmp_path), per_device_train_batch_size=2, use_cpu=True, **LATEST)
     with suppress(KeyboardInterrupt), claim_output_dir(args, training_args, ModelConfig()):
         raise KeyboardInterrupt
     assert (args.batch_size, training_args.gradient_accumulation_steps) == (8, 2)
+    with pytest.raises(ValueError, match="an interrupted run: continue it with `resume_from_checkpoint: latest`"):
+        interrupt(tmp_path, per_device_train_batch_size=2)
     with pytest.raises(ValueError, match=r"  batch_size: was 8, is now 16$"):
         interrupt(tmp_path, args=PretrainArguments(batch_size=16), **LATEST)
     with pytest.raises(ValueError, match=r"  batch_size: was 8, is now 32\n  seed: was 42, is now 7$"):
         interrupt(tmp_path, per_device_train_batch_size=16, seed=7, **LATEST)
+    interrupt(tmp_path, per_device_train_batch_size=2, overwrite=True)
+    assert json.loads((tmp_path / SETTINGS_NAME).read_text())["settings"]["batch_size"] == 4
 
 
 @pytest.mark.parametrize("with_default", [True, False])

@@ -120,7 +120,8 @@ def describe_continuation(
         return "There is no speech to continue: all corpora are text, and `prompt` names no recording."
     if args.prompt is None:
         prompt, continuation = continue_document(model, processor, next(iter(documents))["units"], seed, path)
-        return f"Prompt: {prompt}\nContinuation: {continuation}"
+        heard = f"Continuation of a held-out document: {path}\n" if path.is_file() else ""
+        return f"{heard}Prompt: {prompt}\nContinuation: {continuation}"
     transcript = continue_recording(model, processor, args.prompt, seed, path, args.asr_model)
     return f"Continuation of {args.prompt}: {path}" + ("" if transcript is None else f"\nTranscript: {transcript}")
 

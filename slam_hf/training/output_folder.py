@@ -170,7 +170,8 @@ def _note_settings(
     checkpoint = None if resumes is None or wants_latest(training_args) else Path(resumes)
     noted = _read(folder, defaults)
     begun = noted if checkpoint is None else _read(checkpoint.parent, defaults)
-    if keeps_batch and resumes and begun is not None:
+    could_resume = any(folder.glob(CHECKPOINTS)) and not overwrite
+    if keeps_batch and begun is not None and (resumes or could_resume):
         # The number of processes may have changed, and with it what the arguments of the trainer give.
         kept = settings | {"batch_size": begun["settings"].get("batch_size")}
         settings.update(kept if kept == begun["settings"] else {})
