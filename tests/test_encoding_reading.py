@@ -46,6 +46,13 @@ def test_a_recording_is_one_piece_with_its_texts(write):
     assert (piece.id, piece.keep_from, piece.keep_to, piece.text, piece.aligned_text) == ("x", 0, None, "hello", words)
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+def test_formats_of_libsndfile_are_read(write, name):
+    (piece,) = read_file(write(name, noise(1.0)))
+
+    assert abs(len(piece.waveform) - RATE) <= 1152  # a frame of MP3
+
+
 def test_other_rates_are_resampled(write):
     waveform = noise(1.0, sampling_rate=24_000)
 
